@@ -1,0 +1,97 @@
+# Everything runs in an environment of its own ($(VENV)), which each target
+# sets up if it is missing.  Needed: make, Python >= 3.11 with venv, a network
+# to PyPI for the first run.
+#
+#   make test PYTEST_ARGS='-k sqlite -x'    part of the tests
+#   make test REQUIRE=all                   a missing database is an error
+#   make test PYTHON=python3.13 VENV=.venv313
+
+VENV ?= .venv
+PYTEST_ARGS ?=
+PSERVE_ARGS ?=
+# Which databases must be there: nothing, or `all`.
+REQUIRE ?=
+export REQUIRE
+
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test coverage lint types docs dist clean
+
+# Every target that ends in "##" and a text is listed.
+help: ## list what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' \
+		$(firstword $(MAKEFILE_LIST))
+
+# ---------------------------------------------------------------- environment
+
+# The first interpreter that is new enough and can make an environment.
+# $(PYTHON), if set, is the only candidate.
+$(BIN)/python:
+	@set -e; \
+	for candidate in $(or $(PYTHON),python3 python3.14 python3.13 \
+			python3.12 python3.11 python); do \
+		if "$$candidate" -c 'import sys, venv, ensurepip; \
+				sys.exit(sys.version_info < (3, 11))' \
+				>/dev/null 2>&1; then \
+			echo "==> Making $(VENV) with $$candidate" \
+				"($$("$$candidate" --version))"; \
+			"$$candidate" -m venv $(VENV); \
+			exit 0; \
+		fi; \
+	done; \
+	echo "Python >= 3.11 with venv is needed; tried: $(or $(PYTHON),\
+python3 python3.14 python3.13 python3.12 python3.11 python)." >&2; \
+	echo "Install it (Debian, Ubuntu: apt install python3 python3-venv)" \
+		"or name it: make ... PYTHON=/path/to/python3" >&2; \
+	exit 1
+
+# One stamp per extra: a second run does nothing until setup.py changes.
+$(VENV)/.installed-%: setup.py pyproject.toml | $(BIN)/python
+	@echo "==> Installing the package with its extra '$*' into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--editable '.[$*]'
+	@touch $@
+
+# -------------------------------------------------------------------- targets
+
+demo: $(VENV)/.installed-demo ## run the demo shop; it prints its address
+	@echo "==> Starting the demo (pserve development.ini); Ctrl-C stops it"
+	@exec $(BIN)/pserve development.ini $(PSERVE_ARGS)
+
+test: $(VENV)/.installed-testing ## run the tests on every database found
+	@echo "==> Running the tests (REQUIRE='$(REQUIRE)')"
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Under coverage itself: plugins, ours too, are imported before pytest-cov.
+coverage: $(VENV)/.installed-testing ## the tests, with line and branch coverage
+	@echo "==> Running the tests under coverage"
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
+lint: $(VENV)/.installed-checks ## check the style (ruff)
+	@echo "==> Checking the style"
+	@$(BIN)/ruff check .
+
+types: $(VENV)/.installed-checks $(VENV)/.installed-testing ## check the types (mypy, strict)
+	@echo "==> Checking the types"
+	@$(BIN)/mypy
+
+docs: $(VENV)/.installed-docs ## build the documentation; warnings are errors
+	@echo "==> Building the documentation"
+	@$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+	@echo "==> Open docs/_build/html/index.html"
+
+dist: $(VENV)/.installed-checks ## build sdist and wheel and check them
+	@echo "==> Building the sdist, and the wheel from it"
+	@rm -rf dist
+	@$(BIN)/python -m build --outdir dist . >$(VENV)/build.log 2>&1 \
+		|| { cat $(VENV)/build.log; exit 1; }
+	@echo "==> Checking what they hold, and installing the wheel by itself"
+	@$(BIN)/python .ci/check_wheel.py dist
+
+clean: ## remove the environment and everything built
+	rm -rf $(VENV) build dist docs/_build *.egg-info \
+		.coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache

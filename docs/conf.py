@@ -1,0 +1,27 @@
+"""Sphinx configuration; `make docs` treats every warning as an error."""
+
+from importlib.metadata import version as installed_version
+
+from pylons_sphinx_themes import get_html_themes_path
+
+project = 'pyramid_sqlasession'
+author = 'The pyramid_sqlasession authors'
+copyright = f'2026, {author}'
+release = installed_version('pyramid_sqlasession')
+version = release
+
+extensions = [
+    'sphinx.ext.autodoc',
+]
+
+autodoc_member_order = 'bysource'
+autodoc_typehints = 'description'
+
+exclude_patterns = ['_build']
+root_doc = 'index'
+
+# The theme of Pyramid's own add-ons, without its link to Pyramid's repository.
+html_theme = 'pyramid'
+html_theme_path = get_html_themes_path()
+html_theme_options = {'github_url': ''}
+html_title = f'{project} {release}'

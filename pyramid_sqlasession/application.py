@@ -1,0 +1,257 @@
+"""What one application has: settings, engine, table, clock, and the parts
+made of them.  Two applications in a process share nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+import datetime as dt
+import logging
+import threading
+from typing import Any
+from typing import TypeVar
+
+from pyramid.exceptions import ConfigurationError
+import sqlalchemy as sa
+from sqlalchemy import exc
+
+from pyramid_sqlasession import dialects
+from pyramid_sqlasession.codec import Codec
+from pyramid_sqlasession.cookie import CookiePolicy
+from pyramid_sqlasession.dialects import Fault
+from pyramid_sqlasession.errors import SessionError
+from pyramid_sqlasession.errors import SessionStoreUnavailable
+from pyramid_sqlasession.expiry import Expiry
+from pyramid_sqlasession.fields import Fields
+from pyramid_sqlasession.model import model_of
+from pyramid_sqlasession.records import Records
+from pyramid_sqlasession.saving import Saver
+from pyramid_sqlasession.settings import Settings
+
+log = logging.getLogger(__name__)
+
+#: Where the registry keeps the :class:`Application`.
+REGISTRY_KEY = 'sqlasession'
+
+Result = TypeVar('Result')
+
+
+def utcnow() -> dt.datetime:
+    """Return the current time, aware UTC: the one clock (E4)."""
+    return dt.datetime.now(dt.UTC)
+
+
+class Application:
+    """The parts of one application, found at ``registry['sqlasession']``."""
+
+    def __init__(self, registry: Any, settings: Settings) -> None:
+        self.registry = registry
+        self.settings = settings
+        self.model = model_of(settings)
+        self.mapper = sa.inspect(self.model)
+        self.records = Records(self.model)
+        self.fields = Fields(self.model)
+        self.codec = Codec(settings)
+        self.expiry = Expiry(settings)
+        self.cookies = CookiePolicy(settings)
+        self.saver = Saver(
+            settings, self.records, self.fields, self.codec, self.expiry
+        )
+        #: Replace it to freeze the time in tests.
+        self.now: Callable[[], dt.datetime] = utcnow
+        #: Set when the application is created, if there is one.
+        self.cleaner: Any = None
+        self._engine: sa.Engine | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def has_own_database(self) -> bool:
+        """Whether the sessions have an engine of their own (``url``)."""
+        return self.settings.url is not None
+
+    @property
+    def engine(self) -> sa.Engine:
+        """The engine for what runs outside of the request's transaction.
+
+        :raises ConfigurationError: if there is none.
+        """
+        if self._engine is None:
+            with self._lock:
+                if self._engine is None:
+                    self._engine = _find_engine(self.registry, self.settings)
+        return self._engine
+
+    def dbsession_of(self, request: Any) -> Any | None:
+        """Return the application's SQLAlchemy session, or None."""
+        if not self.uses_dbsession(request):
+            return None
+        return getattr(request, self.settings.dbsession)
+
+    def uses_dbsession(self, request: Any) -> bool:
+        """Return whether *request* has a SQLAlchemy session for us.
+
+        The attribute is not evaluated: that would make one.
+        """
+        name = self.settings.dbsession
+        return not self.has_own_database and (
+            name in request.__dict__ or hasattr(type(request), name)
+        )
+
+    # -- connections ---------------------------------------------------------
+
+    def read_aside(self, read: Callable[[sa.Connection], Result]) -> Result:
+        """Return what *read* reads with a connection of its own.
+
+        A stale connection of the pool is replaced without an error (D1).
+        """
+        engine = self.engine
+        options: dict[str, Any] = {}
+        if dialects.reads_autocommit(engine):
+            options['isolation_level'] = 'AUTOCOMMIT'
+        for attempt in (1, 2):
+            with self.translated_errors():
+                try:
+                    with engine.connect() as connection:
+                        try:
+                            if options:
+                                connection.execution_options(**options)
+                            return read(connection)
+                        except exc.DBAPIError as error:
+                            if dialects.fault_of(error) is Fault.UNAVAILABLE:
+                                # Galera's 1047 does not look like a lost
+                                # connection to SQLAlchemy, but is one.
+                                connection.invalidate()
+                            raise
+                except exc.DBAPIError as error:
+                    if attempt == 2 or (
+                        dialects.fault_of(error) is not Fault.UNAVAILABLE
+                    ):
+                        raise
+                    log.debug('a stale connection was replaced: %s', error)
+        raise AssertionError('unreachable')  # pragma: no cover
+
+    def write_aside(self, write: Callable[[sa.Connection], Result]) -> Result:
+        """Return what *write*, of one statement, did on its own."""
+        if dialects.reads_autocommit(self.engine):
+            return self.read_aside(write)
+        with self.own_transaction() as connection:
+            return write(connection)
+
+    @contextmanager
+    def own_transaction(self) -> Iterator[sa.Connection]:
+        """Give a connection in a transaction of its own, and commit it."""
+        with self.translated_errors(), self.engine.begin() as connection:
+            yield connection
+
+    def connect(self) -> sa.Connection:
+        """Return a connection of the own engine."""
+        with self.translated_errors():
+            return self.engine.connect()
+
+    @contextmanager
+    def translated_errors(self) -> Iterator[None]:
+        """Say in our words what an error of the database means.
+
+        :raises SessionStoreUnavailable: if nobody answers.
+        :raises SessionError: if the table or a column is missing.
+        """
+        try:
+            yield
+        except (exc.DBAPIError, exc.TimeoutError) as error:
+            fault = dialects.fault_of(error)
+            if fault is Fault.UNAVAILABLE:
+                raise SessionStoreUnavailable() from error
+            if fault is Fault.MISSING:
+                table = self.records.table.fullname
+                raise SessionError(
+                    f'the table {table!r} of the sessions, or a column of '
+                    f'it, is missing in the database. Run "psessions '
+                    f'<your.ini> table" to create the table, or migrate an '
+                    f'existing one (the docs have a page on Alembic). The '
+                    f'database says: {getattr(error, "orig", error)}'
+                ) from error
+            raise
+
+    def notify(self, event: object) -> None:
+        """Send *event*; an error in a subscriber is logged."""
+        try:
+            self.registry.notify(event)
+        except Exception:
+            log.exception('a subscriber to %r failed', event)
+
+
+_NO_ENGINE = (
+    'pyramid_sqlasession finds no engine for what runs outside of requests '
+    '(the cleaner, for one). Do one of these: set sqlalchemy.url in the ini '
+    "file; have registry['dbsession_factory'] be the sessionmaker of the "
+    'application, with its engine as bind; set sqlasession.engine to the '
+    'dotted name of a function f(registry) -> Engine; or give the sessions a '
+    'database of their own with sqlasession.url'
+)
+
+
+def _find_engine(registry: Any, settings: Settings) -> sa.Engine:
+    if settings.url is not None:
+        return _own_engine('sqlasession', settings)
+    if settings.engine is not None:
+        return _given_engine(registry, settings.engine)
+    try:
+        factory = registry['dbsession_factory']
+    except (KeyError, TypeError):
+        factory = None
+    # scoped_session keeps its sessionmaker one step further.
+    factory = getattr(factory, 'session_factory', factory)
+    bind = getattr(factory, 'kw', {}).get('bind')
+    if isinstance(bind, sa.Connection):
+        bind = bind.engine
+    if isinstance(bind, sa.Engine):
+        return bind
+    given = registry.settings or {}
+    if not given.get('sqlalchemy.url'):
+        raise ConfigurationError(_NO_ENGINE)
+    try:
+        engine = sa.engine_from_config(given, 'sqlalchemy.')
+    except Exception as error:
+        raise ConfigurationError(
+            f'pyramid_sqlasession cannot make an engine from the settings '
+            f'sqlalchemy.*: {error}'
+        ) from error
+    dialects.prepare_engine(engine)
+    return engine
+
+
+def _own_engine(prefix: str, settings: Settings) -> sa.Engine:
+    options = {
+        name.removeprefix('engine.'): value
+        for name, value in settings.engine_options
+    }
+    try:
+        engine = sa.engine_from_config(
+            {'url': settings.url, **options}, prefix=''
+        )
+    except Exception as error:
+        # The URL may hold a password: SQLAlchemy's text is repeated only
+        # where it is about something else.
+        text = str(error)
+        if settings.url is not None and str(settings.url) in text:
+            text = 'it cannot be parsed, dialect://user:password@host/name'
+        raise ConfigurationError(
+            f'{prefix}.url or {prefix}.engine.* cannot make an engine: '
+            f'{type(error).__name__}: {text}'
+        ) from error
+    dialects.prepare_engine(engine)
+    return engine
+
+
+def _given_engine(registry: Any, given: Any) -> sa.Engine:
+    engine = given
+    if callable(given) and not isinstance(given, sa.Engine):
+        engine = given(registry)
+    if not isinstance(engine, sa.Engine):
+        raise ConfigurationError(
+            f'sqlasession.engine = {given!r}: must be an Engine or a function '
+            f'f(registry) -> Engine, and gave {engine!r}'
+        )
+    return engine

@@ -1,0 +1,215 @@
+"""What one request changed, as operations that fit on any later state.
+
+Pure functions on dicts.  Saving a whole dict would undo what another request
+saved meanwhile; operations (this key set, that key deleted, these messages
+appended) are applied to the record as it is at the moment of the write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+from typing import Any
+
+FLASH = '_f_'
+CSRF = '_csrft_'
+
+#: Reserved key of the stored data: how many messages were ever taken from
+#: the head of each flash queue.  With it two requests that popped the same
+#: message can tell it from an equal one that was flashed later.
+HEADS = '_fh_'
+
+#: From a key and its value to bytes.
+Encode = Callable[[str, Any], bytes]
+
+
+@dataclass(frozen=True)
+class FlashChange:
+    """What happened to one flash queue."""
+
+    #: Head counter up to which this request took messages.
+    taken: int
+    appended: tuple[Any, ...] = ()
+    #: Messages appended with ``allow_duplicate=False``.
+    once: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What one request changed in the data."""
+
+    assigned: Mapping[str, Any] = field(default_factory=dict)
+    deleted: frozenset[str] = frozenset()
+    flash: Mapping[str, FlashChange] = field(default_factory=dict)
+    #: A CSRF token that counts only if there is none yet.
+    csrf: str | None = None
+    #: The CSRF token of the record goes first (rotation).
+    drop_csrf: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.assigned or self.deleted or self.flash
+            or self.csrf is not None or self.drop_csrf
+        )
+
+    @property
+    def keys(self) -> list[str]:
+        """The names of all keys that changed, sorted, for messages."""
+        names = {*self.assigned, *self.deleted, *self.flash}
+        if self.csrf is not None:
+            names.add(CSRF)
+        return sorted(names, key=str)
+
+
+def split(stored: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
+    """Return the data that a view sees, and the head counters."""
+    data = dict(stored)
+    heads = data.pop(HEADS, None)
+    if type(heads) is not dict:
+        return data, {}
+    return data, {
+        queue: count for queue, count in heads.items() if type(count) is int
+    }
+
+
+def join(data: Mapping[str, Any], heads: Mapping[str, int]) -> dict[str, Any]:
+    """Return what is stored; the inverse of :func:`split`."""
+    stored = dict(data)
+    if heads:
+        stored[HEADS] = dict(heads)
+    return stored
+
+
+def find_changes(
+    base: Mapping[str, Any],
+    heads: Mapping[str, int],
+    current: Mapping[str, Any],
+    *,
+    touched: Iterable[str],
+    popped: frozenset[str] | set[str] = frozenset(),
+    once: Iterable[tuple[str, Any]] = (),
+    derived_csrf: str | None = None,
+    encode: Encode,
+) -> Changes:
+    """Return the operations that lead from *base* to *current*.
+
+    :param touched: the keys that may have changed; no other key is looked at.
+    :param popped: flash keys whose queue was taken away at some time.
+    :param once: (flash key, message) of messages without duplicates.
+    :param derived_csrf: the CSRF token that a request without one derives.
+    :param encode: the serializer; equal bytes are equal values.  (``==``
+        would take ``1``, ``1.0`` and ``True`` for the same.)
+    """
+    assigned = {}
+    deleted = set()
+    flash = {}
+    csrf = None
+    for key in touched:
+        if isinstance(key, str) and key.startswith(FLASH) and (
+            change := _flash_change(
+                key, base, heads, current, key in popped, once, encode
+            )
+        ) is not None:
+            if change.taken > heads.get(key, 0) or change.appended:
+                flash[key] = change
+        elif key not in current:
+            if key in base:
+                deleted.add(key)
+        elif key not in base or (
+            encode(key, base[key]) != encode(key, current[key])
+        ):
+            if key == CSRF and key not in base and (
+                current[key] == derived_csrf
+            ):
+                csrf = derived_csrf
+            else:
+                assigned[key] = current[key]
+    return Changes(assigned, frozenset(deleted), flash, csrf)
+
+
+def _flash_change(
+    key: str,
+    base: Mapping[str, Any],
+    heads: Mapping[str, int],
+    current: Mapping[str, Any],
+    popped: bool,
+    once: Iterable[tuple[str, Any]],
+    encode: Encode,
+) -> FlashChange | None:
+    """Return the change of a queue, or None if it is none (not a list)."""
+    before = base.get(key, [])
+    after = current.get(key, [])
+    if type(before) is not list or type(after) is not list:
+        return None
+    head = heads.get(key, 0)
+    kept = len(before)
+    if popped or encode(key, after[:kept]) != encode(key, before):
+        head += len(before)
+        appended = after
+    else:
+        appended = after[kept:]
+    return FlashChange(
+        head, tuple(appended), tuple(m for k, m in once if k == key)
+    )
+
+
+def apply_changes(
+    changes: Changes, data: Mapping[str, Any], heads: Mapping[str, int]
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """Return data and head counters after *changes*."""
+    data = dict(data)
+    heads = dict(heads)
+    if changes.drop_csrf:
+        data.pop(CSRF, None)
+    for key in changes.deleted:
+        data.pop(key, None)
+    data.update(changes.assigned)
+    if changes.csrf is not None:
+        data.setdefault(CSRF, changes.csrf)
+    for key, change in changes.flash.items():
+        _apply_flash(key, change, data, heads)
+    return data, heads
+
+
+def _apply_flash(
+    key: str, change: FlashChange, data: dict[str, Any], heads: dict[str, int]
+) -> None:
+    queue = data.get(key, [])
+    queue = list(queue) if type(queue) is list else []
+    head = heads.get(key, 0)
+    # What another request took already is not taken a second time: behind
+    # it are messages that nobody has seen.
+    take = min(max(change.taken - head, 0), len(queue))
+    del queue[:take]
+    if take:
+        heads[key] = head + take
+    for message in change.appended:
+        if message in change.once and message in queue:
+            continue
+        queue.append(message)
+    if queue:
+        data[key] = queue
+    else:
+        data.pop(key, None)
+
+
+def conflicting_keys(
+    changes: Changes,
+    base: Mapping[str, Any],
+    now: Mapping[str, Any],
+    encode: Encode,
+) -> list[str]:
+    """Return the changed keys whose value is no longer that of *base*.
+
+    Flash queues and derived CSRF tokens never conflict: they merge.
+    """
+    conflicts = []
+    for key in {*changes.assigned, *changes.deleted}:
+        if (key in base) != (key in now) or (
+            key in base and encode(key, base[key]) != encode(key, now[key])
+        ):
+            conflicts.append(key)
+    return sorted(conflicts)

@@ -1,0 +1,178 @@
+"""The thread that deletes expired records, one for each application.
+
+Started when the application is created.  Expired sessions are refused at
+read whether or not it runs; it only keeps the table small.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+import weakref
+
+import sqlalchemy as sa
+
+from pyramid_sqlasession import dialects
+from pyramid_sqlasession import events
+from pyramid_sqlasession.application import Application
+
+log = logging.getLogger(__name__)
+
+#: Records deleted in one transaction.
+BATCH = 1000
+
+# At most this many intervals between two attempts while the database is down.
+_LONGEST_BACK_OFF = 8
+
+
+class Cleaner:
+    """Deletes expired records every ``check_expiration_interval`` seconds."""
+
+    def __init__(self, application: Application) -> None:
+        # Weak, so that an application that nobody uses any more ends, and
+        # its thread with it.
+        self._application = weakref.ref(application)
+        self._interval = application.settings.check_expiration_interval
+        self._name = (
+            f'{application.engine.url.render_as_string()} '
+            f'{application.records.table.fullname}'
+        )
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._pid = 0
+        self._connection: sa.Connection | None = None
+        _cleaners.add(self)
+        weakref.finalize(application, self._stop.set)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the thread runs in this process."""
+        return (
+            self._thread is not None
+            and self._pid == os.getpid()
+            and self._thread.is_alive()
+        )
+
+    def start(self) -> None:
+        """Start the thread, if it does not run."""
+        if self.is_running or self._interval <= 0:
+            return
+        # A thread does not survive fork(), and an event that it waits for
+        # may be locked for ever in the child.
+        self._stop = stop = threading.Event()
+        application = self._application()
+        if application is None:
+            return
+        weakref.finalize(application, stop.set)
+        self._pid = os.getpid()
+        self._thread = threading.Thread(
+            target=_run,
+            args=(weakref.ref(self), self._application, stop, self._interval),
+            name='sqlasession-cleaner', daemon=True,
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop the thread; it ends within a second."""
+        self._stop.set()
+        thread, self._thread = self._thread, None
+        if (
+            thread is not None
+            and self._pid == os.getpid()
+            and thread is not threading.current_thread()
+        ):
+            thread.join(1.0)
+
+    def restart_in_child(self) -> None:
+        """Start anew after a fork, if the parent's thread ran."""
+        if self._thread is not None and not self._stop.is_set():
+            self._thread = None
+            self.start()
+
+    def clean(self, stop: threading.Event | None = None) -> int:
+        """Delete what has expired, in batches; return how many records.
+
+        Does nothing while another worker does it.
+        """
+        application = self._application()
+        if application is None:
+            return 0
+        total = 0
+        with application.engine.connect() as connection:
+            # Not a connection of the pool: it would be shared after fork.
+            connection.detach()
+            if dialects.locks_rows(connection.dialect):
+                # No gap locks on MariaDB, no serialization failures on
+                # PostgreSQL.
+                connection.execution_options(
+                    isolation_level='READ COMMITTED'
+                )
+            while stop is None or not stop.is_set():
+                count = self._clean_batch(application, connection)
+                total += count
+                if count < BATCH:
+                    break
+        if total:
+            log.info('%d expired sessions were deleted', total)
+            application.notify(events.SessionsExpired(total))
+        return total
+
+    def _clean_batch(
+        self, application: Application, connection: sa.Connection
+    ) -> int:
+        with connection.begin(), dialects.elected(
+            connection, self._name
+        ) as is_elected:
+            if not is_elected:
+                return 0
+            return application.records.remove_expired(
+                connection, application.now(), BATCH
+            )
+
+
+def _run(
+    cleaner: weakref.ref[Cleaner],
+    application: weakref.ref[Application],
+    stop: threading.Event,
+    interval: float,
+) -> None:
+    """Clean at intervals, until *stop* is set or the application is gone."""
+    failures = 0
+    while True:
+        # Jitter: many workers that start together shall not clean together.
+        wait = interval * min(2**failures, _LONGEST_BACK_OFF)
+        jitter = random.uniform(0.8, 1.2)  # noqa: S311 - no secret
+        if stop.wait(wait * jitter):
+            return
+        if (working := cleaner()) is None or application() is None:
+            return
+        try:
+            working.clean(stop)
+        # Whatever it is, the next interval is another chance.
+        except Exception as error:
+            if not failures:
+                log.warning(
+                    'expired sessions could not be deleted, the next '
+                    'attempts follow: %s: %s', type(error).__name__, error,
+                )
+            failures = min(failures + 1, 3)
+        else:
+            if failures:
+                log.info('expired sessions are deleted again')
+            failures = 0
+        del working
+
+
+_cleaners: weakref.WeakSet[Cleaner] = weakref.WeakSet()
+
+
+def _restart_after_fork() -> None:
+    for cleaner in list(_cleaners):
+        cleaner.restart_in_child()
+
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_restart_after_fork)
+

@@ -1,0 +1,185 @@
+"""The token and the cookie that carries it; no SQL, no session.
+
+A token is the public id (16 bytes) and a secret of 256 random bits.  The
+database knows only the SHA-256 of the secret: a fast hash is right here, as
+there is nothing to guess in 256 random bits (OWASP ASVS 5.0, 7.2.3 asks for
+128).
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from dataclasses import field
+import datetime as dt
+from email.utils import format_datetime
+import hashlib
+import hmac
+import re
+import secrets
+import time
+from typing import Any
+import uuid
+
+from pyramid_sqlasession.settings import Settings
+
+SECRET_BYTES = 32
+
+# 48 bytes in base64url are exactly 64 characters, without padding and
+# without spare bits, so that each token has exactly one spelling.
+_TOKEN = re.compile(r'[A-Za-z0-9_-]{64}', re.ASCII)
+_SIGNED = re.compile(r'([A-Za-z0-9_-]{64})\.([A-Za-z0-9_-]{43})', re.ASCII)
+
+
+@dataclass(frozen=True)
+class Token:
+    """What a cookie proves: which session, and that one may use it."""
+
+    id: uuid.UUID
+    secret: bytes = field(repr=False)
+
+    @property
+    def secret_hash(self) -> bytes:
+        """The SHA-256 of the secret, 32 bytes: what the database holds."""
+        return hashlib.sha256(self.secret).digest()
+
+    def csrf_token(self) -> str:
+        """Return the session's first CSRF token, 64 hexadecimal digits.
+
+        Derived, so that two requests of one session that both need it get
+        the same one; by HMAC, so that it says nothing about the secret.
+        """
+        return hmac.new(self.secret, b'csrf', hashlib.sha256).hexdigest()
+
+
+def new_token(of: uuid.UUID | None = None) -> Token:
+    """Return a new token, for the session *of* or for a new one."""
+    return Token(of or _new_id(), secrets.token_bytes(SECRET_BYTES))
+
+
+def _new_id() -> uuid.UUID:
+    # UUID version 7 (RFC 9562): ids of one moment lie side by side in the
+    # index, so that few of its pages are written.
+    moment = time.time_ns() // 1_000_000
+    number = (moment & (1 << 48) - 1) << 80 | secrets.randbits(80)
+    number = number & ~(0xF << 76) | 0x7 << 76
+    return uuid.UUID(int=number & ~(0x3 << 62) | 0x2 << 62)
+
+
+class CookiePolicy:
+    """Reads and writes the cookie of one application."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._keys = [
+            # Keys of their own: the same secret may sign other things too.
+            hashlib.sha256(b'pyramid_sqlasession.cookie:' + word.encode())
+            .digest()
+            for word in settings.secret
+        ]
+        name = settings.cookie_name
+        self._prefix = f'{name}='
+        prefixed = name.lower().startswith(('__host-', '__secure-'))
+        self._always_secure = settings.cookie_secure is True or prefixed
+
+    def read(self, environ: dict[str, Any]) -> tuple[Token | None, bool]:
+        """Return the token that came, and whether one was badly signed.
+
+        Of several cookies of the name the first that is well formed (and
+        well signed) counts: another path or a subdomain can set more.
+        """
+        header = environ.get('HTTP_COOKIE')
+        if not header or self._prefix not in header:
+            return None, False
+        forged = False
+        # By hand: the parser of http.cookies gives up at the first oddity,
+        # and keeps only the last cookie of a name.
+        for part in header.split(';'):
+            part = part.strip(' \t')
+            if not part.startswith(self._prefix):
+                continue
+            value = part[len(self._prefix):]
+            if len(value) > 200:
+                continue
+            if len(value) > 1 and value[0] == value[-1] == '"':
+                value = value[1:-1]
+            token, signed = self._parse(value)
+            if token is not None and signed:
+                return token, False
+            forged = forged or token is not None
+        return None, forged
+
+    def _parse(self, value: str) -> tuple[Token | None, bool]:
+        """Return the token if *value* is well formed, and its signature."""
+        match = _SIGNED.fullmatch(value)
+        if match is None:
+            if _TOKEN.fullmatch(value) is None:
+                return None, False
+            # With a setting ``secret`` a token without signature is forged.
+            return _decode(value), not self._keys
+        payload, signature = match[1], match[2]
+        if not self._keys:
+            # Handed out before the setting ``secret`` was removed.
+            return _decode(payload), True
+        # All keys are tried, whichever fits: no timing tells which.
+        fits = [
+            hmac.compare_digest(_sign(key, payload), signature)
+            for key in self._keys
+        ]
+        return _decode(payload), any(fits)
+
+    def value(self, token: Token) -> str:
+        """Return the value of the cookie that carries *token*."""
+        payload = base64.urlsafe_b64encode(
+            token.id.bytes + token.secret
+        ).decode()
+        if self._keys:
+            return f'{payload}.{_sign(self._keys[0], payload)}'
+        return payload
+
+    def set_header(self, token: Token, request: Any, seconds: float) -> str:
+        """Return the Set-Cookie value that hands out *token*.
+
+        :param seconds: how long the session lives if it is not used again.
+        """
+        settings = self._settings
+        age = settings.cookie_max_age
+        if settings.cookie_follows_expiry:
+            age = seconds
+        lifetime = '' if age is None else f'; Max-Age={max(1, round(age))}'
+        return self._header(self.value(token), lifetime, request)
+
+    def removal_header(self, request: Any) -> str:
+        """Return the Set-Cookie value that removes the cookie."""
+        # All attributes are repeated: a browser refuses to let a cookie
+        # without Secure replace one with it, and takes another path or
+        # domain for another cookie.
+        past = format_datetime(dt.datetime.fromtimestamp(0, dt.UTC), True)
+        return self._header('', f'; Max-Age=0; Expires={past}', request)
+
+    def _header(self, value: str, lifetime: str, request: Any) -> str:
+        settings = self._settings
+        parts = [f'{self._prefix}{value}{lifetime}']
+        parts.append(f'Path={settings.cookie_path}')
+        if settings.cookie_domain is not None:
+            parts.append(f'Domain={settings.cookie_domain}')
+        if self._always_secure or (
+            settings.cookie_secure is None and request.scheme == 'https'
+        ):
+            parts.append('Secure')
+        if settings.cookie_httponly:
+            parts.append('HttpOnly')
+        parts.append(f'SameSite={settings.cookie_samesite}')
+        if settings.cookie_partitioned:
+            parts.append('Partitioned')
+        return '; '.join(parts)
+
+
+def _decode(payload: str) -> Token:
+    raw = base64.urlsafe_b64decode(payload)
+    return Token(uuid.UUID(bytes=raw[:16]), raw[16:])
+
+
+def _sign(key: bytes, payload: str) -> str:
+    digest = hmac.new(key, payload.encode(), hashlib.sha256).digest()
+    return base64.urlsafe_b64encode(digest).decode().rstrip('=')

@@ -1,0 +1,260 @@
+"""Every difference between databases and drivers, with its reason.
+
+Nothing here knows what a session is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+import enum
+import hashlib
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+from sqlalchemy import pool
+
+_MYSQL = ('mysql', 'mariadb')
+
+
+class Fault(enum.Enum):
+    """What an error of the database means for the request."""
+
+    #: The database refused one of two transactions: run it again.
+    CONFLICT = 'conflict'
+    #: Nobody answers, or not now.
+    UNAVAILABLE = 'unavailable'
+    #: The table or a column of it does not exist.
+    MISSING = 'missing'
+    #: A key exists already.
+    DUPLICATE = 'duplicate'
+    OTHER = 'other'
+
+
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+_SQLSTATES = {
+    '40001': Fault.CONFLICT,  # serialization_failure
+    '40P01': Fault.CONFLICT,  # deadlock_detected
+    '55P03': Fault.CONFLICT,  # lock_not_available: lock_timeout ran out
+    '42P01': Fault.MISSING,  # undefined_table
+    '3F000': Fault.MISSING,  # invalid_schema_name
+    '42703': Fault.MISSING,  # undefined_column
+    '23505': Fault.DUPLICATE,  # unique_violation
+    '25006': Fault.UNAVAILABLE,  # a standby: read_only_sql_transaction
+    '57P01': Fault.UNAVAILABLE,  # admin_shutdown
+    '57P02': Fault.UNAVAILABLE,  # crash_shutdown
+    '57P03': Fault.UNAVAILABLE,  # cannot_connect_now
+    '53300': Fault.UNAVAILABLE,  # too_many_connections
+}
+
+# https://mariadb.com/kb/en/mariadb-error-codes/
+_ERRNOS = {
+    1213: Fault.CONFLICT,  # deadlock; on Galera: refused by certification
+    1205: Fault.CONFLICT,  # lock wait timeout
+    1020: Fault.CONFLICT,  # innodb_snapshot_isolation: record has changed
+    1146: Fault.MISSING,  # no such table
+    1054: Fault.MISSING,  # unknown column
+    1062: Fault.DUPLICATE,
+    1040: Fault.UNAVAILABLE,  # too many connections
+    1047: Fault.UNAVAILABLE,  # Galera: node not ready; ping still succeeds
+    1053: Fault.UNAVAILABLE,  # server shutdown in progress
+    1180: Fault.UNAVAILABLE,  # Galera: quorum lost during the write
+    1290: Fault.UNAVAILABLE,  # read-only replica
+    1927: Fault.UNAVAILABLE,  # connection was killed
+    2002: Fault.UNAVAILABLE,
+    2003: Fault.UNAVAILABLE,
+    2006: Fault.UNAVAILABLE,
+    2013: Fault.UNAVAILABLE,
+    2014: Fault.UNAVAILABLE,
+    2055: Fault.UNAVAILABLE,
+}
+
+_SQLITE = (
+    # SQLITE_BUSY, and SQLITE_BUSY_SNAPSHOT of a reader that wants to write.
+    ('database is locked', Fault.CONFLICT),
+    ('database table is locked', Fault.CONFLICT),
+    ('no such table', Fault.MISSING),
+    ('has no column named', Fault.MISSING),
+    ('no such column', Fault.MISSING),
+    ('UNIQUE constraint failed', Fault.DUPLICATE),
+    ('unable to open database file', Fault.UNAVAILABLE),
+    ('disk I/O error', Fault.UNAVAILABLE),
+    ('database or disk is full', Fault.UNAVAILABLE),
+    ('readonly database', Fault.UNAVAILABLE),
+)
+
+
+def fault_of(error: BaseException | None) -> Fault:
+    """Return what *error* means, whichever driver it comes from."""
+    seen = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, exc.DBAPIError):
+            fault = _driver_fault(error.orig)
+            if fault is Fault.OTHER and error.connection_invalidated:
+                return Fault.UNAVAILABLE
+            return fault
+        if isinstance(error, exc.TimeoutError):
+            # The pool has no connection left, for as long as it may wait.
+            return Fault.UNAVAILABLE
+        # zope.sqlalchemy and the ORM wrap errors of a flush.
+        error = error.__cause__
+    return Fault.OTHER
+
+
+def _driver_fault(error: BaseException | None) -> Fault:
+    # psycopg and asyncpg: sqlstate; psycopg2: pgcode.
+    state = getattr(error, 'sqlstate', None) or getattr(error, 'pgcode', None)
+    if isinstance(state, str) and state in _SQLSTATES:
+        return _SQLSTATES[state]
+    # PyMySQL and mysqlclient: the first argument; mariadb and
+    # mysql-connector: errno.
+    number = getattr(error, 'errno', None)
+    if not isinstance(number, int):
+        number = error.args[0] if error is not None and error.args else None
+    if isinstance(number, int) and number in _ERRNOS:
+        return _ERRNOS[number]
+    text = str(error)
+    if type(error).__module__.partition('.')[0] in ('sqlite3', 'pysqlite3'):
+        for words, fault in _SQLITE:
+            if words in text:
+                return fault
+        return Fault.OTHER
+    if isinstance(state, str) and state[:2] in ('08', '57'):
+        return Fault.UNAVAILABLE
+    if type(error).__name__ in ('OperationalError', 'InterfaceError') and (
+        state is None and not isinstance(number, int)
+    ):
+        # libpq reports a refused or lost connection as bare text.
+        return Fault.UNAVAILABLE
+    return Fault.OTHER
+
+
+def is_retryable(error: BaseException | None) -> bool:
+    """Return whether running the request again can succeed."""
+    return fault_of(error) is Fault.CONFLICT
+
+
+def reads_autocommit(engine: sa.Engine) -> bool:
+    """Return whether a single SELECT should run without BEGIN and COMMIT.
+
+    PostgreSQL: saves two of three round trips.  MariaDB opens no transaction
+    for a single SELECT at all, but changing its autocommit mode costs round
+    trips of its own; SQLite has no round trips.
+    """
+    return engine.dialect.name == 'postgresql'
+
+
+def locks_rows(dialect: sa.Dialect) -> bool:
+    """Return whether ``SELECT … FOR UPDATE`` exists.
+
+    SQLite has one writer at a time anyway, and no such clause.
+    """
+    return dialect.name != 'sqlite'
+
+
+def has_one_connection(engine: sa.Engine) -> bool:
+    """Return whether all work shares a connection (SQLite in memory).
+
+    Then nothing may run beside the request: it would find itself in the
+    request's transaction.
+    """
+    return isinstance(
+        engine.pool, pool.StaticPool | pool.SingletonThreadPool
+    )
+
+
+def prepare_engine(engine: sa.Engine) -> None:
+    """Set up an engine that this package has made itself."""
+    if engine.dialect.name != 'sqlite':
+        return
+
+    @sa.event.listens_for(engine, 'connect')
+    def set_up(connection: Any, record: Any) -> None:
+        cursor = connection.cursor()
+        # Writers wait for each other; without it the second one fails.
+        cursor.execute('PRAGMA busy_timeout = 30000')
+        # Readers and the writer do not block each other.
+        cursor.execute('PRAGMA journal_mode = WAL')
+        # Safe with WAL: a power cut can undo the last commits, not more.
+        cursor.execute('PRAGMA synchronous = NORMAL')
+        cursor.close()
+
+
+def begin_writing(connection: sa.Connection) -> None:
+    """Begin a transaction of our own that is going to write.
+
+    SQLite: a transaction that begins by reading cannot wait for the lock
+    later (SQLITE_BUSY_SNAPSHOT); taking the lock first makes it wait in
+    line.
+    """
+    if connection.dialect.name == 'sqlite':
+        raw = connection.connection.dbapi_connection
+        if raw is not None and not getattr(raw, 'in_transaction', True):
+            connection.exec_driver_sql('BEGIN IMMEDIATE')
+
+
+def create_once(
+    engine: sa.Engine, create: Callable[[sa.Connection], None], name: str
+) -> None:
+    """Run *create*, also when many processes do so at the same moment."""
+    with engine.connect() as connection:
+        # Not a connection of the pool: it would be shared after fork().
+        connection.detach()
+        if engine.dialect.name == 'postgresql':
+            # CREATE TABLE IF NOT EXISTS can fail in a race there; the lock
+            # ends with the transaction.
+            connection.execute(
+                sa.text('SELECT pg_advisory_xact_lock(:number)'),
+                {'number': _number(name)},
+            )
+        else:
+            begin_writing(connection)
+        try:
+            create(connection)
+            connection.commit()
+        except sa.exc.DBAPIError as error:
+            connection.rollback()
+            if 'already exists' not in str(error.orig):
+                raise
+
+
+def _number(name: str) -> int:
+    return int.from_bytes(
+        hashlib.sha256(name.encode()).digest()[:8], signed=True
+    )
+
+
+@contextmanager
+def elected(connection: sa.Connection, name: str) -> Iterator[bool]:
+    """Yield whether this is the only one who does the work *name* now.
+
+    Used within a transaction of *connection*; nobody waits.
+    """
+    number = _number(name)
+    if connection.dialect.name == 'postgresql':
+        # Ends with the transaction, so a lost connection holds nothing.
+        yield bool(
+            connection.scalar(
+                sa.text('SELECT pg_try_advisory_xact_lock(:number)'),
+                {'number': number},
+            )
+        )
+    elif connection.dialect.name in _MYSQL:
+        # Of this node only: on Galera each node may elect one, which is
+        # harmless.  At most 64 characters.
+        lock = f'sqlasession:{number & (1 << 64) - 1:x}'
+        got = connection.scalar(
+            sa.text('SELECT GET_LOCK(:lock, 0)'), {'lock': lock}
+        )
+        try:
+            yield bool(got)
+        finally:
+            if got and not connection.invalidated:
+                connection.scalar(
+                    sa.text('SELECT RELEASE_LOCK(:lock)'), {'lock': lock}
+                )
+    else:
+        yield True

@@ -1,0 +1,125 @@
+"""The errors an application can catch; each says what to do next."""
+
+from __future__ import annotations
+
+from pyramid.httpexceptions import HTTPServiceUnavailable
+from transaction.interfaces import TransientError
+
+
+class SessionError(Exception):
+    """Something about the session or its table is not as it must be."""
+
+
+class SessionConflict(SessionError, TransientError):
+    """Two requests changed the same key (``sqlasession.conflict = retry``).
+
+    A ``transaction.interfaces.TransientError``: pyramid_retry runs the
+    request again, on fresh data.
+
+    .. attribute:: keys
+
+       The names of the keys that both requests changed, sorted.
+    """
+
+    def __init__(self, keys: list[str]) -> None:
+        self.keys = keys
+        names = ', '.join(repr(key) for key in keys)
+        super().__init__(
+            f'another request changed {names} in this session at the same '
+            f'time. With sqlasession.conflict = retry the request has to run '
+            f"again: config.include('pyramid_retry') does that; or use "
+            f'sqlasession.conflict = merge, where the later one wins'
+        )
+
+
+class SessionTooLarge(SessionError):
+    """The serialized data is above ``sqlasession.max_size``.
+
+    .. attribute:: size
+
+       Bytes of the serialized data.
+
+    .. attribute:: limit
+
+       The setting, in bytes.
+    """
+
+    def __init__(self, size: int, limit: int) -> None:
+        self.size = size
+        self.limit = limit
+        super().__init__(
+            f'the session holds {size} bytes of serialized data, '
+            f'sqlasession.max_size allows {limit}: nothing was stored. Keep '
+            f'large values in tables of the application and only their keys '
+            f'in the session, or raise sqlasession.max_size'
+        )
+
+
+class SessionFieldError(SessionError, ValueError):
+    """A value does not fit the column of an additional field.
+
+    .. attribute:: field
+
+       The name of the field.
+
+    .. attribute:: value
+
+       What was given.
+
+    .. attribute:: type
+
+       What the column takes, in words.
+    """
+
+    def __init__(self, field: str, value: object, type: str) -> None:
+        self.field = field
+        self.value = value
+        self.type = type
+        shown = repr(value)
+        if len(shown) > 60:
+            shown = f'{shown[:57]}...'
+        super().__init__(
+            f'the session field {field!r} takes {type}, not {shown}'
+        )
+
+
+class SessionNotSerializable(SessionError, TypeError):
+    """A value in the session cannot be stored.
+
+    .. attribute:: path
+
+       Where it is: ``session['cart'][2]['when']``.
+
+    .. attribute:: type
+
+       The name of its type.
+    """
+
+    def __init__(self, path: str, type: str, reason: str = '') -> None:
+        self.path = path
+        self.type = type
+        super().__init__(
+            f'{path} is of type {type}, which a session cannot store'
+            + (f': {reason}' if reason else '')
+            + '. Storable are str, int, float, bool, None, bytes, datetime, '
+            'date, time, timedelta, Decimal, UUID, and list, tuple, set and '
+            'dict (with str keys) of them'
+        )
+
+
+class SessionStoreUnavailable(HTTPServiceUnavailable, SessionError):
+    """The database of the sessions does not answer.
+
+    Pyramid answers ``503 Service Unavailable`` with it unless the application
+    has an exception view for it.  The driver's own error is its
+    ``__cause__``.
+    """
+
+    explanation = (
+        'The session store does not answer at the moment. '
+        'Please try again in a little while.'
+    )
+
+
+class SessionArgumentError(SessionError, TypeError):
+    """A method of the store was called with arguments that cannot work."""

@@ -1,0 +1,105 @@
+"""When a session ends: the arithmetic of idle and absolute timeouts."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from typing import NamedTuple
+
+from pyramid_sqlasession.settings import duration
+from pyramid_sqlasession.settings import Settings
+
+#: ``lifetime`` of a session whose end is fixed.
+FIXED = 0
+
+
+class Lifetime(NamedTuple):
+    """What ``set_expiry`` asked for."""
+
+    #: Seconds from each use; None = by the settings; FIXED = see ``at``.
+    seconds: int | None
+    #: The end, if it is fixed (aware UTC).
+    at: dt.datetime | None = None
+
+
+BY_SETTINGS = Lifetime(None)
+
+
+def lifetime_of(
+    value: dt.timedelta | dt.datetime | float | int | None, now: dt.datetime
+) -> Lifetime:
+    """Return what the argument of ``set_expiry`` means.
+
+    :raises TypeError: for another type.
+    :raises ValueError: if the session would end at once.
+    """
+    if value is None:
+        return BY_SETTINGS
+    if isinstance(value, dt.datetime):
+        if value.tzinfo is None:
+            raise ValueError(
+                f'set_expiry: {value!r} has no time zone; give an aware '
+                f'datetime, such as datetime.now(UTC) + timedelta(hours=1)'
+            )
+        at = value.astimezone(dt.UTC)
+        if at <= now:
+            raise ValueError(
+                f'set_expiry: {value} is in the past; call invalidate() to '
+                f'end a session'
+            )
+        return Lifetime(FIXED, at)
+    # No text such as '1h': that is the language of the ini file.
+    given: object = value
+    try:
+        seconds = duration(None if isinstance(given, str) else value)
+    except ValueError:
+        raise TypeError(
+            f'set_expiry takes a timedelta, seconds, an aware datetime or '
+            f'None, not {value!r}'
+        ) from None
+    if not 0 < seconds <= 2**31 - 1:
+        raise ValueError(
+            f'set_expiry: {value!r} is not a positive number of seconds below '
+            f'2**31; call invalidate() to end a session'
+        )
+    return Lifetime(math.ceil(seconds))
+
+
+class Expiry:
+    """The timeouts of one application."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._idle = settings.expiration
+        self._absolute = settings.absolute_timeout
+        self._interval = settings.touch_interval
+
+    def end(
+        self, now: dt.datetime, started: dt.datetime, lifetime: Lifetime
+    ) -> dt.datetime:
+        """Return when a session that is used *now* expires (aware UTC)."""
+        if lifetime.seconds == FIXED and lifetime.at is not None:
+            end = lifetime.at
+        else:
+            idle = self._idle if lifetime.seconds is None else lifetime.seconds
+            end = now + dt.timedelta(seconds=idle)
+        if self._absolute is not None:
+            end = min(end, started + dt.timedelta(seconds=self._absolute))
+        return end
+
+    def is_touch_due(
+        self, now: dt.datetime, accessed: dt.datetime, lifetime: int | None
+    ) -> bool:
+        """Return whether the expiry was last extended long enough ago."""
+        interval = self._interval
+        if lifetime:
+            # A short session of its own is extended more often.
+            interval = min(interval, lifetime / 10)
+        return (now - accessed).total_seconds() >= interval
+
+    def sweep(self, expires: dt.datetime) -> dt.datetime:
+        """Return *expires* rounded up, for the cleaner's index."""
+        # A sixteenth: the index is written once in many touches, and the
+        # cleaner comes late by no more than that.
+        width = max(1, int(self._idle / 16))
+        seconds = math.ceil(expires.timestamp() / width) * width
+        return dt.datetime.fromtimestamp(seconds, dt.UTC)

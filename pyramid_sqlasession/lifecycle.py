@@ -1,0 +1,828 @@
+"""One request's session, from the first look to the last byte.
+
+The way of a request::
+
+    first look    the cookie's token; joins the transaction; one SELECT
+    in the view   plain dict operations, no SQL
+    exception     an exception view begins with what was loaded: the words
+                  of the view that failed are set aside
+    commit        one guarded write, last (transaction.py says when)
+    response      what is still unsaved, the touch, the cookie
+    end           too late for a change: an error in the log
+
+What becomes of the session's changes is decided by one table:
+
+=============================  ==========================  ================
+what happened                  the view's words            an exception
+                                                           view's words
+=============================  ==========================  ================
+commit                         stored in the transaction   (there are none)
+commit though a view failed    stored in the transaction   stored with them
+(commit veto)
+abort, veto, doom, failed      gone                        stored in a
+COMMIT by pyramid_tm                                       transaction of
+                                                           their own
+``tm.abort()`` by hand         gone                        gone
+pyramid_retry runs it again    gone                        gone
+nobody ends the transaction    stored through the          stored through
+before the response (tests     application's               it; the view's
+with ``tm.active``)            ``dbsession``               words are gone
+no transaction                 stored in a transaction of  the same; the
+                               their own                   view's are gone
+subrequest in a transaction    left to the outer request   (there are none)
+=============================  ==========================  ================
+
+A cookie is sent only for what was really committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+from contextlib import contextmanager
+import datetime as dt
+import logging
+import sys
+from typing import Any
+
+from pyramid.httpexceptions import HTTPNotFound
+from pyramid.threadlocal import get_current_request
+from pyramid.threadlocal import manager as threadlocals
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy import exc
+from sqlalchemy.orm import Session
+import zope.sqlalchemy
+
+from pyramid_sqlasession import dialects
+from pyramid_sqlasession import events
+from pyramid_sqlasession.application import Application
+from pyramid_sqlasession.changes import apply_changes
+from pyramid_sqlasession.codec import DamagedData
+from pyramid_sqlasession.cookie import Token
+from pyramid_sqlasession.errors import SessionError
+from pyramid_sqlasession.errors import SessionStoreUnavailable
+from pyramid_sqlasession.records import Record
+from pyramid_sqlasession.records import Standing
+from pyramid_sqlasession.saving import Outcome
+from pyramid_sqlasession.saving import Plan
+from pyramid_sqlasession.session import Base
+from pyramid_sqlasession.session import Snapshot
+from pyramid_sqlasession.session import SQLASession
+from pyramid_sqlasession.transaction import active_transaction
+from pyramid_sqlasession.transaction import is_managed
+from pyramid_sqlasession.transaction import SessionDataManager
+
+try:
+    from pyramid_retry import is_error_retryable
+except ImportError:  # pragma: no cover
+
+    def is_error_retryable(request: Any, exc: Any) -> bool:
+        """Nothing runs a request again without pyramid_retry."""
+        return False
+
+
+log = logging.getLogger(__name__)
+
+#: The cookiecutter's tests put their SQLAlchemy session here.
+_TEST_DBSESSION = 'app.dbsession'
+_SUSPICIOUS = 'sqlasession.suspicious'
+
+
+class Binding:
+    """Ties one request to its session; a ``Source`` and a ``Participant``."""
+
+    def __init__(self, application: Application, request: Any) -> None:
+        self.application = application
+        self.request = request
+        self.session = SQLASession(self)
+        #: What was loaded, or saved last.
+        self._base = Base()
+        self._manager: SessionDataManager | None = None
+        #: The state to come back to if the transaction is aborted.
+        self._joined_with: Snapshot | None = None
+        #: The words of the view that failed, while an exception view runs.
+        self._set_aside: Snapshot | None = None
+        self._in_exception_view = False
+        self._exception: BaseException | None = None
+        self._is_registered = False
+        self._is_loaded = False
+        self._is_saving = False
+        self._is_answered = False
+        self._is_over = False
+        self._plan: Plan | None = None
+        self._failure: Exception | None = None
+        self._tentative: Outcome | None = None
+        self._outcomes: list[Outcome] = []
+        self._was_last = {'respond': False, 'finish': False}
+        #: Snapshots at SAVEPOINTs of the application's SQLAlchemy session.
+        self.savepoints: dict[Any, Snapshot] = {}
+
+    # -- Source: called by the session ---------------------------------------
+
+    def now(self) -> dt.datetime:
+        """Return the current time, aware UTC."""
+        return self.application.now()
+
+    def look(self) -> None:
+        """Make sure that the session's content is there."""
+        if self._is_saving:
+            return
+        if not self._is_registered:
+            self._is_registered = True
+            self.request.add_response_callback(self._respond)
+            self.request.add_finished_callback(self._finish)
+        if not self._is_answered:
+            self._notice_exception()
+            self._join()
+        if not self._is_loaded:
+            self._is_loaded = True
+            try:
+                self._base = self._load()
+                self.session._begin(self._base)
+            except BaseException:
+                self._is_loaded = False
+                raise
+
+    def alter(self, what: str) -> None:
+        """Make sure that a change can be saved; say so if it cannot."""
+        self.look()
+        if self._is_over:
+            log.error(
+                'the session was changed (%s) after the response: this is '
+                'lost. Change it in the view, or in a response callback',
+                what,
+            )
+
+    def _notice_exception(self) -> None:
+        """Set the view's words aside once an exception view runs."""
+        error = self.request.__dict__.get('exception')
+        if error is None or error is self._exception:
+            return
+        self._exception = error
+        if self._is_loaded and not self._in_exception_view:
+            self._set_aside = self.session._snapshot()
+            self._start_over()
+        self._in_exception_view = True
+
+    def _start_over(self) -> None:
+        if self._joined_with is not None:
+            self.session._restore(self._joined_with)
+        else:
+            self.session._begin(self._base)
+
+    def _join(self) -> None:
+        transaction = active_transaction(self.request)
+        if transaction is None:
+            return
+        manager = self._manager
+        if manager is not None and manager.transaction is transaction:
+            return
+        self._manager = manager_of(
+            self.application, self.request, transaction
+        )
+        self._manager.add(self)
+        # What was done before this transaction survives its abort.
+        self._joined_with = (
+            self.session._snapshot() if self.session._is_altered() else None
+        )
+
+    def is_joined_with(self, dbsession: Any) -> bool:
+        """Return whether *dbsession* is in the session's transaction."""
+        name = self.application.settings.dbsession
+        return (
+            self._manager is not None
+            and self.request.__dict__.get(name) is dbsession
+        )
+
+    # -- loading -------------------------------------------------------------
+
+    def _load(self) -> Base:
+        token, is_forged = self.application.cookies.read(self.request.environ)
+        if is_forged:
+            self._suspect('signature')
+        if token is None:
+            return Base()
+        if isinstance(self._exception, SessionStoreUnavailable):
+            # The page that says so may look at the session: it is empty.
+            return Base(token=token, ghost=True)
+        now = self.now()
+        try:
+            record = self._read(token, now)
+        except SessionStoreUnavailable:
+            if self._in_exception_view:
+                return Base(token=token, ghost=True)
+            raise
+        if record is None:
+            return Base()
+        standing = record.standing(token, now)
+        if standing is Standing.WRONG:
+            self._suspect('secret')
+            return Base()
+        if standing is Standing.ROTATED:
+            log.debug('session %s: a token that was rotated out', record.id)
+            return Base(token=token, ghost=True)
+        return self._base_of(record, token)
+
+    def _base_of(self, record: Record, token: Token) -> Base:
+        try:
+            if record.data is None:
+                raise DamagedData('a column has no value that fits it')
+            self.application.codec.read(record.data)
+        except DamagedData as error:
+            log.error(
+                'session %s cannot be read and is taken as empty (%s). The '
+                'row stays as it is; a new session is stored beside it',
+                record.id, error,
+            )
+            return Base(damaged=record, token=token)
+        return Base(
+            record, token, self.application.codec.reader(record.data)
+        )
+
+    def _read(self, token: Token, now: dt.datetime) -> Record | None:
+        application = self.application
+        records = application.records
+
+        def find(connection: sa.Connection) -> Record | None:
+            return records.find(connection, token.id, now)
+
+        if not self._reads_inside():
+            return application.read_aside(find)
+        try:
+            with application.translated_errors():
+                return find(self._joined_connection())
+        except (exc.SQLAlchemyError, SessionError):
+            # The transaction that failed may be why there is an exception
+            # view; another connection can still read (T4).
+            if not self._in_exception_view:
+                raise
+            return application.read_aside(find)
+
+    def _reads_inside(self) -> bool:
+        """Return whether to read with the application's connection.
+
+        Beside it, one SELECT is one round trip, and no connection is held
+        while a view runs that needs no database.  But only where that sees
+        the same data, and never a second connection at a time.
+        """
+        application = self.application
+        if not application.uses_dbsession(self.request):
+            return False
+        manager = self._manager
+        if manager is None or manager.transaction is None:
+            return False
+        transaction = manager.transaction
+        dbsession = self.request.__dict__.get(application.settings.dbsession)
+        if dbsession is not None and dbsession.in_transaction():
+            return True
+        return bool(
+            _TEST_DBSESSION in self.request.environ
+            or transaction.isDoomed()
+            # pyramid_tm notes the path: this one was begun by somebody
+            # else, who may have written to it already.
+            or not transaction.description
+            or dialects.has_one_connection(application.engine)
+            or (dbsession is not None and not self._is_same_engine(dbsession))
+        )
+
+    def _is_same_engine(self, dbsession: Any) -> bool:
+        try:
+            bind = dbsession.get_bind(self.application.mapper)
+        except exc.SQLAlchemyError:
+            return False
+        return bind is self.application.engine
+
+    def _joined_connection(self) -> sa.Connection:
+        return _connection_of(
+            self.application, self.application.dbsession_of(self.request)
+        )
+
+    def _suspect(self, reason: str) -> None:
+        # Once for a request, however often pyramid_retry runs it.
+        if self.request.environ.setdefault(_SUSPICIOUS, reason) is not reason:
+            return
+        log.warning('a cookie with a wrong %s was refused', reason)
+        self.application.notify(
+            events.SuspiciousCookie(self.request, reason)
+        )
+
+    # -- Participant: called by the data manager -----------------------------
+
+    def prepare(self) -> None:
+        """Find what has to be written, and have the dbsession committed."""
+        self._plan = self._failure = None
+        try:
+            self._put_together()
+            self._plan = self._make_plan()
+            if self._plan and self.application.uses_dbsession(self.request):
+                with self.application.translated_errors():
+                    self._joined_connection()
+                # zope.sqlalchemy rolls back what it does not know of.
+                zope.sqlalchemy.mark_changed(
+                    self.application.dbsession_of(self.request),
+                    self.request.tm,
+                )
+        # Raised again by write(): an error in a before-commit hook would
+        # leave the transaction open.
+        except Exception as error:
+            self._failure = error
+
+    def write(self, connection: sa.Connection | None) -> None:
+        """Write the record in the transaction that is being committed."""
+        if self._failure is not None:
+            raise self._failure
+        if not self._plan:
+            return
+        with self.application.translated_errors():
+            if connection is None:
+                connection = self._joined_connection()
+            self._tentative = self._save(connection, self._plan)
+
+    def committed(self) -> None:
+        """Go on from what was written."""
+        outcome, self._tentative = self._tentative, None
+        self._leave()
+        self._in_exception_view = False
+        if outcome is not None:
+            self._accept(outcome)
+
+    def aborted(self) -> None:
+        """Take the session back (see the table at the top)."""
+        self._tentative = None
+        kept = self._in_exception_view and not is_managed(self.request)
+        kept = kept or self._is_begun_by_subrequest()
+        joined_with = self._joined_with
+        self._leave()
+        if kept or not self._is_loaded:
+            return
+        if joined_with is not None:
+            self.session._restore(joined_with)
+        else:
+            self._start_over()
+
+    def _is_begun_by_subrequest(self) -> bool:
+        # The tween of a subrequest begins its transaction by aborting the
+        # one of the outer request, whose view goes on afterwards.
+        current = get_current_request()
+        return (
+            current is not None
+            and current is not self.request
+            and any(
+                entry.get('request') is self.request
+                for entry in threadlocals.stack
+            )
+            and bool(current.environ.get('tm.active'))
+            and is_managed(self.request)
+            # Once it has looked at its session, it is in the transaction,
+            # and the abort is its own.
+            and not _has_looked(current)
+        )
+
+    def _leave(self) -> None:
+        self._manager = None
+        self._joined_with = None
+        self._set_aside = None
+        self.savepoints.clear()
+
+    def mark(self) -> Snapshot:
+        """Return the state, for :meth:`return_to`."""
+        return self.session._snapshot()
+
+    def return_to(self, mark: Snapshot | None) -> None:
+        """Return to a mark; None is the state at joining."""
+        if mark is not None:
+            self.session._restore(mark)
+        elif self._is_loaded:
+            self._start_over()
+
+    # -- saving --------------------------------------------------------------
+
+    def _put_together(self) -> None:
+        """Add an exception view's words to those of the view (veto)."""
+        view = self._set_aside
+        if view is None:
+            return
+        self._set_aside = None
+        session = self.session
+        if session._pending.ended is not None:
+            return
+        encode = self.application.codec.encode
+        later = session._changes(encode)
+        after = session._pending.copied()
+        _, heads = session._base.read()
+        session._restore(view)
+        data, _ = apply_changes(later, dict(dict.items(session)), heads)
+        dict.clear(session)
+        dict.update(session, data)
+        pending = session._pending
+        pending.touched |= after.touched
+        pending.popped |= after.popped
+        pending.once += after.once
+        pending.touch = pending.touch or after.touch
+        pending.lifetime = after.lifetime or pending.lifetime
+        if after.rotate:
+            pending.rotate, pending.token = True, after.token
+            pending.login = pending.login or after.login
+
+    def _make_plan(self) -> Plan | None:
+        session = self.session
+        if not self._is_loaded or not session._is_altered():
+            return None
+        plan = Plan(
+            session._base, session._pending.copied(),
+            session._changes(self.application.codec.encode),
+            filled=dict.__len__(session) > 0,
+        )
+        return plan or None
+
+    def _save(self, connection: sa.Connection, plan: Plan) -> Outcome:
+        self._is_saving = True
+        try:
+            return self.application.saver.save(
+                connection, plan, self.now(), self._extended
+            )
+        finally:
+            self._is_saving = False
+
+    def _extended(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the additional fields of a session that holds *data*."""
+        defaults = self.application.fields.defaults(data)
+        extend = self.application.settings.extend_default_fields
+        if extend is None:
+            return defaults
+        session = self.session
+        shown = dict(dict.items(session))
+        # After a merge the record holds more than this request's session.
+        dict.clear(session)
+        dict.update(session, data)
+        try:
+            extended = extend(dict(defaults), session, self.request)
+        finally:
+            dict.clear(session)
+            dict.update(session, shown)
+        if not isinstance(extended, Mapping):
+            raise SessionError(
+                f'sqlasession.extend_default_fields must return a dict, not '
+                f'{type(extended).__name__}'
+            )
+        return {**defaults, **extended}
+
+    def _accept(self, outcome: Outcome) -> None:
+        self._outcomes.append(outcome)
+        for session_id, reason in outcome.dropped:
+            log.warning(
+                'session %s: the changes of a request were dropped, the '
+                'session has ended meanwhile (%s)', session_id, reason,
+            )
+        self._base = outcome.base
+        self.session._saved(
+            outcome.base, merged=outcome.merged or bool(outcome.dropped)
+        )
+
+    # -- the response --------------------------------------------------------
+
+    def _respond(self, request: Any, response: Any) -> None:
+        """Save what is unsaved, touch, send the cookie."""
+        if not self._was_last['respond']:
+            # Other response callbacks may change the session.
+            self._was_last['respond'] = True
+            request.add_response_callback(self._respond)
+            return
+        if self._is_to_be_repeated():
+            self._is_answered = True
+            return
+        self._notice_exception()
+        outer = self._outer_request()
+        if outer is not None and self._is_in_transaction():
+            outer.add_response_callback(self._respond_with_outer)
+            _vary(response)
+            return
+        self._save_rest(response, is_managed(request))
+        self._conclude(response)
+
+    def _respond_with_outer(self, outer: Any, response: Any) -> None:
+        self._save_rest(response, is_managed(outer))
+        self._conclude(response)
+
+    def _conclude(self, response: Any) -> None:
+        self._is_answered = True
+        _vary(response)
+        self._touch()
+        self._send_cookie(response)
+        self._send_events()
+
+    def _is_to_be_repeated(self) -> bool:
+        error = getattr(self.request, 'exception', None)
+        return error is not None and is_error_retryable(self.request, error)
+
+    def _is_in_transaction(self) -> bool:
+        return self._manager is not None and self._manager.is_open
+
+    def _outer_request(self) -> Any | None:
+        """Return the request that ends our transaction, if not this one."""
+        manager = getattr(self.request, 'tm', None)
+        for entry in threadlocals.stack:
+            outer = entry.get('request')
+            if outer is self.request:
+                return None
+            if (
+                outer is not None
+                and 'tm' in outer.__dict__
+                and outer.tm is manager
+                and is_managed(outer)
+            ):
+                return outer
+        return None
+
+    def _save_rest(self, response: Any, managed: bool) -> None:
+        """Save what no transaction has saved."""
+        self._set_aside = None
+        try:
+            plan = self._make_plan()
+            if plan is None:
+                return
+            if self._is_in_transaction() and managed:
+                self._save_given(plan)
+            else:
+                self._save_alone(plan)
+        except Exception as error:
+            if self._manager is not None:
+                self._manager.remove(self)
+            if self._in_exception_view:
+                # The visitor gets the error page in any case.
+                log.exception('the session could not be saved')
+            elif not self._answer_error(response):
+                raise error
+
+    def _save_given(self, plan: Plan) -> None:
+        """Save through the application's dbsession, which stays open."""
+        manager = self._manager
+        assert manager is not None
+        if self.application.has_own_database or (
+            not self.application.uses_dbsession(self.request)
+        ):
+            self._save_alone(plan)
+            return
+        with self.application.translated_errors():
+            outcome = self._save(self._joined_connection(), plan)
+        zope.sqlalchemy.mark_changed(
+            self.application.dbsession_of(self.request), self.request.tm
+        )
+        manager.remove(self)
+        self._leave()
+        self._accept(outcome)
+
+    def _save_alone(self, plan: Plan) -> None:
+        """Save in a transaction of its own."""
+        if self._manager is not None:
+            self._manager.remove(self)
+        self._leave()
+        for attempt in (1, 2, 3):
+            try:
+                with self.application.own_transaction() as connection:
+                    outcome = self._save(connection, plan)
+                break
+            except exc.DBAPIError as error:
+                # Above READ COMMITTED the database refuses the second of
+                # two writers; nothing but this write has to be repeated.
+                if attempt == 3 or not dialects.is_retryable(error):
+                    raise
+        self._accept(outcome)
+
+    def _answer_error(self, response: Any) -> bool:
+        """Turn *response* into the answer to the error that was raised."""
+        try:
+            found = self.request.invoke_exception_view(sys.exc_info())
+        except (HTTPNotFound, exc.SQLAlchemyError, SessionError):
+            return False
+        log.error('the session could not be saved', exc_info=True)
+        response.status = found.status
+        response.headers.clear()
+        response.headers.extend(found.headers.items())
+        response.app_iter = found.app_iter
+        return True
+
+    # -- touch, cookie, events -----------------------------------------------
+
+    def _touch(self) -> None:
+        """Extend the expiry of a session that was only read."""
+        if not self._is_loaded or any(
+            outcome.created or outcome.updated for outcome in self._outcomes
+        ):
+            return
+        base = self.session._base
+        application = self.application
+        now = self.now()
+        if base.ghost or not application.saver.is_touch_due(base, now):
+            return
+        try:
+            if self._is_in_transaction() and is_managed(self.request) and (
+                application.uses_dbsession(self.request)
+            ):
+                outcome = application.saver.touch(
+                    self._joined_connection(), base, now
+                )
+                zope.sqlalchemy.mark_changed(
+                    application.dbsession_of(self.request), self.request.tm
+                )
+            else:
+                outcome = application.write_aside(
+                    lambda connection: application.saver.touch(
+                        connection, base, now
+                    )
+                )
+        # The page is done; that it extends nothing is no reason to lose it.
+        except (exc.SQLAlchemyError, SessionError, AssertionError) as error:
+            log.warning('the expiry was not extended: %s', error)
+            return
+        finally:
+            if self._manager is not None:
+                self._manager.remove(self)
+                self._manager = None
+        self._outcomes.append(outcome)
+        self._base = self.session._base = outcome.base
+
+    def _send_cookie(self, response: Any) -> None:
+        base: Base | None = None
+        is_removed = False
+        max_age = self.application.settings.cookie_max_age
+        for outcome in self._outcomes:
+            if outcome.removed is not None:
+                base, is_removed = None, True
+            if outcome.created or outcome.rotated or (
+                outcome.extended and max_age is not None
+            ):
+                base, is_removed = outcome.base, False
+        if base is not None and base.record and base.token:
+            left = base.record.expires - self.now()
+            header = self.application.cookies.set_header(
+                base.token, self.request, left.total_seconds()
+            )
+        elif is_removed:
+            header = self.application.cookies.removal_header(self.request)
+        else:
+            return
+        response.headers.add('Set-Cookie', header)
+        _keep_private(response)
+
+    def _send_events(self) -> None:
+        request = self.request
+        outcomes, self._outcomes = self._outcomes, []
+        for outcome in outcomes:
+            record = outcome.base.record
+            if outcome.removed is not None:
+                self._tell(events.SessionInvalidated, outcome.removed)
+            if outcome.created and record is not None:
+                self._tell(events.SessionCreated, str(record.id))
+            if outcome.rotated and record is not None:
+                self._tell(events.SessionRotated, str(record.id))
+            for session_id, reason in outcome.dropped:
+                self.application.notify(
+                    events.SessionWriteDropped(request, session_id, reason)
+                )
+
+    def _tell(self, kind: Any, session_id: str) -> None:
+        self.application.notify(kind(self.request, session_id))
+
+    # -- the end -------------------------------------------------------------
+
+    def _finish(self, request: Any) -> None:
+        if not self._was_last['finish']:
+            # Changes of other finished callbacks are noticed too.
+            self._was_last['finish'] = True
+            request.add_finished_callback(self._finish)
+            return
+        self._is_over = True
+        if self._is_answered and not self._is_to_be_repeated():
+            self._complain_of_changes()
+        if self._manager is not None and self._outer_request() is None:
+            self._manager.remove(self)
+            self._manager = None
+        self._send_events()
+
+    def _complain_of_changes(self) -> None:
+        try:
+            plan = self._make_plan()
+        except SessionError as error:
+            log.error(
+                'the session was changed after the response: this is lost '
+                '(%s)', error,
+            )
+            return
+        if plan and not plan.base.ghost:
+            log.error(
+                'the session was changed (%s) after the response: this is '
+                'lost. Change it in the view, or in a response callback',
+                ', '.join(plan.changes.keys) or 'no key',
+            )
+
+
+def binding_of(request: Any) -> Binding | None:
+    """Return the binding of *request* if its session was made."""
+    session = request.__dict__.get('session')
+    if isinstance(session, SQLASession):
+        source = session._source
+        if isinstance(source, Binding):
+            return source
+    return None
+
+
+@contextmanager
+def store_connection(
+    application: Application, request: Any, writes: bool
+) -> Iterator[sa.Connection]:
+    """Give ``request.session_store`` the connection that it works on."""
+    transaction = None if request is None else active_transaction(request)
+    if transaction is None:
+        with application.own_transaction() as connection:
+            yield connection
+    elif application.uses_dbsession(request):
+        dbsession = application.dbsession_of(request)
+        with application.translated_errors():
+            yield _connection_of(application, dbsession)
+            if writes:
+                zope.sqlalchemy.mark_changed(dbsession, request.tm)
+    else:
+        manager = manager_of(application, request, transaction)
+        with application.translated_errors():
+            own = manager.connection
+            assert own is not None
+            yield own
+
+
+def _connection_of(application: Application, dbsession: Any) -> sa.Connection:
+    connection: sa.Connection = dbsession.connection(
+        bind_arguments={'mapper': application.mapper}
+    )
+    return connection
+
+
+def manager_of(
+    application: Application, request: Any, transaction: Any
+) -> SessionDataManager:
+    """Return the application's data manager in *transaction*."""
+    if application.uses_dbsession(request):
+        # Just before zope.sqlalchemy's data managers, "~sqlalchemy:1234".
+        return SessionDataManager.of(
+            transaction, application, '~sqlalchemy!', None
+        )
+    # After the application's databases: if their COMMIT fails, nothing of
+    # the session is stored.
+    return SessionDataManager.of(
+        transaction, application, '~~sqlasession', application.connect
+    )
+
+
+def follow_savepoints() -> None:
+    """Have sessions follow ``dbsession.begin_nested()`` (T9).
+
+    For all SQLAlchemy sessions of the process, as registering with each
+    request's costs more than all else that a session does.
+    """
+    if event.contains(Session, 'after_transaction_create', _nested_begun):
+        return
+    event.listen(Session, 'after_transaction_create', _nested_begun)
+    event.listen(Session, 'after_soft_rollback', _nested_rolled_back)
+
+
+def _nested_begun(dbsession: Any, transaction: Any) -> None:
+    if transaction.nested and (binding := _binding_with(dbsession)):
+        binding.savepoints[transaction] = binding.mark()
+
+
+def _nested_rolled_back(dbsession: Any, transaction: Any) -> None:
+    if transaction.nested and (binding := _binding_with(dbsession)):
+        binding.return_to(binding.savepoints.pop(transaction, None))
+
+
+def _binding_with(dbsession: Any) -> Binding | None:
+    request = get_current_request()
+    binding = None if request is None else binding_of(request)
+    if binding is None or not binding.is_joined_with(dbsession):
+        return None
+    return binding
+
+
+def _has_looked(request: Any) -> bool:
+    binding = binding_of(request)
+    return binding is not None and binding._is_loaded
+
+
+def _vary(response: Any) -> None:
+    vary = response.headers.get('Vary', '')
+    names = [name.strip().lower() for name in vary.split(',')]
+    if 'cookie' not in names and '*' not in names:
+        response.headers['Vary'] = f'{vary}, Cookie' if vary else 'Cookie'
+
+
+def _keep_private(response: Any) -> None:
+    """Keep shared caches from storing *response* (RFC 9111, section 7.3)."""
+    control = response.headers.get('Cache-Control', '')
+    names = {
+        part.partition('=')[0].strip().lower() for part in control.split(',')
+    }
+    if not names & {'public', 'private', 'no-store', 's-maxage'}:
+        response.headers['Cache-Control'] = (
+            f'{control}, private' if control else 'private'
+        )

@@ -1,0 +1,290 @@
+"""The table: :class:`SessionMixin`, the generated model, additional fields.
+
+Needs no Configurator, so that Alembic and scripts can build the same table
+from settings alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+import datetime as dt
+from typing import Any
+import uuid
+
+from pyramid.exceptions import ConfigurationError
+from pyramid.path import DottedNameResolver
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import Mapped
+from sqlalchemy.orm import mapped_column
+from sqlalchemy.orm import registry
+from sqlalchemy.types import TypeDecorator
+from sqlalchemy.types import TypeEngine
+
+from pyramid_sqlasession.settings import COLUMNS
+from pyramid_sqlasession.settings import Field
+from pyramid_sqlasession.settings import parse_field
+from pyramid_sqlasession.settings import Settings
+
+_MYSQL = ('mysql', 'mariadb')
+
+
+class PublicId(TypeDecorator[uuid.UUID]):
+    """A UUID in 16 bytes: ``uuid`` on PostgreSQL, binary elsewhere."""
+
+    impl = sa.LargeBinary(16)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> TypeEngine[Any]:
+        if dialect.name == 'postgresql':
+            return dialect.type_descriptor(postgresql.UUID(as_uuid=True))
+        if dialect.name in _MYSQL:
+            # sa.Uuid would be CHAR(32) there, which is twice as long and
+            # compared by a collation.
+            return dialect.type_descriptor(mysql.BINARY(16))
+        return dialect.type_descriptor(sa.LargeBinary(16))
+
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> Any:
+        if value is None or dialect.name == 'postgresql':
+            return value
+        return value.bytes
+
+    def process_result_value(
+        self, value: Any, dialect: sa.Dialect
+    ) -> uuid.UUID | None:
+        if value is None or isinstance(value, uuid.UUID):
+            return value
+        return uuid.UUID(bytes=bytes(value))
+
+
+class UTCDateTime(TypeDecorator[dt.datetime]):
+    """An aware datetime in UTC, to the microsecond, on every database.
+
+    PostgreSQL has a type for it; elsewhere UTC is stored without a zone, so
+    that the time zone of server, connection and process never matters.
+    """
+
+    impl = sa.DateTime()
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> TypeEngine[Any]:
+        if dialect.name == 'postgresql':
+            return dialect.type_descriptor(sa.DateTime(timezone=True))
+        if dialect.name in _MYSQL:
+            # Without fsp it would be cut to the second.
+            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
+        if dialect.name == 'sqlite':
+            kind: Any = sqlite.DATETIME
+            return dialect.type_descriptor(kind())
+        return dialect.type_descriptor(sa.DateTime())
+
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> Any:
+        if value is None or dialect.name == 'postgresql':
+            return value
+        return value.astimezone(dt.UTC).replace(tzinfo=None)
+
+    def process_result_value(
+        self, value: Any, dialect: sa.Dialect
+    ) -> dt.datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            return value.replace(tzinfo=dt.UTC)  # type: ignore[no-any-return]
+        return value.astimezone(dt.UTC)  # type: ignore[no-any-return]
+
+
+_HASH = sa.LargeBinary(32).with_variant(mysql.BINARY(32), *_MYSQL)
+_RETIRED = sa.LargeBinary(1024).with_variant(mysql.VARBINARY(1024), *_MYSQL)
+# TEXT of MariaDB ends at 64 KiB, and its default collation compares.
+_DATA = sa.Text().with_variant(
+    mysql.LONGTEXT(charset='utf8mb4', collation='utf8mb4_bin'), *_MYSQL
+)
+
+
+class SessionMixin:
+    """Declarative mixin with the columns that a session record needs.
+
+    Every further column of the class is an additional field: it takes the
+    value that the session has under its name.
+
+    .. code-block:: python
+
+        class UserSession(SessionMixin, Base):
+            __tablename__ = 'sessions'
+            user_id: Mapped[int | None] = mapped_column(
+                ForeignKey('users.id', ondelete='CASCADE'), index=True)
+    """
+
+    #: Public, stable, safe to show and to log.
+    id: Mapped[uuid.UUID] = mapped_column(PublicId, primary_key=True)
+    #: SHA-256 of the secret half of the token.
+    secret_hash: Mapped[bytes] = mapped_column(_HASH)
+    #: Hashes of tokens that were replaced lately (see ``store.Retired``).
+    retired: Mapped[bytes | None] = mapped_column(_RETIRED)
+    #: Counts the writes; each write is guarded by the version it read.
+    version: Mapped[int] = mapped_column(sa.BigInteger)
+    #: What the serializer wrote.
+    data: Mapped[str] = mapped_column(_DATA)
+    created: Mapped[dt.datetime] = mapped_column(UTCDateTime)
+    #: Creation or last login: the absolute timeout counts from here.
+    started: Mapped[dt.datetime] = mapped_column(UTCDateTime)
+    accessed: Mapped[dt.datetime] = mapped_column(UTCDateTime)
+    #: Not indexed on purpose: see ``sweep``.
+    expires: Mapped[dt.datetime] = mapped_column(UTCDateTime)
+    #: ``expires``, rounded up coarsely.  The cleaner finds its rows by it.
+    #: An index on ``expires`` itself would have to be written by every
+    #: touch; this one changes once in many touches, so that PostgreSQL
+    #: updates the row in place (HOT) and the index stays untouched.
+    sweep: Mapped[dt.datetime] = mapped_column(UTCDateTime, index=True)
+    #: Of this session only: NULL = by the settings, 0 = ``expires`` is
+    #: fixed, above = sliding by so many seconds.
+    lifetime: Mapped[int | None] = mapped_column(sa.Integer)
+    #: When the current token was handed out.
+    rotated: Mapped[dt.datetime] = mapped_column(UTCDateTime)
+
+
+def session_model(
+    base_or_metadata: type[Any] | sa.MetaData,
+    table_name: str = 'sessions',
+    fields: str | Iterable[str | Field] = (),
+    schema: str | None = None,
+) -> type[Any]:
+    """Return a new mapped class with the table of the sessions.
+
+    For Alembic and scripts: it is what the application itself builds from
+    its settings.
+
+    :param base_or_metadata: a declarative base class, or a ``MetaData``.
+    :param fields: the additional fields, as in the setting
+        ``additional_fields``.
+    :raises ConfigurationError: for a field that cannot be made.
+    """
+    if isinstance(fields, str):
+        fields = fields.splitlines()
+    parsed = [
+        one if isinstance(one, Field) else parse_field(one)
+        for one in fields
+        if isinstance(one, Field) or one.strip()
+    ]
+    if isinstance(base_or_metadata, sa.MetaData):
+        base: type[Any] = registry(metadata=base_or_metadata).generate_base()
+    elif isinstance(base_or_metadata, type) and hasattr(
+        base_or_metadata, 'metadata'
+    ):
+        base = base_or_metadata
+    else:
+        raise TypeError(
+            f'a declarative base class or a MetaData is needed, not '
+            f'{base_or_metadata!r}'
+        )
+    if base is DeclarativeBase:
+        raise TypeError('a subclass of DeclarativeBase is needed')
+    attributes: dict[str, Any] = {
+        '__tablename__': table_name,
+        '__table_args__': {
+            'schema': schema, 'mysql_engine': 'InnoDB',
+            'mysql_charset': 'utf8mb4',
+            'mariadb_engine': 'InnoDB', 'mariadb_charset': 'utf8mb4',
+        },
+        '__module__': __name__,
+        '__doc__': 'The generated model of the sessions.',
+    }
+    for one in parsed:
+        attributes[one.name] = mapped_column(
+            _column_type(one), index=one.index or None,
+            unique=one.unique or None, nullable=one.nullable,
+        )
+    return type('Session', (SessionMixin, base), attributes)
+
+
+def model_of(settings: Settings) -> type[Any]:
+    """Return the application's own model, or generate one.
+
+    :raises ConfigurationError: if ``sqlasession.model`` is none.
+    """
+    model = settings.model
+    if model is None:
+        return session_model(
+            sa.MetaData(), settings.table_name, settings.additional_fields,
+            settings.schema,
+        )
+    mapper = sa.inspect(model, raiseerr=False)
+    if not isinstance(model, type) or mapper is None:
+        raise ConfigurationError(
+            f'sqlasession.model = {model!r}: must be a mapped class built on '
+            f'pyramid_sqlasession.SessionMixin'
+        )
+    missing = [
+        name for name in COLUMNS
+        if name not in mapper.column_attrs
+        or not isinstance(mapper.local_table, sa.Table)
+    ]
+    if missing:
+        raise ConfigurationError(
+            f'sqlasession.model = {model!r}: the column '
+            f'{", ".join(missing)} is missing; build the class on '
+            f'pyramid_sqlasession.SessionMixin'
+        )
+    return model
+
+
+def table_of(model: type[Any]) -> sa.Table:
+    """Return the table that *model* is mapped to."""
+    table = sa.inspect(model).local_table
+    assert isinstance(table, sa.Table)
+    return table
+
+
+def fields_of(model: type[Any]) -> dict[str, sa.Column[Any]]:
+    """Return the additional fields of *model*: attribute name to column.
+
+    Columns that the database computes are none.
+    """
+    mapper = sa.inspect(model)
+    return {
+        attribute.key: attribute.columns[0]
+        for attribute in mapper.column_attrs
+        if attribute.key not in COLUMNS
+        and isinstance(attribute.columns[0], sa.Column)
+        and attribute.columns[0].computed is None
+        and attribute.columns[0].identity is None
+    }
+
+
+def _column_type(field: Field) -> TypeEngine[Any]:
+    kind = field.type
+    if isinstance(kind, str):
+        kind = _named_type(field, kind)
+    if isinstance(kind, TypeEngine):
+        if field.args or field.kwargs:
+            raise field.error(f'{field.type!r} takes no arguments')
+        return kind
+    if not (isinstance(kind, type) and issubclass(kind, TypeEngine)):
+        raise field.error(f'{field.type!r} is not a type of SQLAlchemy')
+    try:
+        return kind(*field.args, **dict(field.kwargs))
+    except Exception as error:
+        raise field.error(
+            f'{field.type} cannot be made with these arguments: {error}'
+        ) from error
+
+
+def _named_type(field: Field, name: str) -> Any:
+    if '.' not in name and ':' not in name:
+        found = getattr(sa, name, None)
+        if found is None:
+            raise field.error(
+                f'{name!r} is not a name in sqlalchemy; write it as there '
+                f'(Integer, String, BigInteger, …) or as a dotted name'
+            )
+        return found
+    try:
+        return DottedNameResolver(None).resolve(name)
+    except Exception as error:
+        raise field.error(
+            f'the type {name!r} cannot be imported '
+            f'({type(error).__name__}: {error})'
+        ) from error

@@ -1,0 +1,312 @@
+"""The SQL on records, each verb one statement on a given connection.
+
+Whoever calls decides on connection, transaction and meaning.  Times are
+aware UTC and come from the caller: there is one clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+import datetime as dt
+import enum
+import hmac
+import logging
+import struct
+from typing import Any
+import uuid
+
+import sqlalchemy as sa
+from sqlalchemy.schema import CreateTable
+
+from pyramid_sqlasession import dialects
+from pyramid_sqlasession.cookie import Token
+from pyramid_sqlasession.model import table_of
+
+log = logging.getLogger(__name__)
+
+
+class Standing(enum.Enum):
+    """What a token's secret is to a record."""
+
+    CURRENT = 'current'
+    #: Replaced by a periodic renewal, still within its grace.
+    RENEWED = 'renewed'
+    #: Replaced by a rotation (a login), still within its grace.
+    ROTATED = 'rotated'
+    WRONG = 'wrong'
+
+
+@dataclass(frozen=True)
+class Retired:
+    """A token that was replaced lately."""
+
+    secret_hash: bytes = field(repr=False)
+    until: dt.datetime
+    standing: Standing
+
+
+_ENTRY = struct.Struct('>32sqB')
+_KINDS = {1: Standing.ROTATED, 2: Standing.RENEWED}
+# Fits the column; nobody rotates that often within a grace period.
+_MOST_RETIRED = 16
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_MICROSECOND = dt.timedelta(microseconds=1)
+
+
+def pack_retired(entries: Iterable[Retired], now: dt.datetime) -> bytes | None:
+    """Return the column value for those *entries* that still count."""
+    kinds = {standing: number for number, standing in _KINDS.items()}
+    packed = [
+        _ENTRY.pack(
+            entry.secret_hash, (entry.until - _EPOCH) // _MICROSECOND,
+            kinds[entry.standing],
+        )
+        for entry in entries
+        if entry.until > now
+    ]
+    return b''.join(packed[-_MOST_RETIRED:]) or None
+
+
+def unpack_retired(packed: bytes | None) -> tuple[Retired, ...]:
+    """Return the entries of a column value; a damaged one has none."""
+    if not packed or len(packed) % _ENTRY.size:
+        return ()
+    return tuple(
+        Retired(secret_hash, _EPOCH + until * _MICROSECOND, _KINDS[kind])
+        for secret_hash, until, kind in _ENTRY.iter_unpack(packed)
+        if kind in _KINDS
+    )
+
+
+@dataclass(frozen=True)
+class Record:
+    """A row, without the additional fields."""
+
+    id: uuid.UUID
+    secret_hash: bytes = field(repr=False)
+    retired: bytes | None = field(repr=False)
+    version: int
+    #: What the serializer wrote; None if the row is damaged.
+    data: str | None = field(repr=False)
+    created: dt.datetime
+    started: dt.datetime
+    accessed: dt.datetime
+    expires: dt.datetime
+    lifetime: int | None
+    rotated: dt.datetime
+
+    def standing(self, token: Token, now: dt.datetime) -> Standing:
+        """Return what *token* is to this record, in constant time."""
+        presented = token.secret_hash
+        if hmac.compare_digest(presented, self.secret_hash):
+            return Standing.CURRENT
+        for entry in unpack_retired(self.retired):
+            if hmac.compare_digest(presented, entry.secret_hash) and (
+                entry.until > now
+            ):
+                return entry.standing
+        return Standing.WRONG
+
+
+_READ = (
+    'id', 'secret_hash', 'retired', 'version', 'data', 'created', 'started',
+    'accessed', 'expires', 'lifetime', 'rotated',
+)
+
+
+class Records:
+    """The statements on one table, built once."""
+
+    def __init__(self, model: type[Any]) -> None:
+        self.table = table = table_of(model)
+        c = table.c
+        alive = c.expires > sa.bindparam('_now')
+        this = c.id == sa.bindparam('_id')
+        self._find = sa.select(*(c[name] for name in _READ)).where(this, alive)
+        self._find_locked = self._find.with_for_update()
+        self._identify = sa.select(c.id, c.secret_hash, c.version).where(
+            this, alive
+        )
+        self._insert = table.insert()
+        same = c.version == sa.bindparam('_version')
+        self._update = table.update().where(this, same, alive)
+        self._touch = self._update.where(c.accessed == sa.bindparam('_seen'))
+        self._delete = table.delete().where(
+            this, c.secret_hash == sa.bindparam('_hash')
+        )
+
+    # -- one record ----------------------------------------------------------
+
+    def find(
+        self, connection: sa.Connection, id: uuid.UUID, now: dt.datetime,
+        *, lock: bool = False,
+    ) -> Record | None:
+        """Return the live record *id*, or None.
+
+        :param lock: read what is committed now, not what a snapshot shows,
+            and keep others from changing it (not on SQLite, where the
+            writer is alone).
+        """
+        statement = self._find
+        if lock and dialects.locks_rows(connection.dialect):
+            statement = self._find_locked
+        values = {'_id': id, '_now': now}
+        try:
+            row = connection.execute(statement, values).first()
+            return None if row is None else self._record(row)
+        except (ValueError, TypeError, OverflowError):
+            # SQLite keeps any text in a column of dates.
+            row = connection.execute(self._identify, values).first()
+            return None if row is None else _damaged(row, now)
+
+    @staticmethod
+    def _record(row: Any) -> Record:
+        # SQLite keeps any value in any column, and schemas get altered.
+        if (
+            None in (row.created, row.started, row.accessed, row.expires,
+                     row.rotated)
+            or not isinstance(row.version, int)
+            or not isinstance(row.data, str)
+        ):
+            return _damaged(row, row.accessed or dt.datetime.now(dt.UTC))
+        return Record(row[0], _hash(row[1]), *row[2:])
+
+    def insert(
+        self, connection: sa.Connection, values: Mapping[str, Any]
+    ) -> None:
+        """Insert a record that was never there."""
+        connection.execute(self._insert, dict(values))
+
+    def update(
+        self, connection: sa.Connection, id: uuid.UUID, version: int,
+        now: dt.datetime, values: Mapping[str, Any],
+    ) -> bool:
+        """Update the record if it lives and nobody wrote since *version*.
+
+        The new version is one higher.  Return whether there was one.
+        """
+        found = connection.execute(
+            self._update,
+            {'_id': id, '_version': version, '_now': now, **values,
+             'version': version + 1},
+        ).rowcount
+        return found == 1
+
+    def touch(
+        self, connection: sa.Connection, record: Record, now: dt.datetime,
+        values: Mapping[str, Any],
+    ) -> bool:
+        """Extend the expiry if nobody wrote to or touched the record since.
+
+        The version stays, so that a touch is no conflict for a write.
+        """
+        found = connection.execute(
+            self._touch,
+            {'_id': record.id, '_version': record.version, '_now': now,
+             '_seen': record.accessed, **values},
+        ).rowcount
+        return found == 1
+
+    def delete(
+        self, connection: sa.Connection, id: uuid.UUID, secret_hash: bytes
+    ) -> bool:
+        """Delete the record if its secret is still this one."""
+        found = connection.execute(
+            self._delete, {'_id': id, '_hash': secret_hash}
+        ).rowcount
+        return found == 1
+
+    # -- many records --------------------------------------------------------
+
+    def count(
+        self, connection: sa.Connection, now: dt.datetime,
+        where: Iterable[sa.ColumnElement[bool]] = (),
+    ) -> int:
+        """Return how many records live."""
+        table = self.table
+        statement = sa.select(sa.func.count()).select_from(table)
+        return int(
+            connection.scalar(
+                statement.where(table.c.expires > now, *where)
+            ) or 0
+        )
+
+    def rows(
+        self, connection: sa.Connection, now: dt.datetime,
+        where: Iterable[sa.ColumnElement[bool]] = (),
+        limit: int | None = None,
+    ) -> list[Any]:
+        """Return the live rows, all columns, newest first."""
+        table = self.table
+        statement = (
+            sa.select(table)
+            .where(table.c.expires > now, *where)
+            .order_by(table.c.created.desc(), table.c.id.desc())
+            .limit(limit)
+        )
+        return list(connection.execute(statement))
+
+    def remove(
+        self, connection: sa.Connection, now: dt.datetime,
+        where: Iterable[sa.ColumnElement[bool]],
+    ) -> int:
+        """Delete live records; return how many."""
+        table = self.table
+        return connection.execute(
+            table.delete().where(table.c.expires > now, *where)
+        ).rowcount
+
+    def remove_expired(
+        self, connection: sa.Connection, now: dt.datetime, limit: int
+    ) -> int:
+        """Delete up to *limit* expired records; return how many.
+
+        On servers it waits for nobody, and a record that was touched
+        meanwhile survives.
+        """
+        c = self.table.c
+        expired = (c.sweep <= now) & (c.expires <= now)
+        chosen = (
+            sa.select(c.id).where(expired).order_by(c.sweep).limit(limit)
+        )
+        if dialects.locks_rows(connection.dialect):
+            chosen = chosen.with_for_update(skip_locked=True)
+        ids = list(connection.scalars(chosen))
+        if not ids:
+            return 0
+        return connection.execute(
+            self.table.delete().where(c.id.in_(ids), expired)
+        ).rowcount
+
+    # -- the table -----------------------------------------------------------
+
+    def create_table(self, connection: sa.Connection) -> None:
+        """Create the table and its indexes if they are missing."""
+        self.table.create(connection, checkfirst=True)
+
+    def ddl(self, dialect: sa.Dialect) -> str:
+        """Return the statements that create the table and its indexes."""
+        parts = [str(CreateTable(self.table).compile(dialect=dialect)).strip()]
+        parts.extend(
+            str(sa.schema.CreateIndex(index).compile(dialect=dialect)).strip()
+            for index in sorted(
+                self.table.indexes, key=lambda index: str(index.name)
+            )
+        )
+        return ';\n\n'.join(parts) + ';\n'
+
+
+def _hash(value: Any) -> bytes:
+    # Text is damage; nothing has the empty hash, the session is unknown.
+    return b'' if isinstance(value, str | None) else bytes(value)
+
+
+def _damaged(row: Any, now: dt.datetime) -> Record:
+    return Record(
+        row.id, _hash(row.secret_hash), None,
+        row.version if isinstance(row.version, int) else 0, None,
+        now, now, now, now, None, now,
+    )

@@ -1,0 +1,382 @@
+"""One session's save: guarded writes, and what a refused one means.
+
+A write states the version that it read and is refused if that is no longer
+the record's (one statement decides, whatever the isolation level, also
+between the nodes of a Galera cluster).  A refused write looks again and is
+merged, or dropped because the session has ended.  Nothing here changes the
+session: the caller takes over the :class:`Outcome` once it is committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
+import datetime as dt
+import logging
+from typing import Any
+
+import sqlalchemy as sa
+
+from pyramid_sqlasession.changes import apply_changes
+from pyramid_sqlasession.changes import Changes
+from pyramid_sqlasession.changes import conflicting_keys
+from pyramid_sqlasession.codec import Codec
+from pyramid_sqlasession.codec import DamagedData
+from pyramid_sqlasession.cookie import new_token
+from pyramid_sqlasession.cookie import Token
+from pyramid_sqlasession.errors import SessionConflict
+from pyramid_sqlasession.expiry import BY_SETTINGS
+from pyramid_sqlasession.expiry import Expiry
+from pyramid_sqlasession.expiry import FIXED
+from pyramid_sqlasession.expiry import Lifetime
+from pyramid_sqlasession.fields import Fields
+from pyramid_sqlasession.records import pack_retired
+from pyramid_sqlasession.records import Record
+from pyramid_sqlasession.records import Records
+from pyramid_sqlasession.records import Retired
+from pyramid_sqlasession.records import Standing
+from pyramid_sqlasession.records import unpack_retired
+from pyramid_sqlasession.session import Base
+from pyramid_sqlasession.session import Pending
+from pyramid_sqlasession.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# On servers the second look locks the row, so two attempts are enough; more
+# only where nothing locks (Galera between nodes).
+_ATTEMPTS = 5
+
+#: From the data to be stored to the additional fields.
+Extend = Callable[[Mapping[str, Any]], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one request wants to have saved."""
+
+    base: Base
+    pending: Pending
+    changes: Changes
+    #: Whether there is any data; an empty new session is not stored.
+    filled: bool
+
+    @property
+    def creates(self) -> bool:
+        """Whether a new record is to be inserted."""
+        return self.base.record is None and self.filled
+
+    @property
+    def updates(self) -> bool:
+        """Whether the record is to be changed."""
+        pending = self.pending
+        return self.base.record is not None and bool(
+            self.changes or pending.rotate or pending.lifetime
+            or pending.touch
+        )
+
+    def __bool__(self) -> bool:
+        return self.creates or self.updates or self.pending.ended is not None
+
+
+@dataclass
+class Outcome:
+    """What a save did, to be believed once it is committed."""
+
+    base: Base
+    created: bool = False
+    updated: bool = False
+    rotated: bool = False
+    extended: bool = False
+    merged: bool = False
+    #: Id of the record that was deleted.
+    removed: str | None = None
+    #: (id, reason) of changes that came too late.
+    dropped: list[tuple[str, str]] = field(default_factory=list)
+
+
+class Saver:
+    """Saves sessions of one application."""
+
+    def __init__(
+        self, settings: Settings, records: Records, fields: Fields,
+        codec: Codec, expiry: Expiry,
+    ) -> None:
+        self._settings = settings
+        self._records = records
+        self._fields = fields
+        self._codec = codec
+        self._expiry = expiry
+
+    def save(
+        self, connection: sa.Connection, plan: Plan, now: dt.datetime,
+        extend: Extend,
+    ) -> Outcome:
+        """Write *plan* to the database.
+
+        :raises SessionError: for values that cannot be stored.
+        :raises SessionConflict: with ``conflict = retry``.
+        """
+        outcome = Outcome(plan.base)
+        if plan.pending.ended is not None:
+            self._end(connection, plan.pending.ended, now, outcome)
+        if plan.base.ghost:
+            if plan.filled and plan.base.token is not None:
+                outcome.dropped.append((str(plan.base.token.id), 'rotated'))
+            outcome.base = plan.base
+        elif plan.creates:
+            self._create(connection, plan, now, extend, outcome)
+        elif plan.updates:
+            self._update(connection, plan, now, extend, outcome)
+        return outcome
+
+    # -- invalidate ----------------------------------------------------------
+
+    def _end(
+        self, connection: sa.Connection, ended: Base, now: dt.datetime,
+        outcome: Outcome,
+    ) -> None:
+        record = ended.record or ended.damaged
+        assert record is not None
+        secret_hash = record.secret_hash
+        for _ in range(_ATTEMPTS):
+            if self._records.delete(connection, record.id, secret_hash):
+                outcome.removed = str(record.id)
+                return
+            # Removed already, or another request changed the token: after
+            # a renewal it is still this session; after a login it is not
+            # ours to end.
+            found = self._records.find(connection, record.id, now, lock=True)
+            if found is None or ended.token is None or (
+                found.standing(ended.token, now)
+                not in (Standing.RENEWED, Standing.CURRENT)
+            ):
+                return
+            secret_hash = found.secret_hash
+
+    # -- create --------------------------------------------------------------
+
+    def _create(
+        self, connection: sa.Connection, plan: Plan, now: dt.datetime,
+        extend: Extend, outcome: Outcome,
+    ) -> None:
+        pending = plan.pending
+        token = pending.token or new_token()
+        data, heads = apply_changes(plan.changes, {}, {})
+        lifetime = pending.lifetime or BY_SETTINGS
+        record = Record(
+            id=token.id, secret_hash=token.secret_hash, retired=None,
+            version=1, data=self._codec.write(data, heads), created=now,
+            started=now, accessed=now,
+            expires=self._expiry.end(now, now, lifetime),
+            lifetime=lifetime.seconds, rotated=now,
+        )
+        values = self._fields.values(extend(data), insert=True)
+        for name in ('id', 'secret_hash', 'retired', 'version', 'data',
+                     'created', 'started', 'accessed', 'expires', 'lifetime',
+                     'rotated'):
+            values[name] = getattr(record, name)
+        values['sweep'] = self._expiry.sweep(record.expires)
+        self._records.insert(connection, values)
+        outcome.created = True
+        outcome.base = self._base(record, token)
+
+    # -- update --------------------------------------------------------------
+
+    def _update(
+        self, connection: sa.Connection, plan: Plan, now: dt.datetime,
+        extend: Extend, outcome: Outcome,
+    ) -> None:
+        record = plan.base.record
+        token = plan.base.token
+        assert record is not None
+        assert token is not None
+        base = plan.base
+        for _ in range(_ATTEMPTS):
+            values, after = self._values(plan, base, now, extend)
+            if self._records.update(
+                connection, record.id, record.version, now, values
+            ):
+                outcome.updated = True
+                outcome.rotated = plan.pending.rotate
+                outcome.extended = after.expires > record.expires
+                outcome.base = self._base(
+                    after, plan.pending.token if outcome.rotated else token
+                )
+                return
+            found = self._records.find(connection, record.id, now, lock=True)
+            reason = self._ending(found, token, now)
+            if reason == 'rotated' and plan.pending.rotate:
+                # This request logs in too: a session of its own, with
+                # nothing of the other's.
+                self._create(
+                    connection, self._fresh(plan), now, extend, outcome
+                )
+                outcome.rotated = True
+                return
+            if reason is not None or found is None:
+                outcome.dropped.append((str(record.id), reason or 'gone'))
+                outcome.base = Base()
+                return
+            base = self._merge_onto(plan, found, token)
+            record = found
+            outcome.merged = True
+        raise SessionConflict(plan.changes.keys)
+
+    @staticmethod
+    def _ending(
+        found: Record | None, token: Token, now: dt.datetime
+    ) -> str | None:
+        """Return why a write comes too late, or None if it does not."""
+        if found is None:
+            return 'gone'
+        standing = found.standing(token, now)
+        if standing in (Standing.CURRENT, Standing.RENEWED):
+            return None
+        return 'rotated'
+
+    @staticmethod
+    def _fresh(plan: Plan) -> Plan:
+        return replace(
+            plan, base=Base(),
+            pending=replace(plan.pending, token=new_token()),
+        )
+
+    def _merge_onto(self, plan: Plan, found: Record, token: Token) -> Base:
+        """Return the base of a second attempt.
+
+        :raises SessionConflict: with ``conflict = retry``.
+        """
+        base = self._base(found, token)
+        try:
+            now, _ = base.read()
+        except DamagedData:
+            log.exception('session %s: the data were damaged', found.id)
+            raise
+        if self._settings.conflict == 'retry':
+            before, _ = plan.base.read()
+            keys = conflicting_keys(
+                plan.changes, before, now, self._codec.encode
+            )
+            if keys:
+                raise SessionConflict(keys)
+        return base
+
+    def _values(
+        self, plan: Plan, base: Base, now: dt.datetime, extend: Extend
+    ) -> tuple[dict[str, Any], Record]:
+        """Return the columns to set, and the record that they lead to."""
+        pending = plan.pending
+        record = base.record
+        assert record is not None
+        after = replace(record, version=record.version + 1)
+        values: dict[str, Any] = {}
+        if plan.changes:
+            data, heads = apply_changes(plan.changes, *base.read())
+            after = replace(after, data=self._codec.write(data, heads))
+            values['data'] = after.data
+            values.update(self._fields.values(extend(data), insert=False))
+        if pending.rotate and pending.token is not None:
+            after = self._retire(after, pending, now)
+            for name in ('secret_hash', 'retired', 'rotated', 'started'):
+                values[name] = getattr(after, name)
+        expires = self._expires(record, after.started, pending, now)
+        if expires is not None:
+            lifetime = record.lifetime
+            if pending.lifetime is not None:
+                lifetime = values['lifetime'] = pending.lifetime.seconds
+            after = replace(
+                after, accessed=now, expires=expires, lifetime=lifetime
+            )
+            values.update(
+                accessed=now, expires=expires,
+                sweep=self._expiry.sweep(expires),
+            )
+        return values, after
+
+    def _retire(
+        self, record: Record, pending: Pending, now: dt.datetime
+    ) -> Record:
+        """Return *record* with the new token, the old one retired."""
+        assert pending.token is not None
+        grace = dt.timedelta(seconds=self._settings.renewal_grace)
+        # All older ones of this session are dead with it: whoever holds
+        # one is not the one who has just logged in.
+        retired = [
+            replace(entry, standing=Standing.ROTATED)
+            for entry in unpack_retired(record.retired)
+        ]
+        retired.append(
+            Retired(record.secret_hash, now + grace, Standing.ROTATED)
+        )
+        return replace(
+            record, secret_hash=pending.token.secret_hash,
+            retired=pack_retired(retired, now), rotated=now,
+            started=now if pending.login else record.started,
+        )
+
+    def _expires(
+        self, record: Record, started: dt.datetime, pending: Pending,
+        now: dt.datetime,
+    ) -> dt.datetime | None:
+        """Return the new expiry of a written record, None to leave it."""
+        if pending.lifetime is not None:
+            return self._expiry.end(now, started, pending.lifetime)
+        if not (
+            pending.touch
+            or pending.login
+            or self._settings.disable_touch
+            or self._expiry.is_touch_due(now, record.accessed, record.lifetime)
+        ):
+            return None
+        return self.extended(record, started, now)
+
+    def extended(
+        self, record: Record, started: dt.datetime, now: dt.datetime
+    ) -> dt.datetime:
+        """Return the expiry of a *record* that is used now, never earlier."""
+        if record.lifetime == FIXED:
+            return record.expires
+        return max(
+            record.expires,
+            self._expiry.end(now, started, Lifetime(record.lifetime)),
+        )
+
+    # -- touch ---------------------------------------------------------------
+
+    def is_touch_due(self, base: Base, now: dt.datetime) -> bool:
+        """Return whether a request that only read extends the expiry."""
+        record = base.record
+        return (
+            record is not None
+            and not self._settings.disable_touch
+            and self._expiry.is_touch_due(
+                now, record.accessed, record.lifetime
+            )
+        )
+
+    def touch(
+        self, connection: sa.Connection, base: Base, now: dt.datetime
+    ) -> Outcome:
+        """Extend the expiry in one statement; silent if there is no row."""
+        record = base.record
+        assert record is not None
+        expires = self.extended(record, record.started, now)
+        touched = self._records.touch(
+            connection, record, now,
+            {'accessed': now, 'expires': expires,
+             'sweep': self._expiry.sweep(expires)},
+        )
+        if not touched:
+            return Outcome(base)
+        after = replace(record, accessed=now, expires=expires)
+        return Outcome(
+            replace(base, record=after),
+            extended=expires > record.expires,
+        )
+
+    def _base(self, record: Record, token: Token | None) -> Base:
+        assert record.data is not None
+        return Base(record, token, self._codec.reader(record.data))

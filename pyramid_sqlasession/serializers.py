@@ -1,0 +1,284 @@
+"""Values to bytes and back; knows nothing of sessions, records or HTTP.
+
+The default is JSON text, so that ``SELECT data FROM sessions`` shows what a
+session holds.  Types that JSON lacks are objects with one tagged key,
+``{"$datetime": "2026-11-23T12:00:00+01:00"}``, and come back exactly.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+import datetime as dt
+from decimal import Decimal
+import math
+import re
+from typing import Any
+from typing import Protocol
+import uuid
+
+import orjson
+
+from pyramid_sqlasession.errors import SessionNotSerializable
+
+#: The limit of nesting where a value needs tags, as the walk is recursive.
+#: (Plain JSON is written and read by orjson, which has limits of its own.)
+MAX_DEPTH = 100
+
+# Python refuses to convert longer digit strings (CVE-2020-10735); such an
+# integer is written in hexadecimal, which has no quadratic cost.
+_SMALL_INT = 1 << 63
+
+Encode = Callable[[Any], bytes]
+
+
+class Serializer(Protocol):
+    """What ``sqlasession.serializer`` may name.
+
+    ``loads`` gets hostile bytes whenever somebody can write to the database,
+    so it must not be able to run code: never use pickle.
+    """
+
+    def dumps(self, data: dict[str, Any], /) -> bytes:
+        """Return the bytes of a session's data.
+
+        :raises SessionNotSerializable: for a value that cannot be stored.
+        """
+
+    def loads(self, raw: bytes, /) -> dict[str, Any]:
+        """Return the data; any exception means that *raw* is damaged."""
+
+
+class JSONSerializer:
+    """The default serializer (``sqlasession.serializer = json``)."""
+
+    def dumps(self, data: Any) -> bytes:
+        """Return JSON in UTF-8.
+
+        :raises SessionNotSerializable: naming the key path and the type.
+        """
+        # orjson writes some types as others without a word (a tuple as a
+        # list, NaN as null, a UUID as a string).  Reading the result back
+        # finds all of them at a fraction of the cost of a walk in Python.
+        try:
+            raw = orjson.dumps(data, option=orjson.OPT_PASSTHROUGH_DATETIME)
+            if b'"$' not in raw and orjson.loads(raw) == data:
+                return raw
+        except (TypeError, ValueError, RecursionError):
+            pass
+        return orjson.dumps(_tag(data, 'session', 0, set()))
+
+    def loads(self, raw: bytes) -> Any:
+        """Return the value that *raw* was made of.
+
+        :raises ValueError: if *raw* is not what :meth:`dumps` writes.
+        """
+        data = orjson.loads(raw)
+        return _untag(data, 0) if b'"$' in raw else data
+
+
+def _tag(value: Any, path: str, depth: int, parents: set[int]) -> Any:
+    """Return *value* in JSON's own types, with tags for all others."""
+    if value is None or value is True or value is False:
+        return value
+    if isinstance(value, str):
+        return _text(value, path)
+    if isinstance(value, int):
+        return _integer(value)
+    if isinstance(value, float):
+        plain = float(value)
+        return plain if math.isfinite(plain) else {'$float': repr(plain)}
+    if isinstance(value, _CONTAINERS):
+        if depth >= MAX_DEPTH:
+            raise SessionNotSerializable(
+                path, type(value).__name__,
+                f'nested deeper than {MAX_DEPTH} levels',
+            )
+        if id(value) in parents:
+            raise SessionNotSerializable(
+                path, type(value).__name__, 'it contains itself'
+            )
+        parents.add(id(value))
+        try:
+            return _container(value, path, depth + 1, parents)
+        finally:
+            parents.discard(id(value))
+    for kind, tag, encode in _SCALARS:
+        if isinstance(value, kind):
+            return {tag: encode(value)}
+    raise SessionNotSerializable(path, _name(value))
+
+
+_CONTAINERS = (dict, list, tuple, set)
+
+
+def _container(value: Any, path: str, depth: int, parents: set[int]) -> Any:
+    if isinstance(value, dict):
+        plain = {}
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise SessionNotSerializable(
+                    f'{path}[{_shown(key)}]', _name(key),
+                    'the keys of a dict must be str',
+                )
+            at = f'{path}[{_shown(key)}]'
+            plain[_text(key, at)] = _tag(item, at, depth, parents)
+        # A dict that looks like a tag is wrapped in one.
+        if len(plain) == 1 and next(iter(plain)).startswith('$'):
+            return {'$dict': plain}
+        return plain
+    items = [
+        _tag(item, f'{path}[{number}]', depth, parents)
+        for number, item in enumerate(value)
+    ]
+    if isinstance(value, list):
+        return items
+    if isinstance(value, tuple):
+        return {'$tuple': items}
+    # A set has no order: sorted, so that equal sets have equal text.
+    return {'$set': sorted(items, key=orjson.dumps)}
+
+
+def _text(value: str, path: str) -> str:
+    # The method of str itself: that of a subclass (Markup) may translate.
+    plain = str.__str__(value)
+    try:
+        plain.encode()
+    except UnicodeEncodeError:
+        raise SessionNotSerializable(
+            path, _name(value), 'it contains a lone surrogate'
+        ) from None
+    return plain
+
+
+def _integer(value: int) -> Any:
+    plain = int(value)
+    if -_SMALL_INT <= plain < _SMALL_INT:
+        return plain
+    return {'$int': hex(plain)}
+
+
+def _name(value: Any) -> str:
+    kind = type(value)
+    if kind.__module__ == 'builtins':
+        return kind.__qualname__
+    return f'{kind.__module__}.{kind.__qualname__}'
+
+
+def _shown(key: object) -> str:
+    shown = ascii(key)
+    return shown if len(shown) <= 60 else f'{shown[:57]}...'
+
+
+def _bytes(value: bytes) -> str:
+    return base64.b64encode(value).decode()
+
+
+def _moment(value: dt.datetime) -> str:
+    return _folded(value.replace(tzinfo=None), value.utcoffset(), value.fold)
+
+
+def _hour(value: dt.time) -> str:
+    # A time in a zone with summer time has no offset of its own; it comes
+    # back naive, as its offset is unknown without a date.
+    return _folded(value.replace(tzinfo=None), value.utcoffset(), value.fold)
+
+
+def _folded(
+    naive: dt.datetime | dt.time, offset: dt.timedelta | None, fold: int
+) -> str:
+    text = naive.replace(fold=0).isoformat()
+    if offset is not None:
+        # The offset alone: the instant and the offset come back, not the
+        # name of the zone, whose rules may change meanwhile.
+        zone = dt.timezone(offset)
+        text += dt.time(0, tzinfo=zone).isoformat()[8:]
+    elif fold:
+        text += ' fold=1'
+    return text
+
+
+def _unfold(kind: Any) -> Callable[[str], Any]:
+    def decode(text: str) -> Any:
+        if text.endswith(' fold=1'):
+            return kind.fromisoformat(text[:-7]).replace(fold=1)
+        return kind.fromisoformat(text)
+
+    return decode
+
+
+def _span(value: dt.timedelta) -> list[int]:
+    return [value.days, value.seconds, value.microseconds]
+
+
+# datetime before date: a datetime is a date.
+_SCALARS: tuple[tuple[Any, str, Callable[[Any], Any]], ...] = (
+    (dt.datetime, '$datetime', _moment),
+    (dt.date, '$date', lambda value: dt.date.isoformat(value)),
+    (dt.time, '$time', _hour),
+    (dt.timedelta, '$timedelta', _span),
+    (Decimal, '$decimal', lambda value: Decimal.__str__(value)),
+    (uuid.UUID, '$uuid', lambda value: value.hex),
+    (bytes, '$bytes', _bytes),
+)
+
+
+def _untag(value: Any, depth: int) -> Any:
+    if depth > 3 * MAX_DEPTH:
+        raise ValueError('nested too deeply')
+    if type(value) is list:
+        return [_untag(item, depth + 1) for item in value]
+    if type(value) is not dict:
+        return value
+    if len(value) == 1:
+        ((key, item),) = value.items()
+        if key.startswith('$'):
+            return _untagged(key, item, depth + 1)
+    return {key: _untag(item, depth + 1) for key, item in value.items()}
+
+
+def _untagged(tag: str, item: Any, depth: int) -> Any:
+    if tag == '$dict':
+        return {
+            key: _untag(part, depth) for key, part in _is(dict, item).items()
+        }
+    if tag == '$tuple':
+        return tuple(_untag(part, depth) for part in _is(list, item))
+    if tag == '$set':
+        return {_untag(part, depth) for part in _is(list, item)}
+    try:
+        kind, decode = _DECODERS[tag]
+    except KeyError:
+        raise ValueError(f'unknown tag {tag!r}') from None
+    return decode(_is(kind, item))
+
+
+def _is(kind: type, item: Any) -> Any:
+    if type(item) is not kind:
+        raise ValueError(f'a {kind.__name__} was expected')
+    return item
+
+
+def _hexadecimal(text: str) -> int:
+    if re.fullmatch(r'-?0x[0-9a-f]+', text) is None:
+        raise ValueError('not a hexadecimal integer')
+    return int(text, 16)
+
+
+def _special_float(text: str) -> float:
+    if text not in ('nan', 'inf', '-inf'):
+        raise ValueError('not a special float')
+    return float(text)
+
+
+_DECODERS: dict[str, tuple[type, Callable[[Any], Any]]] = {
+    '$datetime': (str, _unfold(dt.datetime)),
+    '$date': (str, dt.date.fromisoformat),
+    '$time': (str, _unfold(dt.time)),
+    '$timedelta': (list, lambda item: dt.timedelta(*item)),
+    '$decimal': (str, Decimal),
+    '$uuid': (str, uuid.UUID),
+    '$bytes': (str, lambda text: base64.b64decode(text, validate=True)),
+    '$int': (str, _hexadecimal),
+    '$float': (str, _special_float),
+}

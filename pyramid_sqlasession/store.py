@@ -1,0 +1,217 @@
+"""``request.session_store``: all sessions, for lists of devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+import datetime as dt
+import logging
+from typing import Any
+import uuid
+
+import sqlalchemy as sa
+
+from pyramid_sqlasession.application import Application
+from pyramid_sqlasession.codec import DamagedData
+from pyramid_sqlasession.errors import SessionArgumentError
+from pyramid_sqlasession.errors import SessionFieldError
+
+log = logging.getLogger(__name__)
+
+#: Opens a connection; True if something is going to be written.
+Connect = Callable[[bool], AbstractContextManager[sa.Connection]]
+
+BATCH = 1000
+
+
+class StoredSession:
+    """A record as :class:`SessionStore` returns it.
+
+    The additional fields are attributes of the same name.  There is nothing
+    in it that works as a cookie.
+
+    .. attribute:: id
+
+       The public id (str).
+
+    .. attribute:: created
+    .. attribute:: accessed
+    .. attribute:: expires
+
+       Aware datetimes, UTC.
+
+    .. attribute:: data
+
+       The content, a dict; empty if it cannot be read.
+    """
+
+    def __init__(
+        self, id: str, created: dt.datetime, accessed: dt.datetime,
+        expires: dt.datetime, data: dict[str, Any], fields: dict[str, Any],
+    ) -> None:
+        self.id = id
+        self.created = created
+        self.accessed = accessed
+        self.expires = expires
+        self.data = data
+        self.fields = fields
+
+    def __getattr__(self, name: str) -> Any:
+        fields = self.__dict__.get('fields', {})
+        if name in fields:
+            return fields[name]
+        raise AttributeError(
+            f'a stored session has no {name!r}; its fields are '
+            f'{sorted(fields) or "none"}'
+        )
+
+    def __repr__(self) -> str:
+        return f'<StoredSession {self.id}>'
+
+
+class SessionStore:
+    """The sessions in the database.
+
+    ``request.session_store`` works in the transaction of the request; what
+    it writes is committed or rolled back with it.
+    """
+
+    def __init__(self, application: Application, connect: Connect) -> None:
+        self._application = application
+        self._connect = connect
+        self._records = application.records
+
+    # -- reading -------------------------------------------------------------
+
+    def count(self) -> int:
+        """Return how many sessions live."""
+        with self._connect(False) as connection:
+            return self._records.count(connection, self._application.now())
+
+    def get(self, id: str) -> StoredSession | None:
+        """Return the live session *id*, or None."""
+        found = _parsed(id)
+        if found is None:
+            return None
+        with self._connect(False) as connection:
+            rows = self._records.rows(
+                connection, self._application.now(),
+                [self._records.table.c.id == found],
+            )
+        return self._stored(rows[0]) if rows else None
+
+    def find(self, **fields: Any) -> list[StoredSession]:
+        """Return the live sessions with these fields, newest first.
+
+        :raises SessionFieldError: for an unknown field, or a value that
+            does not fit it.
+        """
+        where = self._where(fields)
+        with self._connect(False) as connection:
+            rows = self._records.rows(
+                connection, self._application.now(), where
+            )
+        return [self._stored(row) for row in rows]
+
+    # -- ending --------------------------------------------------------------
+
+    def revoke(self, id: str) -> int:
+        """End the session *id*; return 1, or 0 if there is none."""
+        found = _parsed(id)
+        if found is None:
+            return 0
+        return self._remove([self._records.table.c.id == found])
+
+    def revoke_where(
+        self, *, except_id: str | None = None, **fields: Any
+    ) -> int:
+        """End all sessions with these fields; return how many.
+
+        :param except_id: the one to keep, mostly ``request.session.id``.
+        :raises SessionArgumentError: without a field (a ``TypeError``): it
+            would end everybody's session.
+        :raises SessionFieldError: for an unknown field, or a value that
+            does not fit it.
+        """
+        if not fields:
+            raise SessionArgumentError(
+                'revoke_where() needs a field, such as user_id=7; '
+                'revoke_all() ends the sessions of everybody'
+            )
+        return self._remove(self._where(fields) + self._except(except_id))
+
+    def revoke_all(self, except_id: str | None = None) -> int:
+        """End the sessions of everybody; return how many."""
+        return self._remove(self._except(except_id))
+
+    def delete_expired(self) -> int:
+        """Delete the expired records; return how many."""
+        now = self._application.now()
+        total = 0
+        with self._connect(True) as connection:
+            while count := self._records.remove_expired(
+                connection, now, BATCH
+            ):
+                total += count
+        return total
+
+    def create_table(self) -> None:
+        """Create the table if it is missing, outside of the transaction."""
+        with self._application.own_transaction() as connection:
+            self._records.create_table(connection)
+
+    # -- parts ---------------------------------------------------------------
+
+    def _remove(self, where: list[sa.ColumnElement[bool]]) -> int:
+        with self._connect(True) as connection:
+            return self._records.remove(
+                connection, self._application.now(), where
+            )
+
+    def _except(self, id: str | None) -> list[sa.ColumnElement[bool]]:
+        found = None if id is None else _parsed(id)
+        if found is None:
+            return []
+        return [self._records.table.c.id != found]
+
+    def _where(self, fields: dict[str, Any]) -> list[sa.ColumnElement[bool]]:
+        known = self._application.fields
+        where: list[sa.ColumnElement[bool]] = []
+        for name, value in fields.items():
+            column = known.columns.get(name)
+            if column is None:
+                names = ', '.join(sorted(known.columns)) or 'none'
+                raise SessionFieldError(
+                    name, value,
+                    f'nothing, as it does not exist (there are: {names})',
+                )
+            if value is None:
+                where.append(column.is_(None))
+            else:
+                where.append(column == known.check(name, value))
+        return where
+
+    def _stored(self, row: Any) -> StoredSession:
+        application = self._application
+        c = application.records.table.c
+        values = row._mapping
+        try:
+            data, _ = application.codec.read(values[c.data] or '')
+        except DamagedData as error:
+            log.warning('session %s cannot be read: %s', values[c.id], error)
+            data = {}
+        return StoredSession(
+            str(values[c.id]), values[c.created], values[c.accessed],
+            values[c.expires], data,
+            {
+                name: values[column]
+                for name, column in application.fields.columns.items()
+            },
+        )
+
+
+def _parsed(id: object) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(str(id))
+    except ValueError:
+        return None

@@ -1,0 +1,266 @@
+"""The part that a session takes in a transaction of ``request.tm``.
+
+One data manager for each transaction and application; subrequests share it.
+It says *when*: the record is written last, after all flushes and just before
+COMMIT, so that no lock on it is held while a view runs.  What is written is
+the binding's affair (:class:`Participant`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import logging
+import sys
+from typing import Any
+from typing import Protocol
+
+import sqlalchemy as sa
+from transaction.interfaces import IDataManagerSavepoint
+from transaction.interfaces import ISavepointDataManager
+from transaction.interfaces import NoTransaction
+from zope.interface import alsoProvides
+from zope.interface import implementer
+
+from pyramid_sqlasession import dialects
+
+try:
+    from pyramid_retry import IRetryableError
+except ImportError:  # pragma: no cover
+    IRetryableError = None
+
+log = logging.getLogger(__name__)
+
+
+class Participant(Protocol):
+    """A session in a transaction."""
+
+    def prepare(self) -> None:
+        """Before the commit; must not raise (the abort would be skipped)."""
+
+    def write(self, connection: sa.Connection | None) -> None:
+        """Write the record.
+
+        :param connection: of the own engine; None means the application's.
+        """
+
+    def committed(self) -> None:
+        """What was written counts."""
+
+    def aborted(self) -> None:
+        """Nothing of this transaction counts."""
+
+    def mark(self) -> Any:
+        """Return the state, for :meth:`return_to`."""
+
+    def return_to(self, mark: Any) -> None:
+        """Return to a mark; None is the state at joining."""
+
+
+def active_transaction(request: Any) -> Any | None:
+    """Return the transaction that *request* works in, or None.
+
+    Never begins one: a transaction that nobody ends would swallow writes.
+    """
+    manager = getattr(request, 'tm', None)
+    if manager is None:
+        return None
+    if getattr(manager, 'explicit', False):
+        try:
+            found = manager.get()
+        except NoTransaction:
+            return None
+    elif is_managed(request):
+        found = manager.get()
+    else:
+        # get() of an implicit manager would begin one.
+        found = getattr(
+            getattr(manager, 'manager', manager), '_txn', None
+        )
+    # Status.ACTIVE or DOOMED; joining a committing one is an error.
+    if found is None or found.status not in ('Active', 'Doomed'):
+        return None
+    return found
+
+
+def is_managed(request: Any) -> bool:
+    """Return whether somebody ends the transaction of *request* later."""
+    environ = request.environ
+    return bool(environ.get('tm.active') or 'repoze.tm.active' in environ)
+
+
+def mark_retryable(error: BaseException) -> None:
+    """Tell pyramid_retry to run the request again after *error*."""
+    if IRetryableError is not None:
+        alsoProvides(error, IRetryableError)
+
+
+@implementer(ISavepointDataManager)
+class SessionDataManager:
+    """Joins the sessions of one application to one transaction.
+
+    :param key: what identifies the application in the transaction.
+    :param sort_key: where in the order of commits the sessions come.
+    :param connect: opens a connection of the sessions' own engine, or None
+        if they are written through the application's.
+    """
+
+    def __init__(
+        self, transaction: Any, key: object, sort_key: str,
+        connect: Callable[[], sa.Connection] | None,
+    ) -> None:
+        self.transaction = transaction
+        self._sort_key = sort_key
+        self._connect = connect
+        self._connection: sa.Connection | None = None
+        self._participants: list[Participant] = []
+        self._is_last_hook = False
+        #: Errors that are conflicts, although only we can know it.
+        self._conflicts: list[BaseException] = []
+        self.transaction_manager = transaction._manager
+        transaction.join(self)
+        transaction.set_data(key, self)
+        transaction.addBeforeCommitHook(self._before_commit)
+
+    @classmethod
+    def of(
+        cls, transaction: Any, key: object, sort_key: str,
+        connect: Callable[[], sa.Connection] | None,
+    ) -> SessionDataManager:
+        """Return the data manager of *transaction*, a new one if needed."""
+        try:
+            found = transaction.data(key)
+        except KeyError:
+            found = None
+        if isinstance(found, cls) and found.is_open:
+            return found
+        return cls(transaction, key, sort_key, connect)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the transaction has not ended yet."""
+        return self.transaction is not None
+
+    @property
+    def connection(self) -> sa.Connection | None:
+        """The connection of the own engine; None with the application's."""
+        if self._connect is not None and self._connection is None:
+            self._connection = self._connect()
+        return self._connection
+
+    def add(self, participant: Participant) -> None:
+        """Let *participant* take part."""
+        self._participants.append(participant)
+
+    def remove(self, participant: Participant) -> None:
+        """Let *participant* go; the transaction is no affair of it."""
+        self._participants = [
+            other for other in self._participants if other is not participant
+        ]
+
+    # -- IDataManager --------------------------------------------------------
+
+    def _before_commit(self) -> None:
+        if not self.is_open:
+            return
+        if not self._is_last_hook:
+            # Hooks of the application that were added later may change the
+            # session: ours comes after them.
+            self._is_last_hook = True
+            self.transaction.addBeforeCommitHook(self._before_commit)
+            return
+        for participant in self._participants:
+            participant.prepare()
+
+    def tpc_begin(self, transaction: Any) -> None:
+        """Nothing: the application's sessions flush now."""
+
+    def commit(self, transaction: Any) -> None:
+        """Write all records."""
+        try:
+            for participant in self._participants:
+                participant.write(self.connection)
+        except sa.exc.IntegrityError as error:
+            if dialects.fault_of(error) is dialects.Fault.DUPLICATE:
+                # Two first inserts at once; the next attempt finds a row.
+                self._conflicts.append(error)
+            raise
+
+    def tpc_vote(self, transaction: Any) -> None:
+        """Commit the connection of the own engine, if there is one."""
+        if self._connection is not None:
+            self._connection.commit()
+            self._close()
+
+    def tpc_finish(self, transaction: Any) -> None:
+        """Everything is committed."""
+        for participant in self._end():
+            participant.committed()
+
+    def abort(self, transaction: Any) -> None:
+        """Nothing of the transaction counts."""
+        self._close()
+        for participant in self._end():
+            participant.aborted()
+
+    def tpc_abort(self, transaction: Any) -> None:
+        """The commit failed."""
+        # pyramid_tm asks should_retry only about errors of the view; one of
+        # the commit itself has to be marked while it passes by.
+        error = sys.exc_info()[1]
+        if error is not None and self.should_retry(error):
+            mark_retryable(error)
+        self.abort(transaction)
+
+    def should_retry(self, error: BaseException) -> bool:
+        """Return whether *error* is a conflict (``transaction`` asks)."""
+        return error in self._conflicts or dialects.is_retryable(error)
+
+    def sortKey(self) -> str:
+        """Return the place in the order of commits."""
+        return self._sort_key
+
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.close()
+            except sa.exc.DBAPIError as error:
+                log.warning('closing the connection failed: %s', error)
+
+    def _end(self) -> list[Participant]:
+        participants, self._participants = self._participants, []
+        self.transaction = None
+        return participants
+
+    # -- ISavepointDataManager -----------------------------------------------
+
+    def savepoint(self) -> SessionSavepoint:
+        """Return what the sessions can come back to."""
+        return SessionSavepoint(
+            self, [(p, p.mark()) for p in self._participants]
+        )
+
+    def rollback_to(self, marks: list[tuple[Participant, Any]]) -> None:
+        """Return all sessions to *marks*."""
+        known = [participant for participant, _ in marks]
+        for participant, mark in marks:
+            participant.return_to(mark)
+        for participant in self._participants:
+            if not any(participant is other for other in known):
+                participant.return_to(None)
+
+
+@implementer(IDataManagerSavepoint)
+class SessionSavepoint:
+    """The sessions at a savepoint."""
+
+    def __init__(
+        self, manager: SessionDataManager,
+        marks: list[tuple[Participant, Any]],
+    ) -> None:
+        self._manager = manager
+        self._marks = marks
+
+    def rollback(self) -> None:
+        """Return the sessions to the savepoint."""
+        self._manager.rollback_to(self._marks)

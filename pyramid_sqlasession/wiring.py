@@ -1,0 +1,153 @@
+"""Registers everything with a Configurator; starts and stops the cleaner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+import weakref
+
+from pyramid.config import PHASE1_CONFIG
+from pyramid.events import ApplicationCreated
+from pyramid.exceptions import ConfigurationError
+import sqlalchemy as sa
+
+from pyramid_sqlasession import dialects
+from pyramid_sqlasession.application import Application
+from pyramid_sqlasession.application import REGISTRY_KEY
+from pyramid_sqlasession.cleaner import Cleaner
+from pyramid_sqlasession.lifecycle import Binding
+from pyramid_sqlasession.lifecycle import follow_savepoints
+from pyramid_sqlasession.lifecycle import store_connection
+from pyramid_sqlasession.session import SQLASession
+from pyramid_sqlasession.settings import read_settings
+from pyramid_sqlasession.store import SessionStore
+
+_INCLUDED = 'sqlasession.included'
+
+
+def register(config: Any) -> None:
+    """Register everything; see ``includeme``."""
+    registry = config.registry
+    if registry.get(_INCLUDED):
+        return
+    registry[_INCLUDED] = True
+    config.include('pyramid_tm')
+    follow_savepoints()
+    config.set_session_factory(_session_factory)
+    config.add_request_method(
+        _session_store, name='session_store', reify=True
+    )
+    config.add_subscriber(_application_created, ApplicationCreated)
+    introspectable = config.introspectable(
+        'pyramid_sqlasession', 'settings', 'pyramid_sqlasession', 'settings'
+    )
+
+    def configure() -> None:
+        # Now, not in includeme: settings made after the include count.
+        settings = read_settings(registry.settings or {})
+        registry[REGISTRY_KEY] = Application(registry, settings)
+        introspectable.update(settings.masked())
+
+    config.action(
+        'pyramid_sqlasession', configure, order=PHASE1_CONFIG,
+        introspectables=(introspectable,),
+    )
+
+
+def application_of(registry: Any) -> Application:
+    """Return the :class:`Application` of *registry*.
+
+    :raises ConfigurationError: if the package was not included.
+    """
+    found = registry.get(REGISTRY_KEY)
+    if not isinstance(found, Application):
+        raise ConfigurationError(
+            "pyramid_sqlasession is not set up in this application: call "
+            "config.include('pyramid_sqlasession') and config.commit() or "
+            'make_wsgi_app() first'
+        )
+    return found
+
+
+def _session_factory(request: Any) -> SQLASession:
+    return Binding(application_of(request.registry), request).session
+
+
+def _session_store(request: Any) -> SessionStore:
+    application = application_of(request.registry)
+    # The store is kept by the request: a strong reference back would keep
+    # both until the garbage collector comes.
+    weak = weakref.ref(request)
+
+    @contextmanager
+    def connect(writes: bool) -> Iterator[sa.Connection]:
+        with store_connection(application, weak(), writes) as connection:
+            yield connection
+
+    return SessionStore(application, connect)
+
+
+def _application_created(event: Any) -> None:
+    registry = event.app.registry
+    application = application_of(registry)
+    _check_engine(application)
+    if application.settings.create_table:
+        _create_table(application)
+    if application.settings.check_expiration_interval > 0:
+        start_expiring_sessions(registry)
+
+
+def _check_engine(application: Application) -> None:
+    """Fail now, not at the first request, if there is no engine."""
+    # The property raises ConfigurationError.
+    _ = application.engine
+
+
+def _create_table(application: Application) -> None:
+    try:
+        dialects.create_once(
+            application.engine, application.records.create_table,
+            application.records.table.fullname,
+        )
+    except sa.exc.DBAPIError as error:
+        raise ConfigurationError(
+            f'sqlasession.create_table = true: the table '
+            f'{application.records.table.fullname!r} cannot be created, the '
+            f'database has to run when the application starts: {error.orig}'
+        ) from error
+
+
+def start_expiring_sessions(app: Any) -> None:
+    """Start the cleaner of *app*; nothing happens if it runs.
+
+    :param app: the WSGI application, its registry or a Configurator.
+    """
+    application = application_of(_registry_of(app))
+    if dialects.has_one_connection(application.engine):
+        # An SQLite database in memory: the thread would work within the
+        # transaction of a request.
+        return
+    if application.cleaner is None:
+        application.cleaner = Cleaner(application)
+    application.cleaner.start()
+
+
+def stop_expiring_sessions(app: Any) -> None:
+    """Stop the cleaner of *app*; nothing happens if it does not run.
+
+    Returns within a second, also in the middle of a large clean.
+
+    :param app: the WSGI application, its registry or a Configurator.
+    """
+    application = application_of(_registry_of(app))
+    if application.cleaner is not None:
+        application.cleaner.stop()
+
+
+def _registry_of(app: Any) -> Any:
+    # A WebTest application wraps the one that it tests.
+    inner = getattr(app, 'app', None)
+    if not hasattr(app, 'registry') and hasattr(inner, 'registry'):
+        app = inner
+    return getattr(app, 'registry', app)

@@ -1,0 +1,90 @@
+"""Fixtures of all tests: databases, a Galera cluster, interleavings.
+
+A test that takes ``database`` runs once for each of SQLite, PostgreSQL and
+MariaDB.  To run on some of them only::
+
+    @pytest.mark.parametrize('database', ['postgresql'], indirect=True)
+
+Servers are started when the first test needs them and stopped at the end.  A
+server that is not installed skips its tests; with ``REQUIRE=all`` in the
+environment it fails them.  ``TEST_POSTGRESQL_URL`` and ``TEST_MARIADB_URL``
+name servers to use instead; the user there needs the right to create a
+database.
+"""
+
+import os
+
+import pytest
+
+from .interleaving import Stage
+from .services import databases
+from .services.common import ServerMissing
+from .services.databases import Database
+from .services.galera import TempGalera
+
+
+def pytest_report_header():
+    return [f'databases: {databases.describe()}']
+
+
+def _missing(reason):
+    if os.environ.get('REQUIRE') == 'all':
+        pytest.fail(f'{reason} (REQUIRE=all)', pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope='session')
+def database_servers():
+    """Return a function that starts a server by name, once."""
+    running, missing = {}, {}
+
+    def start(name):
+        if name in missing:
+            _missing(missing[name])
+        if name not in running:
+            try:
+                running[name] = databases.start(name)
+            except (ServerMissing, ImportError) as error:
+                # ImportError: the driver's extra is not installed.
+                missing[name] = str(error)
+                _missing(missing[name])
+        return running[name]
+
+    yield start
+    for server in running.values():
+        server.stop()
+
+
+@pytest.fixture(params=databases.NAMES)
+def database(request, tmp_path, database_servers):
+    """An empty database with ``name``, ``url`` and ``create_engine()``."""
+    if request.param == 'sqlite':
+        # A file: threads share it, as processes of an application do.
+        database = Database('sqlite', f'sqlite:///{tmp_path}/test.sqlite')
+        yield database
+        database.dispose()
+        return
+    server = database_servers(request.param)
+    database = Database(server.name, server.url)
+    yield database
+    database.dispose()
+    server.empty()
+
+
+@pytest.fixture(scope='session')
+def galera():
+    """A three-node Galera cluster: ``urls``, ``kill``, ``rejoin``, ..."""
+    try:
+        cluster = TempGalera()
+    except ServerMissing as error:
+        _missing(str(error))
+    with cluster:
+        yield cluster
+
+
+@pytest.fixture
+def stage():
+    """A ``Stage`` for deterministic interleavings; see interleaving.py."""
+    stage = Stage()
+    yield stage
+    stage.close()

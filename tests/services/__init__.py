@@ -1,0 +1,1 @@
+"""Throw-away database servers on loopback, started by the tests."""

@@ -1,0 +1,31 @@
+"""The database fixtures keep what they promise to the other tests."""
+
+import pytest
+from sqlalchemy import inspect
+from sqlalchemy import text
+
+
+@pytest.mark.parametrize('turn', [1, 2])
+def test_database_is_empty_in_every_test(database, turn):
+    """A table that one test created is gone in the next."""
+    engine = database.create_engine()
+    assert inspect(engine).get_table_names() == []
+    with engine.begin() as connection:
+        connection.execute(text('CREATE TABLE left_over (id INT)'))
+
+
+@pytest.mark.parametrize('turn', [1, 2])
+@pytest.mark.parametrize('database', ['postgresql', 'mariadb'], indirect=True)
+def test_open_transaction_does_not_block_the_next_test(database, turn):
+    """A test may end with a transaction that holds locks."""
+    engine = database.create_engine()
+    assert inspect(engine).get_table_names() == []
+    connection = engine.connect()
+    connection.execute(text('CREATE TABLE left_over (id INT)'))
+    connection.commit()
+    connection.execute(text('INSERT INTO left_over VALUES (1)'))
+    KEPT.append(connection)
+
+
+#: Keeps the connections of the test above open beyond their test.
+KEPT = []
