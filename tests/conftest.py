@@ -21,6 +21,7 @@ from .services import databases
 from .services.common import ServerMissing
 from .services.databases import Database
 from .services.galera import TempGalera
+from .site import Site
 
 
 def pytest_report_header():
@@ -88,3 +89,24 @@ def stage():
     stage = Stage()
     yield stage
     stage.close()
+
+
+@pytest.fixture
+def make_site(database):
+    """A function that makes a ``Site`` with given settings; see site.py."""
+    sites = []
+
+    def make(**settings):
+        site = Site(database, **settings)
+        sites.append(site)
+        return site
+
+    yield make
+    for site in sites:
+        site.close()
+
+
+@pytest.fixture
+def site(make_site):
+    """An application with the default settings and one additional field."""
+    return make_site(additional_fields='user_id: Integer index')

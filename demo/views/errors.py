@@ -15,6 +15,7 @@ from pyramid.view import forbidden_view_config
 from pyramid.view import notfound_view_config
 from sqlalchemy.exc import OperationalError
 
+from pyramid_sqlasession import SessionConflict
 from pyramid_sqlasession import SessionStoreUnavailable
 
 from ..errors import ShopError
@@ -65,6 +66,20 @@ def bad_csrf_token(request: Request) -> dict[str, Any]:
         'text': 'It belongs to a session that has ended, or to one from '
         'before you logged in. Nothing was changed. Open the page again and '
         'send it once more.',
+    }
+
+
+@exception_view_config(SessionConflict, renderer=PAGE)
+def conflict(request: Request) -> dict[str, Any]:
+    """Answer a request that lost each time pyramid_retry ran it.
+
+    The answers to the attempts before the last one are thrown away.
+    """
+    request.response.status_int = 409
+    return {
+        'title': 'One at a time, please',
+        'text': 'Another tab of yours changed the same thing at the same '
+        'moment. Nothing of this request was kept: please send it again.',
     }
 
 

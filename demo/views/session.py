@@ -40,11 +40,15 @@ def show(request: Request) -> dict[str, Any]:
 
 @view_config(route_name='session_expiry', request_method='POST')
 def set_expiry(request: Request) -> HTTPSeeOther:
-    """Shorten this session's life, or give it back its usual one."""
+    """Shorten this session's life, or give it back its usual one.
+
+    Like the usual expiry, the short one counts from the last use.
+    """
     if request.POST.get('expiry') == 'soon':
         request.session.set_expiry(SHORT_EXPIRY)
         request.session.flash(
-            'This session now ends in one minute. Wait, and reload the page.',
+            'This session now ends after one minute without you. Wait that '
+            'long, then reload the page.',
             'notice',
         )
     else:
