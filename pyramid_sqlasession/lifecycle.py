@@ -37,10 +37,12 @@ A cookie is sent only for what was really committed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from contextlib import contextmanager
 import datetime as dt
+from functools import partial
 import logging
 import sys
 from typing import Any
@@ -87,6 +89,9 @@ log = logging.getLogger(__name__)
 #: The cookiecutter's tests put their SQLAlchemy session here.
 _TEST_DBSESSION = 'app.dbsession'
 _SUSPICIOUS = 'sqlasession.suspicious'
+
+# Of a write in a transaction of its own that another one got in the way of.
+_REPETITIONS = 5
 
 
 class Binding:
@@ -508,6 +513,7 @@ class Binding:
     def _conclude(self, response: Any) -> None:
         self._is_answered = True
         _vary(response)
+        self._end_surplus()
         self._touch()
         self._send_cookie(response)
         self._send_events()
@@ -578,17 +584,26 @@ class Binding:
         if self._manager is not None:
             self._manager.remove(self)
         self._leave()
-        for attempt in (1, 2, 3):
+        self._accept(
+            self._repeat_alone(
+                lambda connection: self._save(connection, plan)
+            )
+        )
+
+    def _repeat_alone(self, work: Callable[[sa.Connection], Any]) -> Any:
+        """Return what *work* did in a transaction of its own."""
+        for attempt in range(_REPETITIONS):
             try:
                 with self.application.own_transaction() as connection:
-                    outcome = self._save(connection, plan)
-                break
+                    return work(connection)
             except exc.DBAPIError as error:
                 # Above READ COMMITTED the database refuses the second of
-                # two writers; nothing but this write has to be repeated.
-                if attempt == 3 or not dialects.is_retryable(error):
+                # two writers; nothing but this has to be done again.
+                if attempt == _REPETITIONS - 1 or (
+                    not dialects.is_retryable(error)
+                ):
                     raise
-        self._accept(outcome)
+        raise AssertionError('unreachable')  # pragma: no cover
 
     def _answer_error(self, response: Any) -> bool:
         """Turn *response* into the answer to the error that was raised."""
@@ -614,13 +629,13 @@ class Binding:
         base = self.session._base
         application = self.application
         now = self.now()
-        if base.ghost or not application.saver.is_touch_due(base, now):
+        if base.ghost or not application.saver.is_care_due(base, now):
             return
         try:
             if self._is_in_transaction() and is_managed(self.request) and (
                 application.uses_dbsession(self.request)
             ):
-                outcome = application.saver.touch(
+                outcome = application.saver.care(
                     self._joined_connection(), base, now
                 )
                 zope.sqlalchemy.mark_changed(
@@ -628,7 +643,7 @@ class Binding:
                 )
             else:
                 outcome = application.write_aside(
-                    lambda connection: application.saver.touch(
+                    lambda connection: application.saver.care(
                         connection, base, now
                     )
                 )
@@ -643,6 +658,21 @@ class Binding:
         self._outcomes.append(outcome)
         self._base = self.session._base = outcome.base
 
+    def _end_surplus(self) -> None:
+        """Hold ``max_sessions_per_user`` after a login."""
+        application = self.application
+        if application.settings.max_sessions_per_user is None:
+            return
+        saver, now = application.saver, self.now()
+        for user in {o.user for o in self._outcomes} - {None}:
+            try:
+                self._repeat_alone(
+                    partial(saver.end_surplus, user=user, now=now)
+                )
+            # The login itself is committed.
+            except (exc.SQLAlchemyError, SessionError) as error:
+                log.warning('surplus sessions were not ended: %s', error)
+
     def _send_cookie(self, response: Any) -> None:
         base: Base | None = None
         is_removed = False
@@ -650,8 +680,11 @@ class Binding:
         for outcome in self._outcomes:
             if outcome.removed is not None:
                 base, is_removed = None, True
-            if outcome.created or outcome.rotated or (
-                outcome.extended and max_age is not None
+            if outcome.created or outcome.rotated or outcome.renewed or (
+                outcome.extended
+                and max_age is not None
+                # A token in its grace must not overwrite its successor.
+                and outcome.base.has_current_token
             ):
                 base, is_removed = outcome.base, False
         if base is not None and base.record and base.token:

@@ -259,6 +259,31 @@ class Records:
             table.delete().where(table.c.expires > now, *where)
         ).rowcount
 
+    def remove_surplus(
+        self, connection: sa.Connection, now: dt.datetime,
+        where: sa.ColumnElement[bool], limit: int,
+    ) -> int:
+        """Delete all but the *limit* newest live records; return how many.
+
+        Two statements: MariaDB and MySQL refuse to delete from a table what
+        a LIMIT on it selects.
+        """
+        c = self.table.c
+        surplus = list(
+            connection.scalars(
+                sa.select(c.id)
+                .where(c.expires > now, where)
+                .order_by(c.started.desc(), c.created.desc(), c.id.desc())
+                # MariaDB knows OFFSET only behind LIMIT.
+                .limit(10_000).offset(limit)
+            )
+        )
+        if not surplus:
+            return 0
+        return connection.execute(
+            self.table.delete().where(c.id.in_(surplus))
+        ).rowcount
+
     def remove_expired(
         self, connection: sa.Connection, now: dt.datetime, limit: int
     ) -> int:

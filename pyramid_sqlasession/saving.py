@@ -89,7 +89,10 @@ class Outcome:
     created: bool = False
     updated: bool = False
     rotated: bool = False
+    renewed: bool = False
     extended: bool = False
+    #: Whose sessions may be too many now (``max_sessions_per_user``).
+    user: Any = None
     merged: bool = False
     #: Id of the record that was deleted.
     removed: str | None = None
@@ -182,6 +185,7 @@ class Saver:
         self._records.insert(connection, values)
         outcome.created = True
         outcome.base = self._base(record, token)
+        outcome.user = values.get(self._settings.user_field)
 
     # -- update --------------------------------------------------------------
 
@@ -195,16 +199,19 @@ class Saver:
         assert token is not None
         base = plan.base
         for _ in range(_ATTEMPTS):
-            values, after = self._values(plan, base, now, extend)
+            values, after, renewed = self._values(plan, base, now, extend)
             if self._records.update(
                 connection, record.id, record.version, now, values
             ):
                 outcome.updated = True
                 outcome.rotated = plan.pending.rotate
+                outcome.renewed = renewed is not None
                 outcome.extended = after.expires > record.expires
-                outcome.base = self._base(
-                    after, plan.pending.token if outcome.rotated else token
-                )
+                if outcome.rotated:
+                    token = plan.pending.token
+                outcome.base = self._base(after, renewed or token)
+                if outcome.rotated or self._is_login(plan):
+                    outcome.user = values.get(self._settings.user_field)
                 return
             found = self._records.find(connection, record.id, now, lock=True)
             reason = self._ending(found, token, now)
@@ -266,11 +273,14 @@ class Saver:
 
     def _values(
         self, plan: Plan, base: Base, now: dt.datetime, extend: Extend
-    ) -> tuple[dict[str, Any], Record]:
-        """Return the columns to set, and the record that they lead to."""
+    ) -> tuple[dict[str, Any], Record, Token | None]:
+        """Return the columns to set, the record that they lead to, and a
+        new token if its renewal is due.
+        """
         pending = plan.pending
         record = base.record
         assert record is not None
+        renewed = None
         after = replace(record, version=record.version + 1)
         values: dict[str, Any] = {}
         if plan.changes:
@@ -279,9 +289,12 @@ class Saver:
             values['data'] = after.data
             values.update(self._fields.values(extend(data), insert=False))
         if pending.rotate and pending.token is not None:
-            after = self._retire(after, pending, now)
-            for name in ('secret_hash', 'retired', 'rotated', 'started'):
-                values[name] = getattr(after, name)
+            after = self._rotate(after, pending, now)
+        elif self.is_renewal_due(base, now):
+            renewed = new_token(record.id)
+            after = self._renew(after, renewed, now)
+        if after.secret_hash != record.secret_hash:
+            values.update(_token_columns(after))
         expires = self._expires(record, after.started, pending, now)
         if expires is not None:
             lifetime = record.lifetime
@@ -294,28 +307,62 @@ class Saver:
                 accessed=now, expires=expires,
                 sweep=self._expiry.sweep(expires),
             )
-        return values, after
+        return values, after, renewed
 
-    def _retire(
+    def _is_login(self, plan: Plan) -> bool:
+        return self._settings.user_field in plan.changes.assigned
+
+    # -- tokens --------------------------------------------------------------
+
+    def _rotate(
         self, record: Record, pending: Pending, now: dt.datetime
     ) -> Record:
-        """Return *record* with the new token, the old one retired."""
+        """Return *record* with the new token of a rotation."""
         assert pending.token is not None
-        grace = dt.timedelta(seconds=self._settings.renewal_grace)
         # All older ones of this session are dead with it: whoever holds
         # one is not the one who has just logged in.
         retired = [
             replace(entry, standing=Standing.ROTATED)
             for entry in unpack_retired(record.retired)
         ]
-        retired.append(
-            Retired(record.secret_hash, now + grace, Standing.ROTATED)
-        )
+        retired.append(self._retired(record, Standing.ROTATED, now))
         return replace(
             record, secret_hash=pending.token.secret_hash,
             retired=pack_retired(retired, now), rotated=now,
             started=now if pending.login else record.started,
         )
+
+    def _renew(self, record: Record, token: Token, now: dt.datetime) -> Record:
+        """Return *record* with the new token of a periodic renewal."""
+        retired = [
+            *unpack_retired(record.retired),
+            self._retired(record, Standing.RENEWED, now),
+        ]
+        return replace(
+            record, secret_hash=token.secret_hash,
+            retired=pack_retired(retired, now), rotated=now,
+        )
+
+    def _retired(
+        self, record: Record, standing: Standing, now: dt.datetime
+    ) -> Retired:
+        grace = dt.timedelta(seconds=self._settings.renewal_grace)
+        return Retired(record.secret_hash, now + grace, standing)
+
+    def is_renewal_due(self, base: Base, now: dt.datetime) -> bool:
+        """Return whether this request hands out a new token.
+
+        Not to one who came with a token that was renewed already.
+        """
+        interval = self._settings.renewal_interval
+        return (
+            interval is not None
+            and base.record is not None
+            and base.has_current_token
+            and (now - base.record.rotated).total_seconds() >= interval
+        )
+
+    # -- expiry --------------------------------------------------------------
 
     def _expires(
         self, record: Record, started: dt.datetime, pending: Pending,
@@ -344,10 +391,13 @@ class Saver:
             self._expiry.end(now, started, Lifetime(record.lifetime)),
         )
 
-    # -- touch ---------------------------------------------------------------
+    def is_care_due(self, base: Base, now: dt.datetime) -> bool:
+        """Return whether a request that only read has to write all the same:
+        to extend the expiry, or to renew the token.
+        """
+        return self._is_touch_due(base, now) or self.is_renewal_due(base, now)
 
-    def is_touch_due(self, base: Base, now: dt.datetime) -> bool:
-        """Return whether a request that only read extends the expiry."""
+    def _is_touch_due(self, base: Base, now: dt.datetime) -> bool:
         record = base.record
         return (
             record is not None
@@ -357,26 +407,68 @@ class Saver:
             )
         )
 
-    def touch(
+    def care(
         self, connection: sa.Connection, base: Base, now: dt.datetime
     ) -> Outcome:
-        """Extend the expiry in one statement; silent if there is no row."""
-        record = base.record
+        """Extend the expiry, and renew the token, in one statement.
+
+        Silent if another request was there first, or the session has ended.
+        """
+        record, token = base.record, base.token
         assert record is not None
-        expires = self.extended(record, record.started, now)
-        touched = self._records.touch(
-            connection, record, now,
-            {'accessed': now, 'expires': expires,
-             'sweep': self._expiry.sweep(expires)},
-        )
-        if not touched:
+        after = record
+        values: dict[str, Any] = {}
+        if self._is_touch_due(base, now):
+            expires = self.extended(record, record.started, now)
+            values.update(
+                accessed=now, expires=expires,
+                sweep=self._expiry.sweep(expires),
+            )
+            after = replace(record, accessed=now, expires=expires)
+        renews = self.is_renewal_due(base, now)
+        if renews:
+            token = new_token(record.id)
+            after = self._renew(after, token, now)
+            after = replace(after, version=record.version + 1)
+            done = self._records.update(
+                connection, record.id, record.version, now,
+                {**values, **_token_columns(after)},
+            )
+        else:
+            done = self._records.touch(connection, record, now, values)
+        if not done:
             return Outcome(base)
-        after = replace(record, accessed=now, expires=expires)
         return Outcome(
-            replace(base, record=after),
-            extended=expires > record.expires,
+            replace(base, record=after, token=token), renewed=renews,
+            extended=after.expires > record.expires,
+        )
+
+    # -- sessions of one user ------------------------------------------------
+
+    def end_surplus(
+        self, connection: sa.Connection, user: Any, now: dt.datetime
+    ) -> int:
+        """End the oldest sessions of *user* above the limit.
+
+        After the commit of the newest one, so that of parallel logins the
+        last one sees all.  Which ones end depends on their order alone:
+        whoever computes it ends the same ones, and never too many.
+        """
+        limit = self._settings.max_sessions_per_user
+        column = self._fields.columns.get(self._settings.user_field)
+        if limit is None or column is None or user is None:
+            return 0
+        return self._records.remove_surplus(
+            connection, now, column == user, limit
         )
 
     def _base(self, record: Record, token: Token | None) -> Base:
         assert record.data is not None
         return Base(record, token, self._codec.reader(record.data))
+
+
+def _token_columns(record: Record) -> dict[str, Any]:
+    return {
+        name: getattr(record, name)
+        for name in ('secret_hash', 'retired', 'rotated', 'started')
+    }

@@ -61,6 +61,17 @@ class Base:
     #: A record whose data cannot be read: only invalidate() touches it.
     damaged: Record | None = None
 
+    @property
+    def has_current_token(self) -> bool:
+        """Whether the token is the record's newest (it may be a renewed one,
+        within its grace).
+        """
+        return (
+            self.record is not None
+            and self.token is not None
+            and self.token.secret_hash == self.record.secret_hash
+        )
+
 
 @dataclass
 class Pending:
