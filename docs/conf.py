@@ -1,8 +1,12 @@
 """Sphinx configuration; `make docs` treats every warning as an error."""
 
 from importlib.metadata import version as installed_version
+from pathlib import Path
+import sys
 
 from pylons_sphinx_themes import get_html_themes_path
+
+sys.path.insert(0, str(Path(__file__).parent / '_ext'))
 
 project = 'pyramid_sqlasession'
 author = 'The pyramid_sqlasession authors'
@@ -11,6 +15,7 @@ release = installed_version('pyramid_sqlasession')
 version = release
 
 extensions = [
+    'settings_table',
     'sphinx.ext.autodoc',
 ]
 

@@ -56,6 +56,7 @@ class Application:
         self.codec = Codec(settings)
         self.expiry = Expiry(settings)
         self.cookies = CookiePolicy(settings)
+        _check_user_field(settings, self.fields)
         self.saver = Saver(
             settings, self.records, self.fields, self.codec, self.expiry
         )
@@ -82,22 +83,6 @@ class Application:
                 if self._engine is None:
                     self._engine = _find_engine(self.registry, self.settings)
         return self._engine
-
-    def dbsession_of(self, request: Any) -> Any | None:
-        """Return the application's SQLAlchemy session, or None."""
-        if not self.uses_dbsession(request):
-            return None
-        return getattr(request, self.settings.dbsession)
-
-    def uses_dbsession(self, request: Any) -> bool:
-        """Return whether *request* has a SQLAlchemy session for us.
-
-        The attribute is not evaluated: that would make one.
-        """
-        name = self.settings.dbsession
-        return not self.has_own_database and (
-            name in request.__dict__ or hasattr(type(request), name)
-        )
 
     # -- connections ---------------------------------------------------------
 
@@ -180,6 +165,18 @@ class Application:
             self.registry.notify(event)
         except Exception:
             log.exception('a subscriber to %r failed', event)
+
+
+def _check_user_field(settings: Settings, fields: Fields) -> None:
+    if settings.max_sessions_per_user is None:
+        return
+    if settings.user_field not in fields.columns:
+        names = ', '.join(sorted(fields.columns)) or 'none'
+        raise ConfigurationError(
+            f'sqlasession.user_field = {settings.user_field!r}: must be an '
+            f'additional field, as sqlasession.max_sessions_per_user is set; '
+            f'there are: {names}'
+        )
 
 
 _NO_ENGINE = (

@@ -168,6 +168,11 @@ def _run(
 _cleaners: weakref.WeakSet[Cleaner] = weakref.WeakSet()
 
 
+def running_cleaners() -> list[Cleaner]:
+    """Return the cleaners of this process whose thread runs."""
+    return [cleaner for cleaner in list(_cleaners) if cleaner.is_running]
+
+
 def _restart_after_fork() -> None:
     for cleaner in list(_cleaners):
         cleaner.restart_in_child()

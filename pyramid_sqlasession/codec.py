@@ -7,16 +7,79 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
 
+from pyramid.exceptions import ConfigurationError
+
 from pyramid_sqlasession.changes import join
 from pyramid_sqlasession.changes import split
 from pyramid_sqlasession.errors import SessionTooLarge
 from pyramid_sqlasession.settings import Settings
 
 _BASE64 = 'base64:'
+_ENCRYPTED = 'fernet:'
 
 
 class DamagedData(ValueError):
     """The text of a record cannot be read."""
+
+
+class Cipher:
+    """Encrypts with the first of some Fernet keys, decrypts with all.
+
+    :raises ConfigurationError: for a key that is none, or if the package
+        ``cryptography`` (the extra ``encryption``) is missing.
+    """
+
+    def __init__(self, keys: tuple[str, ...]) -> None:
+        try:
+            from cryptography import fernet
+        except ImportError as error:
+            raise ConfigurationError(
+                'sqlasession.encryption_keys needs the package cryptography: '
+                'pip install "pyramid_sqlasession[encryption]"'
+            ) from error
+        self._invalid: type[Exception] = fernet.InvalidToken
+        self._fernets = []
+        for number, key in enumerate(keys, 1):
+            try:
+                self._fernets.append(fernet.Fernet(key))
+            except ValueError:
+                raise ConfigurationError(
+                    f'sqlasession.encryption_keys: number {number} is no '
+                    f'Fernet key, which is 32 bytes in base64url. Make one '
+                    f'with: python -c "from cryptography.fernet import '
+                    f'Fernet; print(Fernet.generate_key().decode())"'
+                ) from None
+
+    def encrypt(self, raw: bytes) -> bytes:
+        """Return *raw* encrypted and authenticated."""
+        return self._fernets[0].encrypt(raw)
+
+    def decrypt(self, token: bytes) -> bytes:
+        """Return what was encrypted.
+
+        :raises ValueError: if none of the keys fits.
+        """
+        for one in self._fernets:
+            try:
+                return one.decrypt(token)
+            except self._invalid:
+                continue
+        raise ValueError(
+            'none of sqlasession.encryption_keys decrypts it; is a key '
+            'missing?'
+        )
+
+    def is_first(self, token: bytes) -> bool:
+        """Return whether the first key decrypts *token*."""
+        try:
+            self._fernets[0].decrypt(token)
+        except self._invalid:
+            return False
+        return True
+
+
+def _cipher_of(keys: tuple[str, ...]) -> Cipher | None:
+    return Cipher(keys) if keys else None
 
 
 class Codec:
@@ -25,6 +88,7 @@ class Codec:
     def __init__(self, settings: Settings) -> None:
         self._serializer = settings.serializer
         self._max_size = settings.max_size
+        self._cipher = _cipher_of(settings.encryption_keys)
 
     def encode(self, key: str, value: Any) -> bytes:
         """Return bytes that are equal for equal values.
@@ -42,12 +106,14 @@ class Codec:
         raw = self._serializer.dumps(join(data, heads))
         if len(raw) > self._max_size:
             raise SessionTooLarge(len(raw), self._max_size)
+        if self._cipher is not None:
+            return _ENCRYPTED + self._cipher.encrypt(raw).decode()
         try:
             text = raw.decode()
         except UnicodeDecodeError:
             return _BASE64 + base64.b64encode(raw).decode()
         # PostgreSQL has no NUL in text.
-        if '\x00' in text or text.startswith(_BASE64):
+        if '\x00' in text or text.startswith((_BASE64, _ENCRYPTED)):
             return _BASE64 + base64.b64encode(raw).decode()
         return text
 
@@ -57,17 +123,42 @@ class Codec:
         :raises DamagedData: if the text is not what was written.
         """
         try:
-            if text.startswith(_BASE64):
+            if text.startswith(_ENCRYPTED):
+                raw = self._decrypted(text[len(_ENCRYPTED):])
+            elif text.startswith(_BASE64):
                 raw = base64.b64decode(text[len(_BASE64):], validate=True)
             else:
                 raw = text.encode()
             stored = self._serializer.loads(raw)
+        except DamagedData:
+            raise
         # A serializer of the application may raise anything.
         except Exception as error:
             raise DamagedData(f'{type(error).__name__}: {error}') from error
         if not isinstance(stored, dict):
             raise DamagedData(f'a dict was expected, not {type(stored)}')
         return split(stored)
+
+    def is_current(self, text: str) -> bool:
+        """Return whether *text* would be encrypted as it is if written now.
+
+        False for plain text, and for text of an older key.
+        """
+        if self._cipher is None:
+            return not text.startswith(_ENCRYPTED)
+        if not text.startswith(_ENCRYPTED):
+            return False
+        return self._cipher.is_first(text[len(_ENCRYPTED):].encode())
+
+    def _decrypted(self, text: str) -> bytes:
+        if self._cipher is None:
+            raise DamagedData(
+                'it is encrypted; set sqlasession.encryption_keys'
+            )
+        try:
+            return self._cipher.decrypt(text.encode())
+        except ValueError as error:
+            raise DamagedData(str(error)) from error
 
     def reader(
         self, text: str

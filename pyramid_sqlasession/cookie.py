@@ -82,6 +82,19 @@ class CookiePolicy:
         prefixed = name.lower().startswith(('__host-', '__secure-'))
         self._always_secure = settings.cookie_secure is True or prefixed
 
+    def slides(self, touched: bool, extended: bool) -> bool:
+        """Return whether the browser's copy has to be extended (R11).
+
+        :param touched: the last access was noted.
+        :param extended: the session's own end moved with it; near the
+            absolute limit it does not, but a shorter ``cookie_max_age``
+            goes on sliding.
+        """
+        settings = self._settings
+        if settings.cookie_follows_expiry:
+            return extended
+        return touched and settings.cookie_max_age is not None
+
     def read(self, environ: dict[str, Any]) -> tuple[Token | None, bool]:
         """Return the token that came, and whether one was badly signed.
 

@@ -155,6 +155,15 @@ def locks_rows(dialect: sa.Dialect) -> bool:
     return dialect.name != 'sqlite'
 
 
+def rollback_can_fail(dialect: sa.Dialect) -> bool:
+    """Return whether a ROLLBACK may answer with an error.
+
+    Galera: whoever lost a conflict hears of it (1213) at the next statement,
+    whatever it is.
+    """
+    return dialect.name in _MYSQL
+
+
 def has_one_connection(engine: sa.Engine) -> bool:
     """Return whether all work shares a connection (SQLite in memory).
 

@@ -41,7 +41,12 @@ def lifetime_of(
                 f'set_expiry: {value!r} has no time zone; give an aware '
                 f'datetime, such as datetime.now(UTC) + timedelta(hours=1)'
             )
-        at = value.astimezone(dt.UTC)
+        try:
+            at = value.astimezone(dt.UTC)
+        except OverflowError:
+            raise ValueError(
+                f'set_expiry: {value} is beyond the calendar in UTC'
+            ) from None
         if at <= now:
             raise ValueError(
                 f'set_expiry: {value} is in the past; call invalidate() to '
@@ -102,4 +107,8 @@ class Expiry:
         # cleaner comes late by no more than that.
         width = max(1, int(self._idle / 16))
         seconds = math.ceil(expires.timestamp() / width) * width
-        return dt.datetime.fromtimestamp(seconds, dt.UTC)
+        try:
+            return dt.datetime.fromtimestamp(seconds, dt.UTC)
+        except (ValueError, OverflowError):
+            # set_expiry(datetime.max), the usual "never".
+            return expires

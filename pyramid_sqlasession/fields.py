@@ -30,6 +30,14 @@ class Fields:
 
     def __init__(self, model: type[Any]) -> None:
         self.columns = fields_of(model)
+        table = sa.inspect(model).local_table
+        #: Whether two records cannot have the same value of some field.
+        self.has_unique = any(
+            column.unique for column in self.columns.values()
+        ) or any(
+            isinstance(constraint, sa.UniqueConstraint)
+            for constraint in table.constraints
+        ) or any(index.unique for index in table.indexes)
 
     def defaults(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Return each field with the session's value of that name."""

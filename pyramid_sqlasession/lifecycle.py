@@ -37,35 +37,32 @@ A cookie is sent only for what was really committed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Iterator
 from collections.abc import Mapping
-from contextlib import contextmanager
 import datetime as dt
 from functools import partial
 import logging
 import sys
+from types import FrameType
 from typing import Any
 
 from pyramid.httpexceptions import HTTPNotFound
 from pyramid.threadlocal import get_current_request
 from pyramid.threadlocal import manager as threadlocals
 import sqlalchemy as sa
-from sqlalchemy import event
 from sqlalchemy import exc
-from sqlalchemy.orm import Session
-import zope.sqlalchemy
 
-from pyramid_sqlasession import dialects
 from pyramid_sqlasession import events
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.changes import apply_changes
-from pyramid_sqlasession.codec import DamagedData
+from pyramid_sqlasession.connections import Connections
 from pyramid_sqlasession.cookie import Token
 from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.errors import SessionStoreUnavailable
-from pyramid_sqlasession.records import Record
-from pyramid_sqlasession.records import Standing
+from pyramid_sqlasession.loading import load
+from pyramid_sqlasession.response import cookie_header
+from pyramid_sqlasession.response import keep_private
+from pyramid_sqlasession.response import replace_content
+from pyramid_sqlasession.response import vary
 from pyramid_sqlasession.saving import Outcome
 from pyramid_sqlasession.saving import Plan
 from pyramid_sqlasession.session import Base
@@ -86,13 +83,6 @@ except ImportError:  # pragma: no cover
 
 log = logging.getLogger(__name__)
 
-#: The cookiecutter's tests put their SQLAlchemy session here.
-_TEST_DBSESSION = 'app.dbsession'
-_SUSPICIOUS = 'sqlasession.suspicious'
-
-# Of a write in a transaction of its own that another one got in the way of.
-_REPETITIONS = 5
-
 
 class Binding:
     """Ties one request to its session; a ``Source`` and a ``Participant``."""
@@ -101,6 +91,7 @@ class Binding:
         self.application = application
         self.request = request
         self.session = SQLASession(self)
+        self.connections = Connections(application, request)
         #: What was loaded, or saved last.
         self._base = Base()
         self._manager: SessionDataManager | None = None
@@ -110,6 +101,8 @@ class Binding:
         self._set_aside: Snapshot | None = None
         self._in_exception_view = False
         self._exception: BaseException | None = None
+        #: Kept for the view, if nobody could answer it at the first look.
+        self._unavailable: SessionStoreUnavailable | None = None
         self._is_registered = False
         self._is_loaded = False
         self._is_saving = False
@@ -141,17 +134,36 @@ class Binding:
             self._notice_exception()
             self._join()
         if not self._is_loaded:
-            self._is_loaded = True
-            try:
-                self._base = self._load()
-                self.session._begin(self._base)
-            except BaseException:
-                self._is_loaded = False
+            self._load_once()
+
+    def _load_once(self) -> None:
+        if self._unavailable is not None:
+            if not _can_be_answered():
+                return
+            raise self._unavailable
+        self._is_loaded = True
+        try:
+            self._base = load(
+                self.application, self.request, self.connections,
+                self._manager, in_exception_view=self._in_exception_view,
+            )
+            self.session._begin(self._base)
+        except SessionStoreUnavailable as error:
+            self._is_loaded = False
+            if _can_be_answered():
                 raise
+            # pyramid_tm asks for the user, above of all exception views:
+            # nobody is logged in there, and the view gets the error.
+            self._unavailable = error
+        except BaseException:
+            self._is_loaded = False
+            raise
 
     def alter(self, what: str) -> None:
         """Make sure that a change can be saved; say so if it cannot."""
         self.look()
+        if self._unavailable is not None:
+            raise self._unavailable
         if self._is_over:
             log.error(
                 'the session was changed (%s) after the response: this is '
@@ -183,9 +195,7 @@ class Binding:
         manager = self._manager
         if manager is not None and manager.transaction is transaction:
             return
-        self._manager = manager_of(
-            self.application, self.request, transaction
-        )
+        self._manager = self.connections.manager_in(transaction)
         self._manager.add(self)
         # What was done before this transaction survives its abort.
         self._joined_with = (
@@ -194,122 +204,9 @@ class Binding:
 
     def is_joined_with(self, dbsession: Any) -> bool:
         """Return whether *dbsession* is in the session's transaction."""
-        name = self.application.settings.dbsession
         return (
             self._manager is not None
-            and self.request.__dict__.get(name) is dbsession
-        )
-
-    # -- loading -------------------------------------------------------------
-
-    def _load(self) -> Base:
-        token, is_forged = self.application.cookies.read(self.request.environ)
-        if is_forged:
-            self._suspect('signature')
-        if token is None:
-            return Base()
-        if isinstance(self._exception, SessionStoreUnavailable):
-            # The page that says so may look at the session: it is empty.
-            return Base(token=token, ghost=True)
-        now = self.now()
-        try:
-            record = self._read(token, now)
-        except SessionStoreUnavailable:
-            if self._in_exception_view:
-                return Base(token=token, ghost=True)
-            raise
-        if record is None:
-            return Base()
-        standing = record.standing(token, now)
-        if standing is Standing.WRONG:
-            self._suspect('secret')
-            return Base()
-        if standing is Standing.ROTATED:
-            log.debug('session %s: a token that was rotated out', record.id)
-            return Base(token=token, ghost=True)
-        return self._base_of(record, token)
-
-    def _base_of(self, record: Record, token: Token) -> Base:
-        try:
-            if record.data is None:
-                raise DamagedData('a column has no value that fits it')
-            self.application.codec.read(record.data)
-        except DamagedData as error:
-            log.error(
-                'session %s cannot be read and is taken as empty (%s). The '
-                'row stays as it is; a new session is stored beside it',
-                record.id, error,
-            )
-            return Base(damaged=record, token=token)
-        return Base(
-            record, token, self.application.codec.reader(record.data)
-        )
-
-    def _read(self, token: Token, now: dt.datetime) -> Record | None:
-        application = self.application
-        records = application.records
-
-        def find(connection: sa.Connection) -> Record | None:
-            return records.find(connection, token.id, now)
-
-        if not self._reads_inside():
-            return application.read_aside(find)
-        try:
-            with application.translated_errors():
-                return find(self._joined_connection())
-        except (exc.SQLAlchemyError, SessionError):
-            # The transaction that failed may be why there is an exception
-            # view; another connection can still read (T4).
-            if not self._in_exception_view:
-                raise
-            return application.read_aside(find)
-
-    def _reads_inside(self) -> bool:
-        """Return whether to read with the application's connection.
-
-        Beside it, one SELECT is one round trip, and no connection is held
-        while a view runs that needs no database.  But only where that sees
-        the same data, and never a second connection at a time.
-        """
-        application = self.application
-        if not application.uses_dbsession(self.request):
-            return False
-        manager = self._manager
-        if manager is None or manager.transaction is None:
-            return False
-        transaction = manager.transaction
-        dbsession = self.request.__dict__.get(application.settings.dbsession)
-        if dbsession is not None and dbsession.in_transaction():
-            return True
-        return bool(
-            _TEST_DBSESSION in self.request.environ
-            or transaction.isDoomed()
-            # pyramid_tm notes the path: this one was begun by somebody
-            # else, who may have written to it already.
-            or not transaction.description
-            or dialects.has_one_connection(application.engine)
-            or (dbsession is not None and not self._is_same_engine(dbsession))
-        )
-
-    def _is_same_engine(self, dbsession: Any) -> bool:
-        try:
-            bind = dbsession.get_bind(self.application.mapper)
-        except exc.SQLAlchemyError:
-            return False
-        return bind is self.application.engine
-
-    def _joined_connection(self) -> sa.Connection:
-        return _connection_of(
-            self.application, self.application.dbsession_of(self.request)
-        )
-
-    def _suspect(self, reason: str) -> None:
-        # Once for a request, however often pyramid_retry runs it.
-        if self.request.environ.setdefault(_SUSPICIOUS, reason) is not reason:
-            return
-        log.warning('a cookie with a wrong %s was refused', reason)
-        self.application.notify(
-            events.SuspiciousCookie(self.request, reason)
+            and self.connections.begun_dbsession is dbsession
         )
 
     # -- Participant: called by the data manager -----------------------------
@@ -320,18 +217,18 @@ class Binding:
         try:
             self._put_together()
             self._plan = self._make_plan()
-            if self._plan and self.application.uses_dbsession(self.request):
+            if self._plan and self.connections.has_dbsession:
                 with self.application.translated_errors():
-                    self._joined_connection()
-                # zope.sqlalchemy rolls back what it does not know of.
-                zope.sqlalchemy.mark_changed(
-                    self.application.dbsession_of(self.request),
-                    self.request.tm,
-                )
+                    self.connections.joined()
+                self.connections.mark_changed()
         # Raised again by write(): an error in a before-commit hook would
         # leave the transaction open.
         except Exception as error:
             self._failure = error
+
+    def before_abort(self) -> None:
+        """Have no error in the middle of the abort."""
+        self.connections.roll_back_quietly()
 
     def write(self, connection: sa.Connection | None) -> None:
         """Write the record in the transaction that is being committed."""
@@ -341,7 +238,7 @@ class Binding:
             return
         with self.application.translated_errors():
             if connection is None:
-                connection = self._joined_connection()
+                connection = self.connections.joined()
             self._tentative = self._save(connection, self._plan)
 
     def committed(self) -> None:
@@ -500,19 +397,17 @@ class Binding:
         self._notice_exception()
         outer = self._outer_request()
         if outer is not None and self._is_in_transaction():
-            outer.add_response_callback(self._respond_with_outer)
-            _vary(response)
+            vary(response)
+            outer.add_response_callback(
+                lambda _, outer_response: self._conclude(outer_response)
+            )
             return
-        self._save_rest(response, is_managed(request))
-        self._conclude(response)
-
-    def _respond_with_outer(self, outer: Any, response: Any) -> None:
-        self._save_rest(response, is_managed(outer))
         self._conclude(response)
 
     def _conclude(self, response: Any) -> None:
+        self._save_rest(response)
         self._is_answered = True
-        _vary(response)
+        vary(response)
         self._end_surplus()
         self._touch()
         self._send_cookie(response)
@@ -541,69 +436,53 @@ class Binding:
                 return outer
         return None
 
-    def _save_rest(self, response: Any, managed: bool) -> None:
+    def _save_rest(self, response: Any) -> None:
         """Save what no transaction has saved."""
         self._set_aside = None
         try:
-            plan = self._make_plan()
-            if plan is None:
-                return
-            if self._is_in_transaction() and managed:
-                self._save_given(plan)
-            else:
-                self._save_alone(plan)
+            self.save_now()
         except Exception as error:
-            if self._manager is not None:
-                self._manager.remove(self)
+            self._part()
             if self._in_exception_view:
                 # The visitor gets the error page in any case.
                 log.exception('the session could not be saved')
             elif not self._answer_error(response):
                 raise error
 
+    @property
+    def _is_given(self) -> bool:
+        """Whether the transaction outlives the response (T7)."""
+        return (
+            self._manager is not None
+            and self._manager.is_open
+            and self.connections.has_dbsession
+            and (
+                is_managed(self.request) or self._outer_request() is not None
+            )
+        )
+
     def _save_given(self, plan: Plan) -> None:
         """Save through the application's dbsession, which stays open."""
-        manager = self._manager
-        assert manager is not None
-        if self.application.has_own_database or (
-            not self.application.uses_dbsession(self.request)
-        ):
-            self._save_alone(plan)
-            return
         with self.application.translated_errors():
-            outcome = self._save(self._joined_connection(), plan)
-        zope.sqlalchemy.mark_changed(
-            self.application.dbsession_of(self.request), self.request.tm
-        )
-        manager.remove(self)
-        self._leave()
+            outcome = self._save(self.connections.joined(), plan)
+        self.connections.mark_changed()
+        self._part()
         self._accept(outcome)
 
     def _save_alone(self, plan: Plan) -> None:
         """Save in a transaction of its own."""
-        if self._manager is not None:
-            self._manager.remove(self)
-        self._leave()
+        self._part()
         self._accept(
-            self._repeat_alone(
+            self.connections.repeat_alone(
                 lambda connection: self._save(connection, plan)
             )
         )
 
-    def _repeat_alone(self, work: Callable[[sa.Connection], Any]) -> Any:
-        """Return what *work* did in a transaction of its own."""
-        for attempt in range(_REPETITIONS):
-            try:
-                with self.application.own_transaction() as connection:
-                    return work(connection)
-            except exc.DBAPIError as error:
-                # Above READ COMMITTED the database refuses the second of
-                # two writers; nothing but this has to be done again.
-                if attempt == _REPETITIONS - 1 or (
-                    not dialects.is_retryable(error)
-                ):
-                    raise
-        raise AssertionError('unreachable')  # pragma: no cover
+    def _part(self) -> None:
+        """Leave a transaction that somebody else ends."""
+        if self._manager is not None:
+            self._manager.remove(self)
+        self._leave()
 
     def _answer_error(self, response: Any) -> bool:
         """Turn *response* into the answer to the error that was raised."""
@@ -612,11 +491,18 @@ class Binding:
         except (HTTPNotFound, exc.SQLAlchemyError, SessionError):
             return False
         log.error('the session could not be saved', exc_info=True)
-        response.status = found.status
-        response.headers.clear()
-        response.headers.extend(found.headers.items())
-        response.app_iter = found.app_iter
+        replace_content(response, found)
         return True
+
+    def save_now(self) -> Token | None:
+        """Save as at the response, without one; return the token."""
+        plan = self._make_plan()
+        if plan is not None:
+            if self._is_given:
+                self._save_given(plan)
+            else:
+                self._save_alone(plan)
+        return self._base.token
 
     # -- touch, cookie, events -----------------------------------------------
 
@@ -626,78 +512,45 @@ class Binding:
             outcome.created or outcome.updated for outcome in self._outcomes
         ):
             return
-        base = self.session._base
-        application = self.application
-        now = self.now()
-        if base.ghost or not application.saver.is_care_due(base, now):
+        base, now = self.session._base, self.now()
+        saver = self.application.saver
+        if base.ghost or not saver.is_care_due(base, now):
             return
+        care = partial(saver.care, base=base, now=now)
         try:
-            if self._is_in_transaction() and is_managed(self.request) and (
-                application.uses_dbsession(self.request)
-            ):
-                outcome = application.saver.care(
-                    self._joined_connection(), base, now
-                )
-                zope.sqlalchemy.mark_changed(
-                    application.dbsession_of(self.request), self.request.tm
-                )
+            if self._is_given:
+                outcome = care(self.connections.joined())
+                self.connections.mark_changed()
             else:
-                outcome = application.write_aside(
-                    lambda connection: application.saver.care(
-                        connection, base, now
-                    )
-                )
+                outcome = self.application.write_aside(care)
         # The page is done; that it extends nothing is no reason to lose it.
         except (exc.SQLAlchemyError, SessionError, AssertionError) as error:
             log.warning('the expiry was not extended: %s', error)
             return
-        finally:
-            if self._manager is not None:
-                self._manager.remove(self)
-                self._manager = None
         self._outcomes.append(outcome)
         self._base = self.session._base = outcome.base
 
     def _end_surplus(self) -> None:
         """Hold ``max_sessions_per_user`` after a login."""
-        application = self.application
-        if application.settings.max_sessions_per_user is None:
-            return
-        saver, now = application.saver, self.now()
-        for user in {o.user for o in self._outcomes} - {None}:
+        saver, now = self.application.saver, self.now()
+        for user in {outcome.user for outcome in self._outcomes} - {None}:
+            end = partial(saver.end_surplus, user=user, now=now)
             try:
-                self._repeat_alone(
-                    partial(saver.end_surplus, user=user, now=now)
-                )
+                if self._is_given:
+                    end(self.connections.joined())
+                elif self.application.settings.max_sessions_per_user:
+                    self.connections.repeat_alone(end)
             # The login itself is committed.
             except (exc.SQLAlchemyError, SessionError) as error:
                 log.warning('surplus sessions were not ended: %s', error)
 
     def _send_cookie(self, response: Any) -> None:
-        base: Base | None = None
-        is_removed = False
-        max_age = self.application.settings.cookie_max_age
-        for outcome in self._outcomes:
-            if outcome.removed is not None:
-                base, is_removed = None, True
-            if outcome.created or outcome.rotated or outcome.renewed or (
-                outcome.extended
-                and max_age is not None
-                # A token in its grace must not overwrite its successor.
-                and outcome.base.has_current_token
-            ):
-                base, is_removed = outcome.base, False
-        if base is not None and base.record and base.token:
-            left = base.record.expires - self.now()
-            header = self.application.cookies.set_header(
-                base.token, self.request, left.total_seconds()
-            )
-        elif is_removed:
-            header = self.application.cookies.removal_header(self.request)
-        else:
-            return
-        response.headers.add('Set-Cookie', header)
-        _keep_private(response)
+        header = cookie_header(
+            self.application.cookies, self._outcomes, self.request, self.now()
+        )
+        if header is not None:
+            response.headers.add('Set-Cookie', header)
+            keep_private(response)
 
     def _send_events(self) -> None:
         request = self.request
@@ -721,6 +574,7 @@ class Binding:
     # -- the end -------------------------------------------------------------
 
     def _finish(self, request: Any) -> None:
+        """Note that every change is too late from now on."""
         if not self._was_last['finish']:
             # Changes of other finished callbacks are noticed too.
             self._was_last['finish'] = True
@@ -729,9 +583,8 @@ class Binding:
         self._is_over = True
         if self._is_answered and not self._is_to_be_repeated():
             self._complain_of_changes()
-        if self._manager is not None and self._outer_request() is None:
-            self._manager.remove(self)
-            self._manager = None
+        if self._outer_request() is None:
+            self._part()
         self._send_events()
 
     def _complain_of_changes(self) -> None:
@@ -761,101 +614,21 @@ def binding_of(request: Any) -> Binding | None:
     return None
 
 
-@contextmanager
-def store_connection(
-    application: Application, request: Any, writes: bool
-) -> Iterator[sa.Connection]:
-    """Give ``request.session_store`` the connection that it works on."""
-    transaction = None if request is None else active_transaction(request)
-    if transaction is None:
-        with application.own_transaction() as connection:
-            yield connection
-    elif application.uses_dbsession(request):
-        dbsession = application.dbsession_of(request)
-        with application.translated_errors():
-            yield _connection_of(application, dbsession)
-            if writes:
-                zope.sqlalchemy.mark_changed(dbsession, request.tm)
-    else:
-        manager = manager_of(application, request, transaction)
-        with application.translated_errors():
-            own = manager.connection
-            assert own is not None
-            yield own
+def _can_be_answered() -> bool:
+    """Return whether an error raised now meets an exception view.
 
-
-def _connection_of(application: Application, dbsession: Any) -> sa.Connection:
-    connection: sa.Connection = dbsession.connection(
-        bind_arguments={'mapper': application.mapper}
-    )
-    return connection
-
-
-def manager_of(
-    application: Application, request: Any, transaction: Any
-) -> SessionDataManager:
-    """Return the application's data manager in *transaction*."""
-    if application.uses_dbsession(request):
-        # Just before zope.sqlalchemy's data managers, "~sqlalchemy:1234".
-        return SessionDataManager.of(
-            transaction, application, '~sqlalchemy!', None
-        )
-    # After the application's databases: if their COMMIT fails, nothing of
-    # the session is stored.
-    return SessionDataManager.of(
-        transaction, application, '~~sqlasession', application.connect
-    )
-
-
-def follow_savepoints() -> None:
-    """Have sessions follow ``dbsession.begin_nested()`` (T9).
-
-    For all SQLAlchemy sessions of the process, as registering with each
-    request's costs more than all else that a session does.
+    That is, whether we are called from below Pyramid's tween for them.
     """
-    if event.contains(Session, 'after_transaction_create', _nested_begun):
-        return
-    event.listen(Session, 'after_transaction_create', _nested_begun)
-    event.listen(Session, 'after_soft_rollback', _nested_rolled_back)
-
-
-def _nested_begun(dbsession: Any, transaction: Any) -> None:
-    if transaction.nested and (binding := _binding_with(dbsession)):
-        binding.savepoints[transaction] = binding.mark()
-
-
-def _nested_rolled_back(dbsession: Any, transaction: Any) -> None:
-    if transaction.nested and (binding := _binding_with(dbsession)):
-        binding.return_to(binding.savepoints.pop(transaction, None))
-
-
-def _binding_with(dbsession: Any) -> Binding | None:
-    request = get_current_request()
-    binding = None if request is None else binding_of(request)
-    if binding is None or not binding.is_joined_with(dbsession):
-        return None
-    return binding
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == 'excview_tween':
+            return True
+        if frame.f_code.co_name == 'tm_tween':
+            return False
+        frame = frame.f_back
+    return True
 
 
 def _has_looked(request: Any) -> bool:
     binding = binding_of(request)
     return binding is not None and binding._is_loaded
-
-
-def _vary(response: Any) -> None:
-    vary = response.headers.get('Vary', '')
-    names = [name.strip().lower() for name in vary.split(',')]
-    if 'cookie' not in names and '*' not in names:
-        response.headers['Vary'] = f'{vary}, Cookie' if vary else 'Cookie'
-
-
-def _keep_private(response: Any) -> None:
-    """Keep shared caches from storing *response* (RFC 9111, section 7.3)."""
-    control = response.headers.get('Cache-Control', '')
-    names = {
-        part.partition('=')[0].strip().lower() for part in control.split(',')
-    }
-    if not names & {'public', 'private', 'no-store', 's-maxage'}:
-        response.headers['Cache-Control'] = (
-            f'{control}, private' if control else 'private'
-        )

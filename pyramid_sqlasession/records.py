@@ -126,7 +126,8 @@ class Records:
         alive = c.expires > sa.bindparam('_now')
         this = c.id == sa.bindparam('_id')
         self._find = sa.select(*(c[name] for name in _READ)).where(this, alive)
-        self._find_locked = self._find.with_for_update()
+        # An expired one too: whoever looks again wants to know why.
+        self._look_again = sa.select(*(c[name] for name in _READ)).where(this)
         self._identify = sa.select(c.id, c.secret_hash, c.version).where(
             this, alive
         )
@@ -141,18 +142,28 @@ class Records:
     # -- one record ----------------------------------------------------------
 
     def find(
-        self, connection: sa.Connection, id: uuid.UUID, now: dt.datetime,
-        *, lock: bool = False,
+        self, connection: sa.Connection, id: uuid.UUID, now: dt.datetime
     ) -> Record | None:
-        """Return the live record *id*, or None.
+        """Return the live record *id*, or None."""
+        return self._one(connection, self._find, id, now)
 
-        :param lock: read what is committed now, not what a snapshot shows,
-            and keep others from changing it (not on SQLite, where the
-            writer is alone).
+    def look_again(
+        self, connection: sa.Connection, id: uuid.UUID, now: dt.datetime
+    ) -> Record | None:
+        """Return the record *id*, expired or not, or None.
+
+        Reads what is committed now, not what a snapshot shows, and keeps
+        others from changing it (not on SQLite, where the writer is alone).
         """
-        statement = self._find
-        if lock and dialects.locks_rows(connection.dialect):
-            statement = self._find_locked
+        statement = self._look_again
+        if dialects.locks_rows(connection.dialect):
+            statement = statement.with_for_update()
+        return self._one(connection, statement, id, now)
+
+    def _one(
+        self, connection: sa.Connection, statement: Any, id: uuid.UUID,
+        now: dt.datetime,
+    ) -> Record | None:
         values = {'_id': id, '_now': now}
         try:
             row = connection.execute(statement, values).first()

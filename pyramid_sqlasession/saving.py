@@ -90,6 +90,9 @@ class Outcome:
     updated: bool = False
     rotated: bool = False
     renewed: bool = False
+    #: The last access was noted.
+    touched: bool = False
+    #: The expiry is later than before.
     extended: bool = False
     #: Whose sessions may be too many now (``max_sessions_per_user``).
     user: Any = None
@@ -123,8 +126,11 @@ class Saver:
         :raises SessionConflict: with ``conflict = retry``.
         """
         outcome = Outcome(plan.base)
-        if plan.pending.ended is not None:
-            self._end(connection, plan.pending.ended, now, outcome)
+        ended = plan.pending.ended
+        if ended is not None and self._fields.has_unique:
+            # The new session may have the same value.
+            self._end(connection, ended, now, outcome)
+            ended = None
         if plan.base.ghost:
             if plan.filled and plan.base.token is not None:
                 outcome.dropped.append((str(plan.base.token.id), 'rotated'))
@@ -133,6 +139,10 @@ class Saver:
             self._create(connection, plan, now, extend, outcome)
         elif plan.updates:
             self._update(connection, plan, now, extend, outcome)
+        if ended is not None:
+            # After the INSERT: on MariaDB a DELETE that finds nothing locks
+            # the gap that two parallel logouts would then insert into.
+            self._end(connection, ended, now, outcome)
         return outcome
 
     # -- invalidate ----------------------------------------------------------
@@ -151,10 +161,9 @@ class Saver:
             # Removed already, or another request changed the token: after
             # a renewal it is still this session; after a login it is not
             # ours to end.
-            found = self._records.find(connection, record.id, now, lock=True)
-            if found is None or ended.token is None or (
-                found.standing(ended.token, now)
-                not in (Standing.RENEWED, Standing.CURRENT)
+            found = self._records.look_again(connection, record.id, now)
+            if ended.token is None or found is None or (
+                self._ending(found, ended.token, now) is not None
             ):
                 return
             secret_hash = found.secret_hash
@@ -206,6 +215,7 @@ class Saver:
                 outcome.updated = True
                 outcome.rotated = plan.pending.rotate
                 outcome.renewed = renewed is not None
+                outcome.touched = after.accessed > record.accessed
                 outcome.extended = after.expires > record.expires
                 if outcome.rotated:
                     token = plan.pending.token
@@ -213,7 +223,7 @@ class Saver:
                 if outcome.rotated or self._is_login(plan):
                     outcome.user = values.get(self._settings.user_field)
                 return
-            found = self._records.find(connection, record.id, now, lock=True)
+            found = self._records.look_again(connection, record.id, now)
             reason = self._ending(found, token, now)
             if reason == 'rotated' and plan.pending.rotate:
                 # This request logs in too: a session of its own, with
@@ -225,7 +235,9 @@ class Saver:
                 return
             if reason is not None or found is None:
                 outcome.dropped.append((str(record.id), reason or 'gone'))
-                outcome.base = Base()
+                # Dead for the rest of the request too: no later write may
+                # begin a session that overwrites the cookie of a login.
+                outcome.base = Base(token=token, ghost=True)
                 return
             base = self._merge_onto(plan, found, token)
             record = found
@@ -239,6 +251,8 @@ class Saver:
         """Return why a write comes too late, or None if it does not."""
         if found is None:
             return 'gone'
+        if found.expires <= now:
+            return 'expired'
         standing = found.standing(token, now)
         if standing in (Standing.CURRENT, Standing.RENEWED):
             return None
@@ -283,16 +297,18 @@ class Saver:
         renewed = None
         after = replace(record, version=record.version + 1)
         values: dict[str, Any] = {}
-        if plan.changes:
-            data, heads = apply_changes(plan.changes, *base.read())
+        changes = plan.changes
+        if not pending.rotate and self.is_renewal_due(base, now):
+            renewed = new_token(record.id)
+            after = self._renew(after, renewed, now)
+            changes = replace(changes, csrf=_derived_csrf(base))
+        if changes:
+            data, heads = apply_changes(changes, *base.read())
             after = replace(after, data=self._codec.write(data, heads))
             values['data'] = after.data
             values.update(self._fields.values(extend(data), insert=False))
         if pending.rotate and pending.token is not None:
             after = self._rotate(after, pending, now)
-        elif self.is_renewal_due(base, now):
-            renewed = new_token(record.id)
-            after = self._renew(after, renewed, now)
         if after.secret_hash != record.secret_hash:
             values.update(_token_columns(after))
         expires = self._expires(record, after.started, pending, now)
@@ -342,6 +358,11 @@ class Saver:
             record, secret_hash=token.secret_hash,
             retired=pack_retired(retired, now), rotated=now,
         )
+
+    def _with_csrf(self, base: Base) -> str:
+        """Return the data of *base* with its CSRF token."""
+        changes = Changes(csrf=_derived_csrf(base))
+        return self._codec.write(*apply_changes(changes, *base.read()))
 
     def _retired(
         self, record: Record, standing: Standing, now: dt.datetime
@@ -429,17 +450,21 @@ class Saver:
         if renews:
             token = new_token(record.id)
             after = self._renew(after, token, now)
-            after = replace(after, version=record.version + 1)
+            after = replace(
+                after, version=record.version + 1,
+                data=self._with_csrf(base),
+            )
             done = self._records.update(
                 connection, record.id, record.version, now,
-                {**values, **_token_columns(after)},
+                {**values, **_token_columns(after), 'data': after.data},
             )
         else:
             done = self._records.touch(connection, record, now, values)
         if not done:
             return Outcome(base)
         return Outcome(
-            replace(base, record=after, token=token), renewed=renews,
+            self._base(after, token), renewed=renews,
+            touched=after.accessed > record.accessed,
             extended=after.expires > record.expires,
         )
 
@@ -465,6 +490,12 @@ class Saver:
     def _base(self, record: Record, token: Token | None) -> Base:
         assert record.data is not None
         return Base(record, token, self._codec.reader(record.data))
+
+
+def _derived_csrf(base: Base) -> str | None:
+    # Derived from the token that goes now: requests that still come with it
+    # derive the same one (C6).
+    return None if base.token is None else base.token.csrf_token()
 
 
 def _token_columns(record: Record) -> dict[str, Any]:

@@ -37,6 +37,9 @@ class Participant(Protocol):
     def prepare(self) -> None:
         """Before the commit; must not raise (the abort would be skipped)."""
 
+    def before_abort(self) -> None:
+        """Before the abort of the application's data managers."""
+
     def write(self, connection: sa.Connection | None) -> None:
         """Write the record.
 
@@ -120,6 +123,7 @@ class SessionDataManager:
         transaction.join(self)
         transaction.set_data(key, self)
         transaction.addBeforeCommitHook(self._before_commit)
+        transaction.addBeforeAbortHook(self._before_abort)
 
     @classmethod
     def of(
@@ -170,6 +174,10 @@ class SessionDataManager:
             return
         for participant in self._participants:
             participant.prepare()
+
+    def _before_abort(self) -> None:
+        for participant in self._participants:
+            participant.before_abort()
 
     def tpc_begin(self, transaction: Any) -> None:
         """Nothing: the application's sessions flush now."""

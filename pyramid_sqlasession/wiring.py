@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
-import weakref
 
 from pyramid.config import PHASE1_CONFIG
 from pyramid.events import ApplicationCreated
@@ -16,9 +13,9 @@ from pyramid_sqlasession import dialects
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.application import REGISTRY_KEY
 from pyramid_sqlasession.cleaner import Cleaner
+from pyramid_sqlasession.connections import Connections
 from pyramid_sqlasession.lifecycle import Binding
-from pyramid_sqlasession.lifecycle import follow_savepoints
-from pyramid_sqlasession.lifecycle import store_connection
+from pyramid_sqlasession.savepoints import follow_savepoints
 from pyramid_sqlasession.session import SQLASession
 from pyramid_sqlasession.settings import read_settings
 from pyramid_sqlasession.store import SessionStore
@@ -76,16 +73,10 @@ def _session_factory(request: Any) -> SQLASession:
 
 def _session_store(request: Any) -> SessionStore:
     application = application_of(request.registry)
-    # The store is kept by the request: a strong reference back would keep
-    # both until the garbage collector comes.
-    weak = weakref.ref(request)
-
-    @contextmanager
-    def connect(writes: bool) -> Iterator[sa.Connection]:
-        with store_connection(application, weak(), writes) as connection:
-            yield connection
-
-    return SessionStore(application, connect)
+    connections = Connections(application, request)
+    return SessionStore(
+        application, lambda writes: connections.of_store(writes=writes)
+    )
 
 
 def _application_created(event: Any) -> None:
@@ -123,7 +114,7 @@ def start_expiring_sessions(app: Any) -> None:
 
     :param app: the WSGI application, its registry or a Configurator.
     """
-    application = application_of(_registry_of(app))
+    application = application_of(registry_of(app))
     if dialects.has_one_connection(application.engine):
         # An SQLite database in memory: the thread would work within the
         # transaction of a request.
@@ -140,12 +131,13 @@ def stop_expiring_sessions(app: Any) -> None:
 
     :param app: the WSGI application, its registry or a Configurator.
     """
-    application = application_of(_registry_of(app))
+    application = application_of(registry_of(app))
     if application.cleaner is not None:
         application.cleaner.stop()
 
 
-def _registry_of(app: Any) -> Any:
+def registry_of(app: Any) -> Any:
+    """Return the registry of an application, a Configurator or itself."""
     # A WebTest application wraps the one that it tests.
     inner = getattr(app, 'app', None)
     if not hasattr(app, 'registry') and hasattr(inner, 'registry'):

@@ -1,0 +1,1 @@
+"""What sessions cost, here and elsewhere; ``make bench``."""

@@ -1,0 +1,56 @@
+"""One system in a process of its own: ``python -m benchmarks.worker``.
+
+Reads from standard input how many requests of each scenario to make, one
+number in a line; answers with a line of JSON: for each scenario the median
+in µs, and the CPU time of this process for each request, in µs.
+"""
+
+import gc
+import importlib
+import json
+import sys
+import time
+
+#: Not measured, at each turn: another process had the caches.
+WARM_UP = 5
+
+
+def median(values):
+    """Return the median of a list, which gets sorted."""
+    values.sort()
+    half = len(values) // 2
+    if len(values) % 2:
+        return values[half]
+    return (values[half - 1] + values[half]) / 2
+
+
+def measure(call, count):
+    """Return the median and the CPU time of *count* calls, in µs."""
+    for _ in range(WARM_UP):
+        call()
+    clock = time.perf_counter_ns
+    times = []
+    cpu = time.process_time_ns()
+    for _ in range(count):
+        start = clock()
+        call()
+        times.append(clock() - start)
+    cpu = time.process_time_ns() - cpu
+    return median(times) / 1000, cpu / count / 1000
+
+
+def main(name, url):
+    # Whatever a library prints is no answer.
+    answers, sys.stdout = sys.stdout, sys.stderr
+    module = importlib.import_module(f'benchmarks.systems.{name}')
+    calls = module.make(url)
+    gc.collect()
+    print('ready', file=answers, flush=True)
+    for line in sys.stdin:
+        count = int(line)
+        result = {n: measure(call, count) for n, call in calls.items()}
+        print(json.dumps(result), file=answers, flush=True)
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])

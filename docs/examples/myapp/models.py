@@ -1,0 +1,90 @@
+"""The application's tables, and ``request.dbsession``."""
+
+import hashlib
+import secrets
+
+from sqlalchemy import engine_from_config
+from sqlalchemy import ForeignKey
+from sqlalchemy import String
+from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import Mapped
+from sqlalchemy.orm import mapped_column
+from sqlalchemy.orm import relationship
+from sqlalchemy.orm import sessionmaker
+import zope.sqlalchemy
+
+from pyramid_sqlasession import SessionMixin
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class User(Base):
+    __tablename__ = 'users'
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    salt: Mapped[bytes]
+    password: Mapped[bytes]
+
+    def set_password(self, password):
+        self.salt = secrets.token_bytes(16)
+        self.password = _hash(password, self.salt)
+
+    def check_password(self, password):
+        given = _hash(password, self.salt)
+        return secrets.compare_digest(given, self.password)
+
+
+def _hash(password, salt):
+    return hashlib.scrypt(password.encode(), salt=salt, n=2**14, r=8, p=1)
+
+
+class Order(Base):
+    __tablename__ = 'orders'
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    item: Mapped[str] = mapped_column(String(64))
+
+
+# begin UserSession
+class UserSession(SessionMixin, Base):
+    __tablename__ = 'user_sessions'
+
+    user_id: Mapped[int | None] = mapped_column(
+        ForeignKey('users.id', ondelete='CASCADE'), index=True
+    )
+    user_agent: Mapped[str | None] = mapped_column(String(256))
+    ip: Mapped[str | None] = mapped_column(String(45))
+
+    user: Mapped[User | None] = relationship()
+# end UserSession
+
+
+def get_tm_session(session_factory, transaction_manager, request=None):
+    dbsession = session_factory(info={'request': request})
+    zope.sqlalchemy.register(
+        dbsession, transaction_manager=transaction_manager
+    )
+    return dbsession
+
+
+def includeme(config):
+    settings = config.get_settings()
+    settings['tm.manager_hook'] = 'pyramid_tm.explicit_manager'
+    config.include('pyramid_tm')
+    config.include('pyramid_retry')
+    engine = settings.get('dbengine')
+    if engine is None:
+        engine = engine_from_config(settings, 'sqlalchemy.')
+    session_factory = sessionmaker(bind=engine)
+    config.registry['dbsession_factory'] = session_factory
+
+    def dbsession(request):
+        given = request.environ.get('app.dbsession')
+        if given is not None:
+            return given
+        return get_tm_session(session_factory, request.tm, request)
+
+    config.add_request_method(dbsession, reify=True)

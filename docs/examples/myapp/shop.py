@@ -1,0 +1,48 @@
+"""A checkout that may fail half-way."""
+
+from pyramid.httpexceptions import HTTPSeeOther
+
+from .models import Order
+
+
+class CardDeclined(Exception):
+    """The bank said no."""
+
+
+# begin checkout
+def checkout(request):
+    for item in request.session.pop('cart', []):
+        request.dbsession.add(Order(item=item))
+    request.session.flash('Thank you for your order.')
+    charge(request.POST['card'])
+    return HTTPSeeOther('/')
+
+
+def declined(error, request):
+    request.session.flash('Your card was declined. Nothing was ordered.')
+    return HTTPSeeOther('/')
+# end checkout
+
+
+def charge(card):
+    if card == 'broken':
+        raise CardDeclined()
+
+
+def put(request):
+    request.session.setdefault('cart', []).append(request.POST['item'])
+    return HTTPSeeOther('/')
+
+
+def cart(request):
+    return {'cart': request.session.get('cart', [])}
+
+
+def includeme(config):
+    for view in (checkout, put):
+        name = view.__name__
+        config.add_route(name, f'/{name}')
+        config.add_view(view, route_name=name, request_method='POST')
+    config.add_route('cart', '/cart')
+    config.add_view(cart, route_name='cart', renderer='json')
+    config.add_exception_view(declined, context=CardDeclined)

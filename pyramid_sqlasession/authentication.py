@@ -1,0 +1,131 @@
+"""Login in the session: a helper for an application's ``ISecurityPolicy``.
+
+The interface of Pyramid's own ``SessionAuthenticationHelper``; but a login
+changes the token, and a logout ends the session.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+from pyramid_sqlasession.application import Application
+from pyramid_sqlasession.application import REGISTRY_KEY
+from pyramid_sqlasession.errors import SessionError
+from pyramid_sqlasession.session import SQLASession
+from pyramid_sqlasession.settings import duration
+
+#: When the user logged in: seconds since the epoch.
+LOGIN = '_login_'
+
+
+class SessionAuthenticationHelper:
+    """Keeps the user's id in the session.
+
+    .. code-block:: python
+
+        class SecurityPolicy:
+            def __init__(self):
+                self.helper = SessionAuthenticationHelper()
+
+            def authenticated_userid(self, request):
+                return self.helper.authenticated_userid(request)
+
+            def remember(self, request, userid, **kw):
+                return self.helper.remember(request, userid, **kw)
+
+            def forget(self, request, **kw):
+                return self.helper.forget(request, **kw)
+
+    :param field: the session key that holds the user's id; by default the
+        setting ``user_field``, so that an additional field of that name
+        finds the sessions of a user.
+    """
+
+    def __init__(self, field: str | None = None) -> None:
+        self._field = field
+
+    def authenticated_userid(self, request: Any) -> Any | None:
+        """Return the id that was given to :meth:`remember`, or None."""
+        return request.session.get(self._key(request))
+
+    def remember(
+        self, request: Any, userid: Any, **kw: Any
+    ) -> list[tuple[str, str]]:
+        """Log *userid* in.
+
+        The session gets a new token (OWASP ASVS 5.0, 7.2.4: no session
+        fixation), and its absolute timeout begins anew.  What is in the
+        session stays, unless it belongs to another user: then it goes.
+
+        :returns: no headers; the cookie comes with the response.
+        """
+        session = self._session(request)
+        key = self._key(request)
+        before = session.get(key)
+        if before is not None and before != userid:
+            # The next user must not find what the last one left.
+            session.invalidate()
+        session.rotate(login=True)
+        session[key] = userid
+        session[LOGIN] = int(self._now(request).timestamp())
+        return []
+
+    def forget(self, request: Any, **kw: Any) -> list[tuple[str, str]]:
+        """Log out: the session ends, on the server too.
+
+        :returns: no headers; the cookie is removed with the response.
+        """
+        self._session(request).invalidate()
+        return []
+
+    def fresh(
+        self, request: Any, max_age: dt.timedelta | float | str
+    ) -> bool:
+        """Return whether the user logged in at most *max_age* ago.
+
+        For views that want the password again before they do something that
+        cannot be undone.
+
+        :param max_age: a timedelta, seconds, or text such as ``'15m'``.
+        """
+        if self.authenticated_userid(request) is None:
+            return False
+        login = request.session.get(LOGIN)
+        if isinstance(login, bool) or not isinstance(login, int):
+            return False
+        age = self._now(request).timestamp() - login
+        # Seconds are whole: a login of this very second is fresh.
+        return -1 <= age <= duration(max_age)
+
+    def _key(self, request: Any) -> str:
+        if self._field is not None:
+            return self._field
+        application = _application(request)
+        if application is None:
+            return 'user_id'
+        return application.settings.user_field
+
+    @staticmethod
+    def _now(request: Any) -> dt.datetime:
+        application = _application(request)
+        if application is None:
+            return dt.datetime.now(dt.UTC)
+        return application.now()
+
+    @staticmethod
+    def _session(request: Any) -> SQLASession:
+        session = request.session
+        if not isinstance(session, SQLASession):
+            raise SessionError(
+                f'SessionAuthenticationHelper needs the sessions of '
+                f'pyramid_sqlasession, but request.session is a '
+                f'{type(session).__name__}: is another session factory set '
+                f'in this application?'
+            )
+        return session
+
+
+def _application(request: Any) -> Application | None:
+    found = request.registry.get(REGISTRY_KEY)
+    return found if isinstance(found, Application) else None

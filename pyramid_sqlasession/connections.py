@@ -1,0 +1,197 @@
+"""Which connection a request's session is read and written with.
+
+Through the application's own ``request.dbsession`` wherever there is one: one
+connection, one COMMIT.  Beside it only what is a single statement, and only
+while the request holds no other connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+import logging
+from typing import Any
+from typing import TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+import zope.sqlalchemy
+
+from pyramid_sqlasession import dialects
+from pyramid_sqlasession.application import Application
+from pyramid_sqlasession.errors import SessionError
+from pyramid_sqlasession.transaction import active_transaction
+from pyramid_sqlasession.transaction import SessionDataManager
+
+log = logging.getLogger(__name__)
+
+#: The cookiecutter's tests put their SQLAlchemy session here.
+_TEST_DBSESSION = 'app.dbsession'
+
+# Of a write in a transaction of its own that another one got in the way of.
+_REPETITIONS = 5
+
+Result = TypeVar('Result')
+
+
+class Connections:
+    """The connections of one request."""
+
+    def __init__(self, application: Application, request: Any) -> None:
+        self._application = application
+        self._request = request
+        self._name = application.settings.dbsession
+
+    @property
+    def has_dbsession(self) -> bool:
+        """Whether the application's SQLAlchemy session is used.
+
+        The attribute is not evaluated: that would make one.
+        """
+        return not self._application.has_own_database and (
+            self._name in self._request.__dict__
+            or hasattr(type(self._request), self._name)
+        )
+
+    @property
+    def begun_dbsession(self) -> Any | None:
+        """The application's SQLAlchemy session if it was used already."""
+        return self._request.__dict__.get(self._name)
+
+    # -- the application's ---------------------------------------------------
+
+    def joined(self) -> sa.Connection:
+        """Return the connection of the application's transaction."""
+        dbsession = getattr(self._request, self._name)
+        connection: sa.Connection = dbsession.connection(
+            bind_arguments={'mapper': self._application.mapper}
+        )
+        return connection
+
+    def mark_changed(self) -> None:
+        """Have the application's transaction committed."""
+        # zope.sqlalchemy rolls back what it does not know of (T1).
+        zope.sqlalchemy.mark_changed(
+            getattr(self._request, self._name), self._request.tm
+        )
+
+    def roll_back_quietly(self) -> None:
+        """Roll back now what would raise in the middle of an abort.
+
+        An error there reaches nobody who could repeat the request, as the
+        transaction has gone already.
+        """
+        dbsession = self.begun_dbsession
+        if (
+            dbsession is None
+            or not dbsession.in_transaction()
+            or not dialects.rollback_can_fail(dbsession.get_bind().dialect)
+        ):
+            return
+        try:
+            dbsession.rollback()
+        except exc.DBAPIError as error:
+            log.debug('the ROLLBACK was answered with %s', error)
+
+    # -- the sessions' own ---------------------------------------------------
+
+    def repeat_alone(self, work: Callable[[sa.Connection], Result]) -> Result:
+        """Return what *work* did in a transaction of its own."""
+        for attempt in range(1, _REPETITIONS + 1):
+            try:
+                with self._application.own_transaction() as connection:
+                    return work(connection)
+            except exc.DBAPIError as error:
+                # Above READ COMMITTED the database refuses the second of
+                # two writers; nothing but this has to be done again.
+                if attempt == _REPETITIONS or (
+                    not dialects.is_retryable(error)
+                ):
+                    raise
+        raise AssertionError('unreachable')  # pragma: no cover
+
+    # -- which one -----------------------------------------------------------
+
+    def manager_in(self, transaction: Any) -> SessionDataManager:
+        """Return the application's data manager in *transaction*."""
+        application = self._application
+        if self.has_dbsession:
+            # Just before zope.sqlalchemy's own, "~sqlalchemy:1234".
+            return SessionDataManager.of(
+                transaction, application, '~sqlalchemy!', None
+            )
+        # After the application's databases: if their COMMIT fails, nothing
+        # of the session is stored.
+        return SessionDataManager.of(
+            transaction, application, '~~sqlasession', application.connect
+        )
+
+    def read(
+        self, read: Callable[[sa.Connection], Result],
+        manager: SessionDataManager | None, *, may_be_broken: bool,
+    ) -> Result:
+        """Return what *read* reads, one statement.
+
+        :param may_be_broken: the application's transaction may have failed;
+            another connection can still read (T4).
+        """
+        application = self._application
+        if not self._must_read_inside(manager):
+            return application.read_aside(read)
+        try:
+            with application.translated_errors():
+                return read(self.joined())
+        except (exc.SQLAlchemyError, SessionError):
+            if not may_be_broken:
+                raise
+            return application.read_aside(read)
+
+    def _must_read_inside(self, manager: SessionDataManager | None) -> bool:
+        """Return whether to read with the application's connection.
+
+        Beside it, one SELECT is one round trip, and no connection is held
+        while a view runs that needs no database.  But only where that sees
+        the same data, and never a second connection at a time.
+        """
+        if not self.has_dbsession or manager is None or not manager.is_open:
+            return False
+        dbsession = self.begun_dbsession
+        if dbsession is not None and dbsession.in_transaction():
+            return True
+        transaction = manager.transaction
+        return bool(
+            _TEST_DBSESSION in self._request.environ
+            or transaction.isDoomed()
+            # pyramid_tm notes the path: this one was begun by somebody
+            # else, who may have written to it already.
+            or not transaction.description
+            or dialects.has_one_connection(self._application.engine)
+            or (dbsession is not None and not self._is_same_engine(dbsession))
+        )
+
+    def _is_same_engine(self, dbsession: Any) -> bool:
+        try:
+            bind = dbsession.get_bind(self._application.mapper)
+        except exc.SQLAlchemyError:
+            return False
+        return bind is self._application.engine
+
+    @contextmanager
+    def of_store(self, *, writes: bool) -> Iterator[sa.Connection]:
+        """Give ``request.session_store`` what it works on."""
+        application = self._application
+        transaction = active_transaction(self._request)
+        if transaction is None:
+            with application.own_transaction() as connection:
+                yield connection
+        elif self.has_dbsession:
+            with application.translated_errors():
+                yield self.joined()
+                if writes:
+                    self.mark_changed()
+        else:
+            own = self.manager_in(transaction).connection
+            assert own is not None
+            with application.translated_errors():
+                yield own

@@ -1,0 +1,100 @@
+"""From the cookie of a request to what its session starts from."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from typing import Any
+
+import sqlalchemy as sa
+
+from pyramid_sqlasession import events
+from pyramid_sqlasession.application import Application
+from pyramid_sqlasession.codec import DamagedData
+from pyramid_sqlasession.connections import Connections
+from pyramid_sqlasession.cookie import Token
+from pyramid_sqlasession.errors import SessionStoreUnavailable
+from pyramid_sqlasession.records import Record
+from pyramid_sqlasession.records import Standing
+from pyramid_sqlasession.session import Base
+from pyramid_sqlasession.transaction import SessionDataManager
+
+log = logging.getLogger(__name__)
+
+_SUSPICIOUS = 'sqlasession.suspicious'
+
+
+def load(
+    application: Application, request: Any, connections: Connections,
+    manager: SessionDataManager | None, *, in_exception_view: bool,
+) -> Base:
+    """Return what the session of *request* starts from.
+
+    :param manager: of the transaction that the request works in, if any.
+    :raises SessionStoreUnavailable: if the database does not answer, unless
+        an exception view runs: the page that says so may look at the
+        session, and finds it empty.
+    """
+    token, is_forged = application.cookies.read(request.environ)
+    if is_forged:
+        _suspect(application, request, 'signature')
+    if token is None:
+        return Base()
+    now = application.now()
+    if isinstance(
+        request.__dict__.get('exception'), SessionStoreUnavailable
+    ):
+        return Base(token=token, ghost=True)
+    try:
+        record = _find(
+            application, connections, manager, token, now, in_exception_view
+        )
+    except SessionStoreUnavailable:
+        if in_exception_view:
+            return Base(token=token, ghost=True)
+        raise
+    if record is None:
+        return Base()
+    standing = record.standing(token, now)
+    if standing is Standing.WRONG:
+        _suspect(application, request, 'secret')
+        return Base()
+    if standing is Standing.ROTATED:
+        log.debug('session %s: a token that was rotated out', record.id)
+        return Base(token=token, ghost=True)
+    return _base_of(application, record, token)
+
+
+def _find(
+    application: Application, connections: Connections,
+    manager: SessionDataManager | None, token: Token, now: dt.datetime,
+    in_exception_view: bool,
+) -> Record | None:
+    def find(connection: sa.Connection) -> Record | None:
+        return application.records.find(connection, token.id, now)
+
+    return connections.read(find, manager, may_be_broken=in_exception_view)
+
+
+def _base_of(application: Application, record: Record, token: Token) -> Base:
+    try:
+        if record.data is None:
+            raise DamagedData('a column has no value that fits it')
+        application.codec.read(record.data)
+    except DamagedData as error:
+        log.error(
+            'session %s cannot be read and is taken as empty (%s). The row '
+            'stays as it is; a new session is stored beside it',
+            record.id, error,
+        )
+        return Base(damaged=record, token=token)
+    return Base(record, token, application.codec.reader(record.data))
+
+
+def _suspect(application: Application, request: Any, reason: str) -> None:
+    # Once for a request, however often pyramid_retry runs it.
+    if request.environ.get(_SUSPICIOUS):
+        return
+    request.environ[_SUSPICIOUS] = reason
+    log.warning('a cookie with a wrong %s was refused', reason)
+    application.notify(events.SuspiciousCookie(request, reason))

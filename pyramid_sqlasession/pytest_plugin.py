@@ -1,0 +1,109 @@
+"""Fixtures for the test suites of applications; nothing is automatic.
+
+Imported in every run of pytest on a machine that has the package, so that
+everything else is imported within the fixtures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    import datetime as dt
+
+
+@pytest.fixture
+def stop_session_cleaners() -> Iterator[None]:
+    """Stop the cleaners of all applications that the test creates."""
+    from pyramid_sqlasession.cleaner import running_cleaners
+
+    before = set(running_cleaners())
+    yield
+    for cleaner in set(running_cleaners()) - before:
+        cleaner.stop()
+
+
+@pytest.fixture(scope='session')
+def no_session_cleaners() -> Iterator[None]:
+    """Stop every cleaner when the run ends; for applications of a session
+    scope.
+    """
+    yield
+    from pyramid_sqlasession.cleaner import running_cleaners
+
+    for cleaner in running_cleaners():
+        cleaner.stop()
+
+
+class FrozenClock:
+    """A clock that stands still until a test moves it."""
+
+    def __init__(self, time: dt.datetime) -> None:
+        #: Aware UTC.
+        self.time = time
+
+    def __call__(self) -> dt.datetime:
+        return self.time
+
+    def advance(self, **units: float) -> None:
+        """Move on by ``timedelta(**units)``."""
+        import datetime as dt
+
+        self.time += dt.timedelta(**units)
+
+
+@pytest.fixture
+def freeze_sessions() -> Iterator[Callable[[Any], FrozenClock]]:
+    """Return a function that freezes the clock of an application's sessions.
+
+    .. code-block:: python
+
+        def test_idle_timeout(app, freeze_sessions):
+            clock = freeze_sessions(app)
+            ...
+            clock.advance(hours=25)
+
+    The argument is the application, its registry or a Configurator.
+    """
+    from pyramid_sqlasession.application import utcnow
+    from pyramid_sqlasession.wiring import application_of
+    from pyramid_sqlasession.wiring import registry_of
+
+    frozen = []
+
+    def freeze(app: Any) -> FrozenClock:
+        application = application_of(registry_of(app))
+        clock = FrozenClock(utcnow())
+        frozen.append((application, application.now))
+        application.now = clock
+        return clock
+
+    yield freeze
+    for application, now in reversed(frozen):
+        application.now = now
+
+
+@pytest.fixture
+def login_session() -> Callable[..., str]:
+    """Return a function that logs a user in, past the login page.
+
+    It stores a session and returns the value of its cookie, and sets the
+    cookie of a ``webtest.TestApp``.
+
+    .. code-block:: python
+
+        def test_orders(testapp, login_session):
+            login_session(testapp, user_id=7)
+            testapp.get('/orders', status=200)
+
+    In tests of the cookiecutter's form the session is stored through
+    ``app.dbsession``, so that the rollback at the end takes it away.
+    """
+    from pyramid_sqlasession.testing import log_in
+
+    return log_in

@@ -1,0 +1,65 @@
+"""What a session adds to the response: its cookie, and words for caches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+import datetime as dt
+from typing import Any
+
+from pyramid_sqlasession.cookie import CookiePolicy
+from pyramid_sqlasession.saving import Outcome
+from pyramid_sqlasession.session import Base
+
+
+def cookie_header(
+    cookies: CookiePolicy, outcomes: Iterable[Outcome], request: Any,
+    now: dt.datetime,
+) -> str | None:
+    """Return the Set-Cookie value that follows from *outcomes*, or None.
+
+    All of them are committed.  A dropped write sends none, as it could
+    overwrite the cookie of a login that came first.
+    """
+    base: Base | None = None
+    is_removed = False
+    for outcome in outcomes:
+        if outcome.removed is not None:
+            base, is_removed = None, True
+        if outcome.created or outcome.rotated or outcome.renewed or (
+            cookies.slides(outcome.touched, outcome.extended)
+            # A token in its grace must not overwrite its successor.
+            and outcome.base.has_current_token
+        ):
+            base, is_removed = outcome.base, False
+    if base is not None and base.record is not None and base.token is not None:
+        left = base.record.expires - now
+        return cookies.set_header(base.token, request, left.total_seconds())
+    return cookies.removal_header(request) if is_removed else None
+
+
+def vary(response: Any) -> None:
+    """Tell caches that the response depends on the cookie."""
+    value = response.headers.get('Vary', '')
+    names = [name.strip().lower() for name in value.split(',')]
+    if 'cookie' not in names and '*' not in names:
+        response.headers['Vary'] = f'{value}, Cookie' if value else 'Cookie'
+
+
+def keep_private(response: Any) -> None:
+    """Keep shared caches from storing *response* (RFC 9111, section 7.3)."""
+    value = response.headers.get('Cache-Control', '')
+    names = {
+        part.partition('=')[0].strip().lower() for part in value.split(',')
+    }
+    if not names & {'public', 'private', 'no-store', 's-maxage'}:
+        response.headers['Cache-Control'] = (
+            f'{value}, private' if value else 'private'
+        )
+
+
+def replace_content(response: Any, other: Any) -> None:
+    """Turn *response*, which is on its way already, into *other*."""
+    response.status = other.status
+    response.headers.clear()
+    response.headers.extend(other.headers.items())
+    response.app_iter = other.app_iter

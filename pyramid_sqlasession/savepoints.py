@@ -1,0 +1,45 @@
+"""Has sessions follow ``dbsession.begin_nested()`` (T9).
+
+``request.tm.savepoint()`` needs nothing of this: it asks the data manager.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyramid.threadlocal import get_current_request
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+
+from pyramid_sqlasession.lifecycle import Binding
+from pyramid_sqlasession.lifecycle import binding_of
+
+
+def follow_savepoints() -> None:
+    """Listen to the savepoints of all SQLAlchemy sessions of the process.
+
+    Once, as registering with each request's own session would cost more
+    than all else that a session does.
+    """
+    if event.contains(Session, 'after_transaction_create', _begun):
+        return
+    event.listen(Session, 'after_transaction_create', _begun)
+    event.listen(Session, 'after_soft_rollback', _rolled_back)
+
+
+def _begun(dbsession: Any, transaction: Any) -> None:
+    if transaction.nested and (binding := _binding_with(dbsession)):
+        binding.savepoints[transaction] = binding.mark()
+
+
+def _rolled_back(dbsession: Any, transaction: Any) -> None:
+    if transaction.nested and (binding := _binding_with(dbsession)):
+        binding.return_to(binding.savepoints.pop(transaction, None))
+
+
+def _binding_with(dbsession: Any) -> Binding | None:
+    request = get_current_request()
+    binding = None if request is None else binding_of(request)
+    if binding is None or not binding.is_joined_with(dbsession):
+        return None
+    return binding

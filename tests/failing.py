@@ -1,0 +1,55 @@
+"""Ways in which a view, or the end of its transaction, fails."""
+
+from pyramid.response import Response
+import transaction
+
+
+class Failure(Exception):
+    """What a view of a test raises."""
+
+
+class Passing(transaction.interfaces.TransientError):
+    """What a view raises that would work if it was run again."""
+
+
+class Voter:
+    """A data manager that calls *vote* when it is asked to vote.
+
+    :param sort_key: when: the application's databases come at
+        ``~sqlalchemy``.
+    """
+
+    def __init__(self, request, vote, sort_key='a'):
+        self.transaction_manager = request.tm
+        self.tpc_vote = lambda transaction: vote()
+        self.sortKey = lambda: sort_key
+        request.tm.get().join(self)
+
+    def _do_nothing(self, transaction):
+        pass
+
+    abort = tpc_begin = commit = tpc_finish = tpc_abort = _do_nothing
+
+
+def raiser(error=Failure):
+    """Return a function that raises *error*, for a ``Voter``."""
+
+    def fail():
+        raise error
+
+    return fail
+
+
+def answering(view, context=Failure):
+    """Return a ``configure`` for a ``Site`` with this exception view."""
+
+    def answer(error, request):
+        answered = view(request)
+        if isinstance(answered, Response):
+            return answered
+        return Response('' if answered is None else str(answered))
+
+    def configure(config):
+        config.add_exception_view(answer, context=context)
+
+    return configure

@@ -1,0 +1,210 @@
+"""Two requests of one session that meet, in an order that the test sets.
+
+    def test_both_kept(meeting):
+        one = meeting.visitor(n=0)
+        slow = meeting.start(one, put(a=1))      # has loaded, and stops
+        meeting.do(one, put(b=2))                # comes and goes meanwhile
+        slow.finish()                            # goes on, writes, answers
+        assert meeting.site.data() == {'n': 0, 'a': 1, 'b': 2}
+
+An *act* is a function of the request, the rest of the view.  All requests go
+through the application of ``meeting.site``, each in a browser of its own
+with the cookies that the visitor's browser has at that moment.
+"""
+
+import itertools
+
+import sqlalchemy as sa
+
+from pyramid_sqlasession import SessionWriteDropped
+
+from .site import Note
+
+USER = 7
+
+
+def put(**values):
+    """Return an act that sets these keys."""
+
+    def act(request):
+        request.session.update(values)
+
+    return act
+
+
+def drop(*keys):
+    """Return an act that deletes these keys."""
+
+    def act(request):
+        for key in keys:
+            del request.session[key]
+
+    return act
+
+
+def flash(*messages, **kw):
+    """Return an act that flashes these messages."""
+
+    def act(request):
+        for message in messages:
+            request.session.flash(message, **kw)
+
+    return act
+
+
+def pop(request):
+    """Take all flash messages; the response shows them."""
+    return ' '.join(request.session.pop_flash())
+
+
+def csrf(request):
+    """Show the CSRF token."""
+    return request.session.get_csrf_token()
+
+
+def look(request):
+    """Show what is in the session."""
+    return dict(sorted(request.session.items()))
+
+
+def add_one(request):
+    """Count up."""
+    request.session['n'] += 1
+    return request.session['n']
+
+
+def rotate(request):
+    """Log in."""
+    request.session['login'] = True
+    request.session.rotate()
+
+
+def logout(request):
+    """Log out."""
+    request.session.invalidate()
+
+
+def logout_and_say_so(request):
+    """Log out; the next page says so."""
+    request.session.invalidate()
+    request.session.flash('bye')
+
+
+def revoke(request):
+    """An administrator ends all sessions of the user."""
+    return request.session_store.revoke_where(user_id=USER)
+
+
+def look_only(request):
+    """Load the session and leave it."""
+
+
+class Started:
+    """A request that waits in its view."""
+
+    def __init__(self, meeting, place, browser, performance):
+        self.browser = browser
+        self._meeting = meeting
+        self._place = place
+        self._performance = performance
+
+    def let(self):
+        """Let it go on, without waiting for its end."""
+        self._meeting.stage.let(self._place)
+
+    def result(self):
+        """Return the response."""
+        return self._performance.result()
+
+    def finish(self):
+        """Let it go on to its end; return the response."""
+        self.let()
+        return self.result()
+
+
+class Meeting:
+    """Makes the requests of one ``Site`` meet."""
+
+    def __init__(self, site, stage):
+        self.site = site
+        self.stage = stage
+        self._numbers = itertools.count(1)
+
+    def visitor(self, **data):
+        """Return a browser with a stored session that holds *data*."""
+        browser = self.site.browser()
+        self.site.views['arrive'] = put(user_id=USER, **data)
+        browser.get('/arrive')
+        return browser
+
+    def do(self, browser, act, site=None):
+        """Make a request with *browser*, which takes the cookie."""
+        site = site or self.site
+        name = f'do{next(self._numbers)}'
+        site.views[name] = act
+        return browser.get(f'/{name}')
+
+    def start(self, browser, act, *, before=look_only, site=None):
+        """Start a request that has loaded the session and stops.
+
+        :param before: what its view does first.  Repeated by pyramid_retry,
+            the view does not stop again.
+        """
+        site = site or self.site
+        name = f'start{next(self._numbers)}'
+
+        def view(request):
+            before(request)
+            request.session.get('n')
+            self.stage.reach(name)
+            return act(request)
+
+        site.views[name] = view
+        copy = site.browser(like=browser)
+        performance = self.stage.run(copy.get, f'/{name}')
+        self.stage.wait(name)
+        return Started(self, name, copy, performance)
+
+    def seen(self, token):
+        """Return what a request with this cookie sees: a session's data."""
+        browser = self.site.browser()
+        name = self.site.application.settings.cookie_name
+        if token is not None:
+            browser.set_cookie(name, token)
+        self.site.views['see'] = see = Seen()
+        browser.get('/see')
+        return see.data
+
+
+class Seen:
+    """A view that keeps what it sees."""
+
+    def __call__(self, request):
+        self.data = dict(request.session)
+
+
+def open_snapshot(request):
+    """Begin the application's part of the transaction with a read."""
+    request.dbsession.scalars(sa.select(Note)).all()
+
+
+def add_note(text):
+    """Return an act that writes a row of the application."""
+
+    def act(request):
+        request.dbsession.add(Note(text=text))
+
+    return act
+
+
+def reasons(seen):
+    """Return the reasons of the ``SessionWriteDropped`` among *seen*."""
+    return [e.reason for e in seen if isinstance(e, SessionWriteDropped)]
+
+
+def set_cookies(response):
+    """Return the values that *response* sets: [] is none, [''] removes."""
+    return [
+        header.partition(';')[0].partition('=')[2]
+        for header in response.headers.getall('Set-Cookie')
+    ]

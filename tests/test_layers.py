@@ -1,0 +1,69 @@
+"""Which module of the package may import which; models.md calls it layers."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import pyramid_sqlasession
+
+PACKAGE = Path(pyramid_sqlasession.__file__).parent
+
+#: From the ground up: a module imports only from layers below its own.
+LAYERS = [
+    # Words: what can go wrong, what is told, what databases differ in, what
+    # a change is.
+    {'errors', 'events', 'dialects', 'changes'},
+    {'serializers', 'transaction'},
+    {'settings'},
+    # What settings are turned into.
+    {'cookie', 'model', 'expiry', 'codec'},
+    # Records.
+    {'records', 'fields'},
+    {'session'},
+    {'saving'},
+    # One application; then one request.
+    {'application', 'response'},
+    {'connections', 'store', 'cleaner', 'authentication', 'metrics'},
+    {'loading'},
+    {'lifecycle'},
+    {'savepoints'},
+    {'wiring'},
+    # Leaves: found by entry point or dotted name, imported by nobody.
+    {'__init__', 'scripts', 'debugtoolbar', 'testing'},
+    {'pytest_plugin'},
+]
+
+
+def imports_of(path):
+    """Return the modules of the package that *path* imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            names = [f'{node.module}.{alias.name}' for alias in node.names]
+        else:
+            continue
+        for name in names:
+            package, _, rest = name.partition('.')
+            if package == PACKAGE.name:
+                found.add(rest.partition('.')[0])
+    return found
+
+
+@pytest.mark.parametrize(
+    'path', sorted(PACKAGE.glob('*.py')), ids=lambda path: path.stem
+)
+def test_imports_go_down(path):
+    """A module imports only from the layers below its own."""
+    (place,) = [i for i, layer in enumerate(LAYERS) if path.stem in layer]
+    below = set().union(*LAYERS[:place])
+    assert imports_of(path) <= below
+
+
+def test_the_layers_are_complete():
+    """Every module of the package has its place in exactly one layer."""
+    named = [name for layer in LAYERS for name in layer]
+    assert sorted(named) == sorted(set(named))
+    assert {path.stem for path in PACKAGE.glob('*.py')} <= set(named)
