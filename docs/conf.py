@@ -15,12 +15,14 @@ release = installed_version('pyramid_sqlasession')
 version = release
 
 extensions = [
+    'event_list',
     'settings_table',
     'sphinx.ext.autodoc',
 ]
 
 autodoc_member_order = 'bysource'
 autodoc_typehints = 'description'
+autodoc_typehints_description_target = 'documented_params'
 
 exclude_patterns = ['_build']
 root_doc = 'index'
@@ -30,3 +32,20 @@ html_theme = 'pyramid'
 html_theme_path = get_html_themes_path()
 html_theme_options = {'github_url': ''}
 html_title = f'{project} {release}'
+
+
+def setup(app):
+    """Leave the name ``type`` alone when annotations are looked up.
+
+    Two errors have an attribute of that name, which Sphinx would take
+    ``type[Any]`` for.
+    """
+    app.connect('doctree-read', _drop_builtin)
+
+
+def _drop_builtin(app, doctree):
+    from sphinx.addnodes import pending_xref
+
+    for node in doctree.findall(pending_xref):
+        if node.get('reftarget') == 'type':
+            node.replace_self(node.children)

@@ -25,6 +25,7 @@ from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.errors import SessionStoreUnavailable
 from pyramid_sqlasession.expiry import Expiry
 from pyramid_sqlasession.fields import Fields
+from pyramid_sqlasession.metrics import watcher
 from pyramid_sqlasession.model import model_of
 from pyramid_sqlasession.records import Records
 from pyramid_sqlasession.saving import Saver
@@ -62,6 +63,8 @@ class Application:
         )
         #: Replace it to freeze the time in tests.
         self.now: Callable[[], dt.datetime] = utcnow
+        #: Told what becomes of sessions.
+        self.watcher = watcher()
         #: Set when the application is created, if there is one.
         self.cleaner: Any = None
         self._engine: sa.Engine | None = None
@@ -100,6 +103,7 @@ class Application:
                 try:
                     with engine.connect() as connection:
                         try:
+                            dialects.discard_leftovers(connection)
                             if options:
                                 connection.execution_options(**options)
                             return read(connection)
@@ -128,6 +132,7 @@ class Application:
     def own_transaction(self) -> Iterator[sa.Connection]:
         """Give a connection in a transaction of its own, and commit it."""
         with self.translated_errors(), self.engine.begin() as connection:
+            dialects.discard_leftovers(connection)
             yield connection
 
     def connect(self) -> sa.Connection:

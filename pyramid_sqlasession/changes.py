@@ -8,6 +8,7 @@ appended) are applied to the record as it is at the moment of the write.
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ def find_changes(
     heads: Mapping[str, int],
     current: Mapping[str, Any],
     *,
-    touched: Iterable[str],
+    touched: Collection[str],
     popped: frozenset[str] | set[str] = frozenset(),
     once: Iterable[tuple[str, Any]] = (),
     derived_csrf: str | None = None,
@@ -107,7 +108,11 @@ def find_changes(
     deleted = set()
     flash = {}
     csrf = None
-    for key in touched:
+    # In the order of the dict: new keys are stored as they were added.
+    for key in [
+        *(key for key in current if key in touched),
+        *(key for key in touched if key not in current),
+    ]:
         if isinstance(key, str) and key.startswith(FLASH) and (
             change := _flash_change(
                 key, base, heads, current, key in popped, once, encode

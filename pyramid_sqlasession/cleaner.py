@@ -10,6 +10,7 @@ import logging
 import os
 import random
 import threading
+from time import perf_counter
 import weakref
 
 import sqlalchemy as sa
@@ -99,7 +100,7 @@ class Cleaner:
         application = self._application()
         if application is None:
             return 0
-        total = 0
+        total, started = 0, perf_counter()
         with application.engine.connect() as connection:
             # Not a connection of the pool: it would be shared after fork.
             connection.detach()
@@ -116,6 +117,7 @@ class Cleaner:
                     break
         if total:
             log.info('%d expired sessions were deleted', total)
+            application.watcher.cleaned(total, perf_counter() - started)
             application.notify(events.SessionsExpired(total))
         return total
 

@@ -137,28 +137,28 @@ class Connections:
             another connection can still read (T4).
         """
         application = self._application
-        if not self._must_read_inside(manager):
+        if not self.has_dbsession or manager is None or not manager.is_open:
             return application.read_aside(read)
         try:
             with application.translated_errors():
-                return read(self.joined())
+                connection = manager.open_connection()
+                if connection is None and self._must_read_inside(manager):
+                    connection = self.joined()
+                if connection is not None:
+                    return read(connection)
         except (exc.SQLAlchemyError, SessionError):
             if not may_be_broken:
                 raise
-            return application.read_aside(read)
+        return application.read_aside(read)
 
-    def _must_read_inside(self, manager: SessionDataManager | None) -> bool:
+    def _must_read_inside(self, manager: SessionDataManager) -> bool:
         """Return whether to read with the application's connection.
 
         Beside it, one SELECT is one round trip, and no connection is held
         while a view runs that needs no database.  But only where that sees
         the same data, and never a second connection at a time.
         """
-        if not self.has_dbsession or manager is None or not manager.is_open:
-            return False
         dbsession = self.begun_dbsession
-        if dbsession is not None and dbsession.in_transaction():
-            return True
         transaction = manager.transaction
         return bool(
             _TEST_DBSESSION in self._request.environ
@@ -191,7 +191,5 @@ class Connections:
                 if writes:
                     self.mark_changed()
         else:
-            own = self.manager_in(transaction).connection
-            assert own is not None
             with application.translated_errors():
-                yield own
+                yield self.manager_in(transaction).own_connection()

@@ -236,6 +236,34 @@ def _number(name: str) -> int:
     )
 
 
+def is_writing(connection: sa.Connection) -> bool:
+    """Return whether *connection* keeps all others from writing.
+
+    SQLite has one writer at a time: a second connection of the same request
+    would wait for itself.
+    """
+    if connection.dialect.name != 'sqlite':
+        return False
+    raw = connection.connection.dbapi_connection
+    return bool(getattr(raw, 'in_transaction', False))
+
+
+def discard_leftovers(connection: sa.Connection) -> None:
+    """Roll back what a failed COMMIT of somebody else left on *connection*.
+
+    SQLite: a COMMIT that fails (a deferred foreign key) leaves the
+    transaction open, and SQLAlchemy returns the connection to the pool
+    without a ROLLBACK then.
+    """
+    if connection.dialect.name != 'sqlite' or (
+        has_one_connection(connection.engine)
+    ):
+        return
+    raw = connection.connection.dbapi_connection
+    if raw is not None and getattr(raw, 'in_transaction', False):
+        raw.rollback()
+
+
 @contextmanager
 def elected(connection: sa.Connection, name: str) -> Iterator[bool]:
     """Yield whether this is the only one who does the work *name* now.

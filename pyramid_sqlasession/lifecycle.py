@@ -42,6 +42,7 @@ import datetime as dt
 from functools import partial
 import logging
 import sys
+from time import perf_counter
 from types import FrameType
 from typing import Any
 
@@ -56,6 +57,7 @@ from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.changes import apply_changes
 from pyramid_sqlasession.connections import Connections
 from pyramid_sqlasession.cookie import Token
+from pyramid_sqlasession.errors import SessionConflict
 from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.errors import SessionStoreUnavailable
 from pyramid_sqlasession.loading import load
@@ -71,6 +73,9 @@ from pyramid_sqlasession.session import SQLASession
 from pyramid_sqlasession.transaction import active_transaction
 from pyramid_sqlasession.transaction import is_managed
 from pyramid_sqlasession.transaction import SessionDataManager
+from pyramid_sqlasession.watching import ATTRIBUTE
+from pyramid_sqlasession.watching import Found
+from pyramid_sqlasession.watching import Watcher
 
 try:
     from pyramid_retry import is_error_retryable
@@ -92,6 +97,10 @@ class Binding:
         self.request = request
         self.session = SQLASession(self)
         self.connections = Connections(application, request)
+        #: Told what becomes of the session.
+        self.watcher: Watcher = (
+            request.__dict__.get(ATTRIBUTE) or application.watcher
+        )
         #: What was loaded, or saved last.
         self._base = Base()
         self._manager: SessionDataManager | None = None
@@ -109,7 +118,6 @@ class Binding:
         self._is_answered = False
         self._is_over = False
         self._plan: Plan | None = None
-        self._failure: Exception | None = None
         self._tentative: Outcome | None = None
         self._outcomes: list[Outcome] = []
         self._was_last = {'respond': False, 'finish': False}
@@ -142,14 +150,19 @@ class Binding:
                 return
             raise self._unavailable
         self._is_loaded = True
+        started = perf_counter()
         try:
-            self._base = load(
+            self._base, found = load(
                 self.application, self.request, self.connections,
                 self._manager, in_exception_view=self._in_exception_view,
             )
             self.session._begin(self._base)
+            self.watcher.loaded(found, self._base, perf_counter() - started)
         except SessionStoreUnavailable as error:
             self._is_loaded = False
+            self.watcher.loaded(
+                Found.UNAVAILABLE, self._base, perf_counter() - started
+            )
             if _can_be_answered():
                 raise
             # pyramid_tm asks for the user, above of all exception views:
@@ -178,6 +191,8 @@ class Binding:
             return
         self._exception = error
         if self._is_loaded and not self._in_exception_view:
+            if self.session._is_altered():
+                self.watcher.set_aside(self.session._pending.touched, error)
             self._set_aside = self.session._snapshot()
             self._start_over()
         self._in_exception_view = True
@@ -211,34 +226,34 @@ class Binding:
 
     # -- Participant: called by the data manager -----------------------------
 
-    def prepare(self) -> None:
-        """Find what has to be written, and have the dbsession committed."""
-        self._plan = self._failure = None
-        try:
-            self._put_together()
-            self._plan = self._make_plan()
-            if self._plan and self.connections.has_dbsession:
-                with self.application.translated_errors():
-                    self.connections.joined()
-                self.connections.mark_changed()
-        # Raised again by write(): an error in a before-commit hook would
-        # leave the transaction open.
-        except Exception as error:
-            self._failure = error
+    def prepare(self) -> bool:
+        """Find what has to be written; return whether there is anything."""
+        self._put_together()
+        self._plan = self._make_plan()
+        return self._plan is not None
+
+    def open_connection(self) -> sa.Connection | None:
+        """Return the application's connection if one is open already."""
+        dbsession = self.connections.begun_dbsession
+        if dbsession is None or not dbsession.in_transaction():
+            return None
+        return self.connections.joined()
+
+    def open(self) -> None:
+        """Open the application's connection, and have it committed."""
+        with self.application.translated_errors():
+            self.connections.joined()
+        self.connections.mark_changed()
 
     def before_abort(self) -> None:
         """Have no error in the middle of the abort."""
         self.connections.roll_back_quietly()
 
-    def write(self, connection: sa.Connection | None) -> None:
+    def write(self, connection: sa.Connection) -> None:
         """Write the record in the transaction that is being committed."""
-        if self._failure is not None:
-            raise self._failure
         if not self._plan:
             return
         with self.application.translated_errors():
-            if connection is None:
-                connection = self.connections.joined()
             self._tentative = self._save(connection, self._plan)
 
     def committed(self) -> None:
@@ -258,6 +273,8 @@ class Binding:
         self._leave()
         if kept or not self._is_loaded:
             return
+        if self.session._is_altered():
+            self.watcher.taken_back(self.session._pending.touched)
         if joined_with is not None:
             self.session._restore(joined_with)
         else:
@@ -340,12 +357,18 @@ class Binding:
 
     def _save(self, connection: sa.Connection, plan: Plan) -> Outcome:
         self._is_saving = True
+        started = perf_counter()
         try:
-            return self.application.saver.save(
+            outcome = self.application.saver.save(
                 connection, plan, self.now(), self._extended
             )
+        except SessionConflict as conflict:
+            self.watcher.conflicted(conflict.keys)
+            raise
         finally:
             self._is_saving = False
+        self.watcher.written(plan, outcome, perf_counter() - started)
+        return outcome
 
     def _extended(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Return the additional fields of a session that holds *data*."""
@@ -372,6 +395,7 @@ class Binding:
 
     def _accept(self, outcome: Outcome) -> None:
         self._outcomes.append(outcome)
+        self.watcher.committed(outcome)
         for session_id, reason in outcome.dropped:
             log.warning(
                 'session %s: the changes of a request were dropped, the '
@@ -517,6 +541,7 @@ class Binding:
         if base.ghost or not saver.is_care_due(base, now):
             return
         care = partial(saver.care, base=base, now=now)
+        started = perf_counter()
         try:
             if self._is_given:
                 outcome = care(self.connections.joined())
@@ -527,6 +552,7 @@ class Binding:
         except (exc.SQLAlchemyError, SessionError, AssertionError) as error:
             log.warning('the expiry was not extended: %s', error)
             return
+        self.watcher.cared(outcome, perf_counter() - started)
         self._outcomes.append(outcome)
         self._base = self.session._base = outcome.base
 
@@ -545,12 +571,13 @@ class Binding:
                 log.warning('surplus sessions were not ended: %s', error)
 
     def _send_cookie(self, response: Any) -> None:
-        header = cookie_header(
+        header, reason = cookie_header(
             self.application.cookies, self._outcomes, self.request, self.now()
         )
         if header is not None:
             response.headers.add('Set-Cookie', header)
             keep_private(response)
+        self.watcher.decided(header is not None, reason)
 
     def _send_events(self) -> None:
         request = self.request

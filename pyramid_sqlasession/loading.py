@@ -18,6 +18,7 @@ from pyramid_sqlasession.records import Record
 from pyramid_sqlasession.records import Standing
 from pyramid_sqlasession.session import Base
 from pyramid_sqlasession.transaction import SessionDataManager
+from pyramid_sqlasession.watching import Found
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +28,8 @@ _SUSPICIOUS = 'sqlasession.suspicious'
 def load(
     application: Application, request: Any, connections: Connections,
     manager: SessionDataManager | None, *, in_exception_view: bool,
-) -> Base:
-    """Return what the session of *request* starts from.
+) -> tuple[Base, Found]:
+    """Return what the session of *request* starts from, and why.
 
     :param manager: of the transaction that the request works in, if any.
     :raises SessionStoreUnavailable: if the database does not answer, unless
@@ -39,30 +40,31 @@ def load(
     if is_forged:
         _suspect(application, request, 'signature')
     if token is None:
-        return Base()
+        return Base(), Found.FORGED if is_forged else Found.ABSENT
     now = application.now()
     if isinstance(
         request.__dict__.get('exception'), SessionStoreUnavailable
     ):
-        return Base(token=token, ghost=True)
+        return Base(token=token, ghost=True), Found.UNAVAILABLE
     try:
         record = _find(
             application, connections, manager, token, now, in_exception_view
         )
     except SessionStoreUnavailable:
         if in_exception_view:
-            return Base(token=token, ghost=True)
+            return Base(token=token, ghost=True), Found.UNAVAILABLE
         raise
     if record is None:
-        return Base()
+        return Base(), Found.UNKNOWN
     standing = record.standing(token, now)
     if standing is Standing.WRONG:
         _suspect(application, request, 'secret')
-        return Base()
+        return Base(), Found.WRONG_SECRET
     if standing is Standing.ROTATED:
         log.debug('session %s: a token that was rotated out', record.id)
-        return Base(token=token, ghost=True)
-    return _base_of(application, record, token)
+        return Base(token=token, ghost=True), Found.ROTATED
+    base = _base_of(application, record, token)
+    return base, Found.CURRENT if base.damaged is None else Found.DAMAGED
 
 
 def _find(
@@ -97,4 +99,5 @@ def _suspect(application: Application, request: Any, reason: str) -> None:
         return
     request.environ[_SUSPICIOUS] = reason
     log.warning('a cookie with a wrong %s was refused', reason)
+    application.watcher.suspected(reason)
     application.notify(events.SuspiciousCookie(request, reason))

@@ -117,6 +117,10 @@ _READ = (
 )
 
 
+#: The columns that a touch sets.
+EXPIRY = ('accessed', 'expires', 'sweep')
+
+
 class Records:
     """The statements on one table, built once."""
 
@@ -134,6 +138,14 @@ class Records:
         self._insert = table.insert()
         same = c.version == sa.bindparam('_version')
         self._update = table.update().where(this, same, alive)
+        # Another machine's clock may be ahead: never backwards (C3).
+        self._extend = self._update.values({
+            name: sa.case(
+                (c[name] > sa.bindparam(f'_{name}'), c[name]),
+                else_=sa.bindparam(f'_{name}'),
+            )
+            for name in EXPIRY
+        })
         self._touch = self._update.where(c.accessed == sa.bindparam('_seen'))
         self._delete = table.delete().where(
             this, c.secret_hash == sa.bindparam('_hash')
@@ -193,14 +205,23 @@ class Records:
 
     def update(
         self, connection: sa.Connection, id: uuid.UUID, version: int,
-        now: dt.datetime, values: Mapping[str, Any],
+        now: dt.datetime, values: Mapping[str, Any], *, extends: bool,
     ) -> bool:
         """Update the record if it lives and nobody wrote since *version*.
 
         The new version is one higher.  Return whether there was one.
+
+        :param extends: the columns of the expiry are only moved forward.
         """
+        statement = self._update
+        if extends:
+            statement = self._extend
+            values = {
+                f'_{name}' if name in EXPIRY else name: value
+                for name, value in values.items()
+            }
         found = connection.execute(
-            self._update,
+            statement,
             {'_id': id, '_version': version, '_now': now, **values,
              'version': version + 1},
         ).rowcount

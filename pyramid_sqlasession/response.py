@@ -14,27 +14,45 @@ from pyramid_sqlasession.session import Base
 def cookie_header(
     cookies: CookiePolicy, outcomes: Iterable[Outcome], request: Any,
     now: dt.datetime,
-) -> str | None:
-    """Return the Set-Cookie value that follows from *outcomes*, or None.
+) -> tuple[str | None, str]:
+    """Return the Set-Cookie value that follows from *outcomes*, or None,
+    and the reason in words.
 
     All of them are committed.  A dropped write sends none, as it could
     overwrite the cookie of a login that came first.
     """
     base: Base | None = None
     is_removed = False
+    reason = 'nothing changed that it has to say'
     for outcome in outcomes:
         if outcome.removed is not None:
             base, is_removed = None, True
-        if outcome.created or outcome.rotated or outcome.renewed or (
-            cookies.slides(outcome.touched, outcome.extended)
-            # A token in its grace must not overwrite its successor.
-            and outcome.base.has_current_token
-        ):
-            base, is_removed = outcome.base, False
+            reason = 'the session was invalidated'
+        if outcome.dropped:
+            reason = 'the session ended while the request ran'
+        if cause := _cause(cookies, outcome):
+            base, is_removed, reason = outcome.base, False, cause
     if base is not None and base.record is not None and base.token is not None:
         left = base.record.expires - now
-        return cookies.set_header(base.token, request, left.total_seconds())
-    return cookies.removal_header(request) if is_removed else None
+        header = cookies.set_header(base.token, request, left.total_seconds())
+        return header, reason
+    return (cookies.removal_header(request) if is_removed else None), reason
+
+
+def _cause(cookies: CookiePolicy, outcome: Outcome) -> str | None:
+    """Return why *outcome* needs a cookie, None if it does not."""
+    if outcome.created:
+        return 'the session is new'
+    if outcome.rotated:
+        return 'the session has a new token'
+    if outcome.renewed:
+        return 'the token was renewed'
+    # A token in its grace must not overwrite its successor.
+    if outcome.base.has_current_token and (
+        cookies.slides(outcome.touched, outcome.extended)
+    ):
+        return 'the session lives longer'
+    return None
 
 
 def vary(response: Any) -> None:

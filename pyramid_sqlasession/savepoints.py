@@ -14,6 +14,9 @@ from sqlalchemy.orm import Session
 from pyramid_sqlasession.lifecycle import Binding
 from pyramid_sqlasession.lifecycle import binding_of
 
+#: The mark of a savepoint that was released, not rolled back.
+RELEASED: Any = object()
+
 
 def follow_savepoints() -> None:
     """Listen to the savepoints of all SQLAlchemy sessions of the process.
@@ -24,7 +27,8 @@ def follow_savepoints() -> None:
     if event.contains(Session, 'after_transaction_create', _begun):
         return
     event.listen(Session, 'after_transaction_create', _begun)
-    event.listen(Session, 'after_soft_rollback', _rolled_back)
+    event.listen(Session, 'after_commit', _released)
+    event.listen(Session, 'after_transaction_end', _ended)
 
 
 def _begun(dbsession: Any, transaction: Any) -> None:
@@ -32,9 +36,22 @@ def _begun(dbsession: Any, transaction: Any) -> None:
         binding.savepoints[transaction] = binding.mark()
 
 
-def _rolled_back(dbsession: Any, transaction: Any) -> None:
-    if transaction.nested and (binding := _binding_with(dbsession)):
-        binding.return_to(binding.savepoints.pop(transaction, None))
+def _released(dbsession: Any) -> None:
+    # Also told of the commit of the whole transaction, which has no mark.
+    transaction = dbsession.get_nested_transaction()
+    if transaction is not None and (binding := _binding_with(dbsession)):
+        binding.savepoints[transaction] = RELEASED
+
+
+def _ended(dbsession: Any, transaction: Any) -> None:
+    # after_soft_rollback would be too little: a flush that fails rolls its
+    # SAVEPOINT back on its own, and the block around it is only closed.
+    if not transaction.nested:
+        return
+    if binding := _binding_with(dbsession):
+        mark = binding.savepoints.pop(transaction, None)
+        if mark is not RELEASED:
+            binding.return_to(mark)
 
 
 def _binding_with(dbsession: Any) -> Binding | None:

@@ -210,7 +210,8 @@ class Saver:
         for _ in range(_ATTEMPTS):
             values, after, renewed = self._values(plan, base, now, extend)
             if self._records.update(
-                connection, record.id, record.version, now, values
+                connection, record.id, record.version, now, values,
+                extends='expires' in values and not plan.pending.lifetime,
             ):
                 outcome.updated = True
                 outcome.rotated = plan.pending.rotate
@@ -457,6 +458,7 @@ class Saver:
             done = self._records.update(
                 connection, record.id, record.version, now,
                 {**values, **_token_columns(after), 'data': after.data},
+                extends='expires' in values,
             )
         else:
             done = self._records.touch(connection, record, now, values)

@@ -22,6 +22,7 @@ from zope.interface import alsoProvides
 from zope.interface import implementer
 
 from pyramid_sqlasession import dialects
+from pyramid_sqlasession.errors import SessionError
 
 try:
     from pyramid_retry import IRetryableError
@@ -30,21 +31,27 @@ except ImportError:  # pragma: no cover
 
 log = logging.getLogger(__name__)
 
+# Of a COMMIT of the own engine that the database refused.
+_ATTEMPTS = 5
+
 
 class Participant(Protocol):
     """A session in a transaction."""
 
-    def prepare(self) -> None:
-        """Before the commit; must not raise (the abort would be skipped)."""
+    def prepare(self) -> bool:
+        """Before the commit: return whether something will be written."""
+
+    def open_connection(self) -> sa.Connection | None:
+        """Return the application's connection if one is open already."""
+
+    def open(self) -> None:
+        """Open the application's connection, and have it committed."""
 
     def before_abort(self) -> None:
         """Before the abort of the application's data managers."""
 
-    def write(self, connection: sa.Connection | None) -> None:
-        """Write the record.
-
-        :param connection: of the own engine; None means the application's.
-        """
+    def write(self, connection: sa.Connection) -> None:
+        """Write the record."""
 
     def committed(self) -> None:
         """What was written counts."""
@@ -72,8 +79,6 @@ def active_transaction(request: Any) -> Any | None:
             found = manager.get()
         except NoTransaction:
             return None
-    elif is_managed(request):
-        found = manager.get()
     else:
         # get() of an implicit manager would begin one.
         found = getattr(
@@ -117,6 +122,9 @@ class SessionDataManager:
         self._connection: sa.Connection | None = None
         self._participants: list[Participant] = []
         self._is_last_hook = False
+        #: Of the preparations for the commit.
+        self._failure: Exception | None = None
+        self._has_work = False
         #: Errors that are conflicts, although only we can know it.
         self._conflicts: list[BaseException] = []
         self.transaction_manager = transaction._manager
@@ -144,12 +152,33 @@ class SessionDataManager:
         """Whether the transaction has not ended yet."""
         return self.transaction is not None
 
-    @property
-    def connection(self) -> sa.Connection | None:
-        """The connection of the own engine; None with the application's."""
-        if self._connect is not None and self._connection is None:
+    def own_connection(self) -> sa.Connection:
+        """Return the connection of the own engine, opened by the first call.
+
+        Only for an application without ``dbsession``.
+        """
+        if self._connection is None:
+            assert self._connect is not None
             self._connection = self._connect()
         return self._connection
+
+    def open_connection(self) -> sa.Connection | None:
+        """Return a connection that one of the requests has open, or None.
+
+        Several, if a subrequest has a dbsession of its own: one that keeps
+        the others from writing comes first.
+        """
+        if self._connect is not None:
+            return self._connection
+        opened = [
+            connection
+            for participant in self._participants
+            if (connection := participant.open_connection()) is not None
+        ]
+        for connection in opened:
+            if dialects.is_writing(connection):
+                return connection
+        return opened[0] if opened else None
 
     def add(self, participant: Participant) -> None:
         """Let *participant* take part."""
@@ -172,8 +201,25 @@ class SessionDataManager:
             self._is_last_hook = True
             self.transaction.addBeforeCommitHook(self._before_commit)
             return
-        for participant in self._participants:
-            participant.prepare()
+        # Raised again in commit(): an error in a before-commit hook would
+        # leave the transaction open.
+        try:
+            self._prepare()
+        except Exception as error:
+            self._failure = error
+
+    def _prepare(self) -> None:
+        writers = [p for p in self._participants if p.prepare()]
+        self._has_work = bool(writers)
+        if not writers or self._connect is not None:
+            return
+        # A subrequest may have a dbsession of its own.  All sessions are
+        # written with one connection: two would wait for each other.
+        opened = [
+            p for p in self._participants if p.open_connection() is not None
+        ]
+        for participant in opened or writers[:1]:
+            participant.open()
 
     def _before_abort(self) -> None:
         for participant in self._participants:
@@ -185,19 +231,40 @@ class SessionDataManager:
     def commit(self, transaction: Any) -> None:
         """Write all records."""
         try:
-            for participant in self._participants:
-                participant.write(self.connection)
+            if self._failure is not None:
+                raise self._failure
+            if self._has_work:
+                self._write()
         except sa.exc.IntegrityError as error:
             if dialects.fault_of(error) is dialects.Fault.DUPLICATE:
                 # Two first inserts at once; the next attempt finds a row.
                 self._conflicts.append(error)
             raise
 
+    def _write(self) -> None:
+        connection = self.open_connection() or self.own_connection()
+        for participant in self._participants:
+            participant.write(connection)
+
     def tpc_vote(self, transaction: Any) -> None:
         """Commit the connection of the own engine, if there is one."""
-        if self._connection is not None:
-            self._connection.commit()
-            self._close()
+        for attempt in range(1, _ATTEMPTS + 1):
+            if self._connection is None:
+                return
+            try:
+                self._connection.commit()
+                self._close()
+            except sa.exc.DBAPIError as error:
+                self._close()
+                # The application's data are committed by now: the request
+                # must not run again, only this write may.
+                if attempt == _ATTEMPTS or not dialects.is_retryable(error):
+                    raise SessionError(
+                        'the data of the application were committed, but '
+                        'the session, which has a database of its own '
+                        '(sqlasession.url), could not be'
+                    ) from error
+                self._write()
 
     def tpc_finish(self, transaction: Any) -> None:
         """Everything is committed."""

@@ -1,6 +1,7 @@
 """Ways in which a view, or the end of its transaction, fails."""
 
 from pyramid.response import Response
+import sqlalchemy as sa
 import transaction
 
 
@@ -53,3 +54,27 @@ def answering(view, context=Failure):
         config.add_exception_view(answer, context=context)
 
     return configure
+
+
+_PATIENCE = {
+    'sqlite': 'PRAGMA busy_timeout = 2000',
+    'postgresql': "SET lock_timeout = '2s'",
+    'mariadb': 'SET innodb_lock_wait_timeout = 2',
+    'mysql': 'SET innodb_lock_wait_timeout = 2',
+}
+
+
+def give_up_early(engine):
+    """Have connections wait for locks for two seconds, not for long.
+
+    For a request that locks itself out: it would wait for nobody.
+    """
+
+    def set_up(connection, record):
+        cursor = connection.cursor()
+        cursor.execute(_PATIENCE[engine.dialect.name])
+        cursor.close()
+        connection.commit()
+
+    sa.event.listen(engine, 'connect', set_up)
+    engine.dispose()

@@ -22,9 +22,11 @@ LAYERS = [
     {'records', 'fields'},
     {'session'},
     {'saving'},
+    {'watching'},
+    {'metrics'},
     # One application; then one request.
     {'application', 'response'},
-    {'connections', 'store', 'cleaner', 'authentication', 'metrics'},
+    {'connections', 'store', 'cleaner', 'authentication'},
     {'loading'},
     {'lifecycle'},
     {'savepoints'},

@@ -62,6 +62,10 @@ class UserSession(SessionMixin, Base):
 # end UserSession
 
 
+def session_engine(registry):
+    return registry['myapp.engine']
+
+
 def get_tm_session(session_factory, transaction_manager, request=None):
     dbsession = session_factory(info={'request': request})
     zope.sqlalchemy.register(

@@ -1,0 +1,23 @@
+"""JSON, compressed."""
+
+import zlib
+
+from pyramid_sqlasession.serializers import JSONSerializer
+
+LIMIT = 16 * 1024 * 1024
+
+
+class CompressedJSON:
+    def __init__(self):
+        self.json = JSONSerializer()
+
+    def dumps(self, data):
+        return zlib.compress(self.json.dumps(data))
+
+    def loads(self, raw):
+        # A small text can claim to be gigabytes.
+        inflate = zlib.decompressobj()
+        found = inflate.decompress(raw, LIMIT)
+        if inflate.unconsumed_tail:
+            raise ValueError('too large')
+        return self.json.loads(found)

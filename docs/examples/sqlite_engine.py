@@ -1,0 +1,18 @@
+"""An engine for SQLite under more than one thread."""
+
+from sqlalchemy import engine_from_config
+from sqlalchemy import event
+
+
+def get_engine(settings, prefix='sqlalchemy.'):
+    engine = engine_from_config(settings, prefix)
+    if engine.dialect.name == 'sqlite':
+        event.listen(engine, 'connect', set_up_sqlite)
+    return engine
+
+
+def set_up_sqlite(connection, record):
+    cursor = connection.cursor()
+    cursor.execute('PRAGMA journal_mode = WAL')
+    cursor.execute('PRAGMA busy_timeout = 30000')
+    cursor.close()

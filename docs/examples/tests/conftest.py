@@ -1,0 +1,84 @@
+"""The cookiecutter's fixtures, for the application of these pages."""
+
+from myapp import main
+from myapp import models
+import pytest
+from sqlalchemy import create_engine
+import transaction
+from webtest import TestApp
+
+from pyramid_sqlasession import stop_expiring_sessions
+
+
+@pytest.fixture(scope='session')
+def app_settings():
+    # The cookiecutter reads testing.ini here.
+    return {
+        'sqlasession.additional_fields':
+            'user_id: Integer index\nuser_agent: String(256)\nip: String(45)',
+        'sqlasession.extend_default_fields': 'myapp.sessions.device_fields',
+    }
+
+
+@pytest.fixture(scope='session')
+def dbengine(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('database')
+    engine = create_engine(f'sqlite:///{folder}/testing.sqlite')
+    models.Base.metadata.create_all(engine)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(scope='session')
+def app(app_settings, dbengine):
+    app = main({}, dbengine=dbengine, **app_settings, **{
+        'sqlasession.create_table': True,
+    })
+    yield app
+    stop_expiring_sessions(app)
+
+
+@pytest.fixture
+def tm():
+    tm = transaction.TransactionManager(explicit=True)
+    tm.begin()
+    tm.doom()
+    yield tm
+    tm.abort()
+
+
+@pytest.fixture
+def dbsession(app, tm):
+    session_factory = app.registry['dbsession_factory']
+    return models.get_tm_session(session_factory, tm)
+
+
+@pytest.fixture
+def testapp(app, tm, dbsession):
+    return TestApp(app, extra_environ={
+        'HTTP_HOST': 'example.com',
+        'tm.active': True,
+        'tm.manager': tm,
+        'app.dbsession': dbsession,
+    })
+
+
+@pytest.fixture
+def user(dbsession):
+    user = models.User(name='ada')
+    user.set_password('lovelace')
+    dbsession.add(user)
+    dbsession.flush()
+    return user
+
+
+@pytest.fixture
+def login(testapp, user):
+    def login(**fields):
+        token = testapp.get('/').json['csrf_token']
+        return testapp.post('/login', {
+            'name': 'ada', 'password': 'lovelace', 'csrf_token': token,
+            **fields,
+        }, status=303)
+
+    return login

@@ -1,0 +1,128 @@
+"""Who is told what becomes of sessions: the log, metrics, the debug toolbar.
+
+Nobody here decides anything, and nobody is told a token or a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+import enum
+import logging
+
+from pyramid_sqlasession.saving import Outcome
+from pyramid_sqlasession.saving import Plan
+from pyramid_sqlasession.session import Base
+
+log = logging.getLogger(__name__)
+
+#: Where the debug toolbar puts the watcher of one request: an attribute of it.
+ATTRIBUTE = 'sqlasession_watcher'
+
+
+class Found(enum.Enum):
+    """What a cookie led to."""
+
+    #: There is none, or none that is well formed.
+    ABSENT = 'absent'
+    #: Badly signed; the database was not asked.
+    FORGED = 'forged'
+    CURRENT = 'current'
+    #: Deleted or expired, or never there.
+    UNKNOWN = 'unknown'
+    WRONG_SECRET = 'wrong_secret'  # noqa: S105 - no password
+    #: A login replaced the token a moment ago.
+    ROTATED = 'rotated'
+    #: The record's data cannot be read.
+    DAMAGED = 'damaged'
+    #: The database does not answer.
+    UNAVAILABLE = 'unavailable'
+
+    @property
+    def asked_the_database(self) -> bool:
+        """Whether it took a look into the database to know."""
+        return self not in (Found.ABSENT, Found.FORGED)
+
+
+class Watcher:
+    """Tells the log.  Others who want to know derive from it."""
+
+    def loaded(self, found: Found, base: Base, seconds: float) -> None:
+        """Note what a session starts from."""
+        record = base.record
+        if record is None:
+            log.debug('an empty session, the cookie is %s', found.value)
+        else:
+            log.debug('session %s was loaded', record.id)
+
+    def set_aside(self, keys: Iterable[str], error: BaseException) -> None:
+        """Note that a view failed, after it had changed these keys."""
+        log.debug(
+            'the view raised %s, its changes of the session (%s) are set '
+            'aside', type(error).__name__, _listed(keys),
+        )
+
+    def taken_back(self, keys: Iterable[str]) -> None:
+        """Note that a transaction was aborted that had changed these keys."""
+        log.debug(
+            'the transaction was aborted, the changes of the session (%s) '
+            'are taken back', _listed(keys),
+        )
+
+    def written(self, plan: Plan, outcome: Outcome, seconds: float) -> None:
+        """Note a write that is not committed yet."""
+        if outcome.merged:
+            log.debug(
+                'session %s: another request saved meanwhile, the changes '
+                'were merged', _id_of(outcome),
+            )
+
+    def conflicted(self, keys: Iterable[str]) -> None:
+        """Note a write that was refused (``conflict = retry``)."""
+        log.debug(
+            'another request changed the same keys of the session (%s)',
+            _listed(keys),
+        )
+
+    def committed(self, outcome: Outcome) -> None:
+        """Note that a write counts."""
+        if outcome.removed is not None:
+            log.debug('session %s was removed', outcome.removed)
+        if outcome.created or outcome.updated:
+            log.debug('session %s was %sd', _id_of(outcome), kind_of(outcome))
+
+    def cared(self, outcome: Outcome, seconds: float) -> None:
+        """Note a touch, or the renewal of a token, or both."""
+        if outcome.touched:
+            log.debug('session %s was touched', _id_of(outcome))
+        if outcome.renewed:
+            log.debug('session %s: the token was renewed', _id_of(outcome))
+
+    def decided(self, is_sent: bool, reason: str) -> None:
+        """Note whether the response has a Set-Cookie, and why."""
+        log.debug('%s: %s', 'Set-Cookie' if is_sent else 'no cookie', reason)
+
+    def suspected(self, reason: str) -> None:
+        """Note a cookie that no browser could have got from here."""
+
+    def cleaned(self, count: int, seconds: float) -> None:
+        """Note that the cleaner deleted *count* expired records."""
+
+
+def kind_of(outcome: Outcome) -> str:
+    """Return what a save was, in a word."""
+    if outcome.created:
+        return 'create'
+    if outcome.rotated:
+        return 'rotate'
+    if outcome.updated:
+        return 'update'
+    return 'remove' if outcome.removed is not None else 'drop'
+
+
+def _id_of(outcome: Outcome) -> str:
+    record = outcome.base.record
+    return '' if record is None else str(record.id)
+
+
+def _listed(keys: Iterable[str]) -> str:
+    return ', '.join(sorted(map(str, keys))) or 'no key'

@@ -1,0 +1,106 @@
+"""Guards of the package, to be removed: the checker has to find out.
+
+Each function breaks the package in this process; for demonstrations only.
+"""
+
+from dataclasses import replace
+
+from pyramid_sqlasession.records import Record
+from pyramid_sqlasession.records import Records
+from pyramid_sqlasession.records import Standing
+from pyramid_sqlasession.saving import Saver
+
+
+def no_version_guard():
+    """A write no longer asks whether another one came between."""
+    guarded = Records.update
+
+    def update(self, connection, id, version, now, values):
+        return guarded(
+            self, connection, id, _version(self, connection, id, version),
+            now, values,
+        )
+
+    Records.update = update
+
+
+def _version(records, connection, id, otherwise):
+    c = records.table.c
+    found = connection.scalar(
+        records.table.select().with_only_columns(c.version).where(c.id == id)
+    )
+    return otherwise if found is None else found
+
+
+def upsert():
+    """A write of a record that is gone inserts it again."""
+    guarded = Saver._update
+
+    def update(self, connection, plan, now, extend, outcome):
+        guarded(self, connection, plan, now, extend, outcome)
+        if any(reason == 'gone' for _, reason in outcome.dropped):
+            outcome.dropped.clear()
+            pending = replace(plan.pending, token=plan.base.token)
+            self._create(
+                connection, replace(plan, pending=pending), now, extend,
+                outcome,
+            )
+
+    Saver._update = update
+
+
+def old_tokens():
+    """A token that was rotated out opens the session within its grace."""
+    guarded = Record.standing
+
+    def standing(self, token, now):
+        found = guarded(self, token, now)
+        return Standing.CURRENT if found is Standing.ROTATED else found
+
+    Record.standing = standing
+
+
+def logout_of_anyone():
+    """A logout ends the session whichever token it has by now."""
+
+    def delete(self, connection, id, secret_hash):
+        table = self.table
+        return connection.execute(
+            table.delete().where(table.c.id == id)
+        ).rowcount == 1
+
+    Records.delete = delete
+
+
+def whole_data():
+    """A conflict is answered by writing all data as this request has it."""
+
+    def merge(self, plan, found, token):
+        base = self._base(found, token)
+        return replace(base, read=plan.base.read)
+
+    Saver._merge_onto = merge
+
+
+def no_conflicts():
+    """``conflict = retry`` does not look for conflicts."""
+    guarded = Saver._merge_onto
+
+    def merge(self, plan, found, token):
+        settings = self._settings
+        self._settings = replace(settings, conflict='merge')
+        try:
+            return guarded(self, plan, found, token)
+        finally:
+            self._settings = settings
+
+    Saver._merge_onto = merge
+
+
+GUARDS = {
+    function.__name__.replace('_', '-'): function
+    for function in (
+        no_version_guard, upsert, old_tokens, logout_of_anyone, whole_data,
+        no_conflicts,
+    )
+}

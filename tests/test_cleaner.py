@@ -1,0 +1,759 @@
+"""The thread that deletes expired records (E3)."""
+
+import contextlib
+import gc
+import logging
+import random
+import select
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import uuid
+
+from pyramid.events import ApplicationCreated
+import pytest
+import sqlalchemy as sa
+from webtest import TestApp
+
+from pyramid_sqlasession import SessionsExpired
+from pyramid_sqlasession import start_expiring_sessions
+from pyramid_sqlasession import stop_expiring_sessions
+
+from .cleaning import make_app
+from .cleaning import PATIENCE
+from .services.mariatemp import TempMariaDB
+from .services.pgtemp import TempPostgres
+
+ON_SQLITE = pytest.mark.parametrize('database', ['sqlite'], indirect=True)
+ON_SERVERS = pytest.mark.parametrize(
+    'database', ['postgresql', 'mariadb'], indirect=True
+)
+
+
+def cleaners():
+    """Return the threads of all cleaners of this process."""
+    return {
+        thread for thread in threading.enumerate()
+        if thread.name == 'sqlasession-cleaner'
+    }
+
+
+@pytest.fixture
+def started():
+    """A function that returns the cleaners started since the test began."""
+    before = cleaners()
+    return lambda: cleaners() - before
+
+
+@pytest.fixture
+def shop(make_site):
+    """A site whose cleaner waits for a day, with a session of an hour."""
+    return with_rows(make_site(
+        check_expiration_interval='1d', expiration='1h', create_table='true',
+    ))
+
+
+def with_rows(site, expired=0, live=1):
+    """Put sessions into the table, straight; returns *site*."""
+    site.view(put)
+    site.browser().get('/put')
+    (row,) = site.rows()
+    table = site.application.records.table
+    site.clock.advance(minutes=59)
+    later = {
+        name: site.clock() + (row[name] - row['created'])
+        for name in ('created', 'started', 'accessed', 'expires', 'sweep',
+                     'rotated')
+    }
+    rows = [row | {'id': uuid.uuid4()} for _ in range(expired)]
+    rows += [row | later | {'id': uuid.uuid4()} for _ in range(live)]
+    with site.outside.begin() as connection:
+        connection.execute(sa.delete(table))
+        connection.execute(sa.insert(table), rows)
+    # A quarter more, as the cleaner may come a little late.
+    site.clock.advance(minutes=16)
+    return site
+
+
+def put(request):
+    """Begin a session."""
+    request.session['n'] = 1
+
+
+def clean(site):
+    """Let the cleaner of *site* work once, now and here."""
+    return site.application.cleaner.clean()
+
+
+class Counted(list):
+    """The counts of ``SessionsExpired`` events; waits for a total."""
+
+    def __init__(self, registry):
+        super().__init__()
+        self._changed = threading.Condition()
+        registry.registerHandler(self._note, [SessionsExpired])
+
+    def _note(self, event):
+        with self._changed:
+            self.append(event.count)
+            self._changed.notify_all()
+
+    def wait(self, total):
+        """Return whether *total* records were deleted in time."""
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: sum(self) >= total, PATIENCE
+            )
+
+
+# -- start and stop -----------------------------------------------------------
+
+
+def test_cleaner_starts_with_the_application(make_site, started):
+    """E3: a daemon thread from ApplicationCreated on, and no sooner."""
+    seen = []
+
+    def configure(config):
+        config.add_subscriber(
+            lambda event: seen.append(len(started())), ApplicationCreated
+        )
+        config.commit()
+        seen.append(len(started()))
+
+    make_site(
+        check_expiration_interval='1d', configure=configure, create=False
+    )
+    assert seen == [0, 1]
+    (thread,) = started()
+    assert thread.daemon
+
+
+@pytest.mark.parametrize('interval', ['0', '-1', '-0.5', 0, -60])
+@ON_SQLITE
+def test_no_interval_no_cleaner(make_site, started, interval):
+    """E3: 0 or negative: no thread, not even when asked for one."""
+    site = make_site(check_expiration_interval=interval)
+    assert started() == set()
+    start_expiring_sessions(site.app)
+    assert started() == set()
+    stop_expiring_sessions(site.app)
+
+
+WAYS = {
+    'app': lambda site: site.app,
+    'registry': lambda site: site.registry,
+    'configurator': lambda site: site.config,
+    'TestApp': lambda site: site.browser(),
+}
+
+
+@pytest.mark.parametrize('way', WAYS.values(), ids=WAYS)
+@ON_SQLITE
+def test_start_and_stop_are_idempotent(make_site, started, way):
+    """Contract 3: the app, its registry or a Configurator, many times."""
+    site = make_site(check_expiration_interval='1d')
+    given = way(site)
+    (first,) = started()
+    start_expiring_sessions(given)
+    assert started() == {first}
+    stop_expiring_sessions(given)
+    stop_expiring_sessions(given)
+    assert started() == set()
+    start_expiring_sessions(given)
+    start_expiring_sessions(given)
+    (second,) = started()
+    assert second is not first
+    stop_expiring_sessions(given)
+    assert started() == set()
+
+
+@ON_SQLITE
+def test_second_wsgi_application_of_a_configurator(make_site, started):
+    """E3: ``make_wsgi_app()`` twice starts one thread."""
+    site = make_site(check_expiration_interval='1d')
+    TestApp(site.config.make_wsgi_app())
+    assert len(started()) == 1
+
+
+@ON_SQLITE
+def test_each_application_has_its_own(database, make_site, started):
+    """Contract 3: to stop one does not stop the other."""
+    one = make_site(check_expiration_interval='1d')
+    two = make_site(check_expiration_interval='1d', table_name='others')
+    assert len(started()) == 2
+    stop_expiring_sessions(one.app)
+    assert len(started()) == 1
+    stop_expiring_sessions(two.app)
+    assert started() == set()
+
+
+@pytest.mark.parametrize('pool', [sa.StaticPool, sa.SingletonThreadPool])
+def test_no_cleaner_on_a_single_connection(started, pool):
+    """E3: in-memory SQLite: it would work in a request's transaction."""
+    engine = sa.create_engine('sqlite://', poolclass=pool)
+    app = make_app(engine, create_table='false')
+    start_expiring_sessions(app)
+    assert started() == set()
+    stop_expiring_sessions(app)
+    engine.dispose()
+
+
+@ON_SQLITE
+def test_cleaners_end_with_their_applications(database, started):
+    """E3: a test suite that creates 500 applications leaves no thread."""
+    engine = database.create_engine()
+    most = 0
+    for _ in range(500):
+        make_app(engine, interval='1d', create_table='false')
+        most = max(most, len(started()))
+    gc.collect()
+    for thread in started():
+        thread.join(PATIENCE)
+    assert most > 0
+    assert started() == set()
+
+
+@ON_SQLITE
+def test_cleaner_ends_with_an_application_that_was_used(database, started):
+    """E3: requests, events and a clean leave nothing that holds it."""
+    engine = database.create_engine()
+
+    def use():
+        app = make_app(engine, interval='0.001')
+        TestApp(app).get('/', status=404)
+        start_expiring_sessions(app)
+
+    use()
+    assert len(started()) == 1
+    gc.collect()
+    for thread in started():
+        thread.join(PATIENCE)
+    assert started() == set()
+
+
+# -- cleaning -----------------------------------------------------------------
+
+
+def test_cleaner_deletes_what_has_expired(make_site):
+    """E3: the thread itself: expired rows go, live ones stay."""
+    site = make_site(
+        check_expiration_interval='0.05', expiration='1h',
+        create_table='true',
+    )
+    counted = Counted(site.registry)
+    with_rows(site, expired=7, live=3)
+    assert counted.wait(7)
+    stop_expiring_sessions(site.app)
+    assert len(site.rows()) == 3
+    assert sum(counted) == 7
+    assert 0 not in counted
+
+
+def test_nothing_expired_is_no_event(shop):
+    """Contract 3: ``SessionsExpired`` has a count that is never 0."""
+    counted = Counted(shop.registry)
+    assert clean(shop) == 0
+    assert counted == []
+
+
+def test_cleaner_deletes_in_batches(shop):
+    """E3: a large clean is many transactions, not a long one."""
+    with_rows(shop, expired=3500)
+    commits = []
+    sa.event.listen(shop.engine, 'commit', commits.append)
+    counted = Counted(shop.registry)
+    assert clean(shop) == 3500
+    assert len(commits) > 2
+    assert counted == [3500]
+    assert len(shop.rows()) == 1
+
+
+def test_cleaner_comes_late_by_a_small_part_of_the_timeout(shop):
+    """E3: a row is gone soon after its expiry, whatever the rounding."""
+    with_rows(shop, expired=1, live=0)
+    (row,) = shop.rows()
+    shop.clock.time = row['expires']
+    shop.clock.advance(minutes=6)
+    assert clean(shop) == 1
+
+
+@ON_SQLITE
+def test_cleaner_of_sessions_with_lifetimes_of_their_own(shop):
+    """E1, E3: what ``set_expiry`` made shorter or longer is respected."""
+    site = with_rows(shop, live=0, expired=1)
+    clean(site)
+
+    @site.view
+    def short(request):
+        request.session['short'] = True
+        request.session.set_expiry(60)
+
+    @site.view
+    def long(request):
+        request.session['long'] = True
+        request.session.set_expiry(30 * 86400)
+
+    site.browser().get('/short')
+    site.browser().get('/long')
+    site.clock.advance(minutes=30)
+    assert clean(site) == 1
+    assert site.data() == {'long': True}
+    site.clock.advance(days=29)
+    assert clean(site) == 0
+
+
+@ON_SQLITE
+def test_session_touched_between_choice_and_deletion_survives(shop, stage):
+    """E3: the DELETE itself checks the predicate again."""
+    with_rows(shop, expired=3, live=0)
+    first = shop.rows()[0]
+
+    @sa.event.listens_for(shop.engine, 'before_cursor_execute')
+    def stop(connection, cursor, statement, *args):
+        if statement.startswith('DELETE'):
+            stage.reach('chosen')
+
+    cleaning = stage.run(clean, shop)
+    stage.wait('chosen')
+    table = shop.application.records.table
+    with shop.outside.begin() as connection:
+        connection.execute(
+            sa.update(table).where(table.c.id == first['id']).values(
+                expires=shop.clock() + shop.clock.time.resolution * 10**6,
+            )
+        )
+    stage.let('chosen')
+    assert cleaning.result() == 2
+    assert [row['id'] for row in shop.rows()] == [first['id']]
+
+
+@ON_SERVERS
+def test_cleaner_waits_for_nobody(shop, stage):
+    """E3: a row that a touch is just changing is left alone."""
+    with_rows(shop, expired=3, live=0)
+    first = shop.rows()[0]
+    table = shop.application.records.table
+    with shop.outside.begin() as connection:
+        connection.execute(
+            sa.update(table).where(table.c.id == first['id']).values(
+                expires=shop.clock() + shop.clock.time.resolution * 10**6,
+            )
+        )
+        assert stage.run(clean, shop).result() == 2
+    assert [row['id'] for row in shop.rows()] == [first['id']]
+
+
+@ON_SERVERS
+def test_nobody_waits_for_the_cleaner(shop, stage):
+    """E3: while it deletes, sessions are made, read and written."""
+    with_rows(shop, expired=50)
+    browser = shop.browser()
+    browser.get('/put')
+
+    @sa.event.listens_for(shop.engine, 'after_cursor_execute')
+    def stop(connection, cursor, statement, *args):
+        if statement.startswith('DELETE'):
+            stage.reach('deleted')
+
+    @shop.view
+    def change(request):
+        request.session['n'] += 1
+
+    cleaning = stage.run(clean, shop)
+    stage.wait('deleted')
+    stage.run(browser.get, '/change').result()
+    stage.run(shop.browser().get, '/put').result()
+    stage.let('deleted')
+    assert cleaning.result() == 50
+
+
+@ON_SERVERS
+def test_workers_do_not_multiply_the_work(shop, make_site, stage):
+    """E3: while one cleans, another neither waits nor deletes."""
+    with_rows(shop, expired=20)
+    other = make_site(
+        check_expiration_interval='1d', expiration='1h', create=False
+    )
+    other.clock.time = shop.clock.time
+
+    @sa.event.listens_for(shop.engine, 'before_cursor_execute')
+    def stop(connection, cursor, statement, *args):
+        if statement.startswith('DELETE'):
+            stage.reach('deleting')
+
+    cleaning = stage.run(clean, shop)
+    stage.wait('deleting')
+    assert stage.run(clean, other).result() == 0
+    assert 'DELETE' not in other.statements.verbs
+    stage.let('deleting')
+    assert cleaning.result() == 20
+    assert len(shop.rows()) == 1
+
+
+@ON_SERVERS
+def test_election_leaves_nothing_behind(shop, make_site):
+    """E3: the next clean of another worker is elected at once."""
+    other = make_site(
+        check_expiration_interval='1d', expiration='1h', create=False
+    )
+    for site in (shop, other, shop):
+        with_rows(shop, expired=2)
+        other.clock.time = shop.clock.time
+        assert clean(site) == 2
+
+
+@ON_SERVERS
+def test_tables_are_cleaned_beside_each_other(shop, make_site, stage):
+    """E3: another application's table does not wait for this one's."""
+    with_rows(shop, expired=2)
+    other = with_rows(
+        make_site(
+            check_expiration_interval='1d', expiration='1h',
+            table_name='others',
+        ),
+        expired=3,
+    )
+
+    @sa.event.listens_for(shop.engine, 'before_cursor_execute')
+    def stop(connection, cursor, statement, *args):
+        if statement.startswith('DELETE'):
+            stage.reach('deleting')
+
+    cleaning = stage.run(clean, shop)
+    stage.wait('deleting')
+    assert stage.run(clean, other).result() == 3
+    stage.let('deleting')
+    assert cleaning.result() == 2
+
+
+def test_cleaner_has_a_connection_of_its_own(make_site):
+    """E3: it works while the application uses its whole pool."""
+    site = with_rows(
+        make_site(
+            check_expiration_interval='1d', expiration='1h',
+            engine_options={
+                'poolclass': sa.QueuePool, 'pool_size': 1, 'max_overflow': 0,
+                'pool_timeout': 0.1,
+            },
+        ),
+        expired=2,
+    )
+    with site.engine.connect() as busy:
+        busy.scalar(sa.text('SELECT 1'))
+        assert clean(site) == 2
+
+
+def test_cleaner_takes_no_connection_away(shop):
+    """E3: the application's pool has its connections after a clean."""
+    with_rows(shop, expired=2)
+    with shop.engine.connect() as connection:
+        connection.scalar(sa.text('SELECT 1'))
+    before = shop.engine.pool.checkedin()
+    assert clean(shop) == 2
+    assert shop.engine.pool.checkedin() == before
+    assert shop.engine.pool.checkedout() == 0
+
+
+# -- stopping amid the work ---------------------------------------------------
+
+
+def test_stop_returns_within_a_second_amid_a_clean(
+    make_site, stage, started
+):
+    """Contract 3: though a batch hangs; and no further one begins."""
+    site = make_site(
+        check_expiration_interval='0.05', expiration='1h',
+        create_table='true',
+    )
+
+    @sa.event.listens_for(site.engine, 'before_cursor_execute')
+    def stop(connection, cursor, statement, *args):
+        if statement.startswith('DELETE'):
+            stage.reach('deleting')
+
+    with_rows(site, expired=5000, live=0)
+    stage.wait('deleting')
+    (thread,) = started()
+    begin = time.monotonic()
+    stop_expiring_sessions(site.app)
+    assert time.monotonic() - begin <= 1
+    stage.let('deleting')
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    assert 0 < len(site.rows()) < 5000
+
+
+@ON_SQLITE
+def test_stop_returns_at_once_while_the_cleaner_waits(shop, started):
+    """Contract 3: a fixture of a test suite costs nothing."""
+    (thread,) = started()
+    stop_expiring_sessions(shop.app)
+    assert not thread.is_alive()
+
+
+@ON_SQLITE
+def test_stop_by_a_subscriber_of_the_cleaner(make_site, started):
+    """Contract 3: it may be called in the cleaner's own thread."""
+    site = make_site(
+        check_expiration_interval='0.05', expiration='1h',
+        create_table='true',
+    )
+    threads = started()
+    site.registry.registerHandler(
+        lambda event: stop_expiring_sessions(site.app), [SessionsExpired]
+    )
+    with_rows(site, expired=2)
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert started() == set()
+
+
+# -- faults -------------------------------------------------------------------
+
+
+def warned(caplog):
+    """Return the messages of all logs that somebody would see."""
+    return [
+        record.getMessage() for record in caplog.records
+        if record.levelno >= logging.WARNING
+    ]
+
+
+@ON_SQLITE
+def test_subscriber_that_fails_does_not_end_the_cleaner(make_site, caplog):
+    """E3: the next interval is cleaned as ever."""
+    site = make_site(
+        check_expiration_interval='0.05', expiration='1h',
+        create_table='true',
+    )
+
+    def fail(event):
+        raise LookupError('in a subscriber')
+
+    site.registry.registerHandler(fail, [SessionsExpired])
+    counted = Counted(site.registry)
+    with_rows(site, expired=2)
+    deadline = time.monotonic() + PATIENCE
+    while len(site.rows()) > 1 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    with_rows(site, expired=3)
+    while len(site.rows()) > 1 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(site.rows()) == 1
+    assert sum(counted) in (0, 5)
+
+
+class Refusal:
+    """Has the engine's connects fail while ``on``; notes when they came."""
+
+    def __init__(self, engine):
+        self.on = False
+        self.times = []
+        self._changed = threading.Condition()
+        sa.event.listen(engine, 'do_connect', self._connect)
+
+    def _connect(self, dialect, record, args, kwargs):
+        if not self.on:
+            return
+        with self._changed:
+            self.times.append(time.monotonic())
+            self._changed.notify_all()
+        raise sqlite3.OperationalError('unable to open database file')
+
+    def wait(self, count):
+        """Wait until *count* more connects were tried."""
+        with self._changed:
+            begin = len(self.times)
+            assert self._changed.wait_for(
+                lambda: len(self.times) >= begin + count, PATIENCE
+            )
+
+
+@ON_SQLITE
+def test_cleaner_backs_off_during_an_outage(make_site, caplog, monkeypatch):
+    """E3: attempts get rarer, one line is logged, then it goes on."""
+    monkeypatch.setattr(random, 'uniform', lambda a, b: 1.0)
+    site = make_site(
+        check_expiration_interval='0.05', expiration='1h',
+        create_table='true', engine_options={'poolclass': sa.NullPool},
+    )
+    with_rows(site, expired=4)
+    refusal = Refusal(site.engine)
+    counted = Counted(site.registry)
+    refusal.on = True
+    refusal.wait(4)
+    refusal.on = False
+    assert counted.wait(0)
+    gaps = [
+        b - a for a, b in zip(
+            refusal.times, refusal.times[1:], strict=False
+        )
+    ]
+    # A wait is never shorter than it was meant to be.
+    assert gaps[2] > gaps[0] > 0.05
+    assert gaps[2] >= 3 * 0.05
+    stop_expiring_sessions(site.app)
+    assert len(warned(caplog)) == 1
+
+
+@pytest.fixture(params=[TempPostgres, TempMariaDB], ids=['pg', 'maria'])
+def own_server(request):
+    """A server that the test may stop and start."""
+    with request.param() as server:
+        yield server
+
+
+def test_cleaner_survives_outages(own_server, caplog):
+    """E3: one line in the log for each outage, however long it is."""
+    engine = sa.create_engine(own_server.url)
+    attempts = threading.Semaphore(0)
+    sa.event.listen(
+        engine, 'do_connect', lambda *args: attempts.release()
+    )
+    app = make_app(engine, interval='0.02')
+    counted = Counted(app.registry)
+    table = app.registry['sqlasession'].records.table
+    try:
+        for outage in (1, 2):
+            own_server.halt()
+            while attempts.acquire(blocking=False):
+                pass
+            for _ in range(4):
+                assert attempts.acquire(timeout=PATIENCE)
+            own_server.launch()
+            outside = sa.create_engine(own_server.url, poolclass=sa.NullPool)
+            with outside.begin() as connection:
+                connection.execute(sa.insert(table), expired_row(app))
+            assert counted.wait(outage)
+            assert len(warned(caplog)) == outage
+    finally:
+        stop_expiring_sessions(app)
+        engine.dispose()
+
+
+def expired_row(app):
+    """Return a row that expired long ago."""
+    application = app.registry['sqlasession']
+    past = application.now().replace(year=2020)
+    return {
+        'id': uuid.uuid4(), 'secret_hash': bytes(32), 'version': 1,
+        'data': '{}', **dict.fromkeys(
+            ('created', 'started', 'accessed', 'expires', 'sweep',
+             'rotated'), past,
+        ),
+    }
+
+
+@ON_SQLITE
+def test_cleaner_without_its_table_says_what_to_do(make_site, caplog):
+    """E3, D2: one line that names the table and the command."""
+    site = make_site(
+        check_expiration_interval='0.01', create=False,
+        table_name='nowhere',
+    )
+    deadline = time.monotonic() + PATIENCE
+    while not warned(caplog) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    stop_expiring_sessions(site.app)
+    (line,) = warned(caplog)
+    assert 'nowhere' in line
+    assert 'psessions' in line
+    assert 'table' in line
+
+
+# -- processes ----------------------------------------------------------------
+
+
+class Worker:
+    """A process that runs ``tests.cleaning``."""
+
+    def __init__(self, mode, url):
+        self.process = subprocess.Popen(
+            [sys.executable, '-W', 'ignore', '-m', 'tests.cleaning', mode,
+             str(url)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, bufsize=0,
+        )
+
+    def line(self):
+        """Return the next line that it says."""
+        ready, _, _ = select.select(
+            [self.process.stdout], [], [], PATIENCE
+        )
+        assert ready, 'the process says nothing'
+        return self.process.stdout.readline().decode().split()
+
+    def go(self):
+        """Let it go on."""
+        self.process.stdin.write(b'\n')
+
+    def end(self):
+        """Return its exit code and what it said on standard error."""
+        _, error = self.process.communicate(timeout=PATIENCE)
+        return self.process.returncode, error.decode()
+
+
+@pytest.fixture
+def worker(database):
+    """A function that starts a ``Worker`` on the database."""
+    workers = []
+
+    def start(mode):
+        workers.append(Worker(mode, database.url))
+        return workers[-1]
+
+    yield start
+    for one in workers:
+        with contextlib.suppress(ProcessLookupError):
+            one.process.kill()
+        one.process.communicate()
+
+
+def add_expired(site, count):
+    """Insert rows that expired years ago by any clock."""
+    with site.outside.begin() as connection:
+        connection.execute(
+            sa.insert(site.application.records.table),
+            [expired_row(site.app) for _ in range(count)],
+        )
+
+
+@ON_SERVERS
+def test_processes_do_not_multiply_the_work(shop, worker):
+    """E3: a worker in another process is elected; this one stands back."""
+    add_expired(shop, 5)
+    other = worker('hold')
+    assert other.line() == ['deleting']
+    shop.statements.clear()
+    assert clean(shop) == 0
+    assert 'DELETE' not in shop.statements.verbs
+    other.go()
+    assert other.line() == ['expired', '5']
+    assert other.end()[0] == 0
+    assert len(shop.rows()) == 1
+
+
+def test_cleaner_works_in_a_forked_process(shop, worker):
+    """E3: ``gunicorn --preload``: the child cleans, by its own connection."""
+    forking = worker('fork')
+    word, child = forking.line()
+    assert word == 'child'
+    add_expired(shop, 5)
+    total = 0
+    while total < 5:
+        pid, word, count = forking.line()
+        assert (pid, word) == (child, 'expired')
+        total += int(count)
+    assert forking.line() == ['status', '0', 'same']
+    code, error = forking.end()
+    assert (code, error) == (0, '')
+
+
+@pytest.mark.usefixtures('shop')
+def test_process_ends_at_once_and_quietly(worker):
+    """E3: a daemon thread amid its work holds no process back."""
+    ending = worker('end')
+    assert ending.line() == ['ended']
+    assert ending.end() == (0, '')

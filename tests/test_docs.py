@@ -1,0 +1,880 @@
+"""What the documentation says is so: its examples run, its tables are true."""
+
+import configparser
+from datetime import datetime
+from datetime import timedelta
+from datetime import UTC
+import importlib
+import os
+from pathlib import Path
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+import textwrap
+from types import SimpleNamespace
+
+from pyramid.config import Configurator
+from pyramid.response import Response
+from pyramid.scripting import prepare
+from pyramid.session import SignedCookieSessionFactory
+import pytest
+import sqlalchemy as sa
+from webtest import TestApp
+
+import pyramid_sqlasession
+from pyramid_sqlasession import SessionFieldError
+from pyramid_sqlasession import SessionNotSerializable
+from pyramid_sqlasession import stop_expiring_sessions
+from pyramid_sqlasession.model import model_of
+from pyramid_sqlasession.settings import _READERS
+from pyramid_sqlasession.settings import read_settings
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / 'docs'
+EXAMPLES = DOCS / 'examples'
+PAGES = sorted(DOCS.glob('*.rst'))
+NAMES = [page.stem for page in PAGES]
+
+DEVICE_FIELDS = 'user_id: Integer index\nuser_agent: String(256)\n' \
+    'ip: String(45)'
+
+
+@pytest.fixture(autouse=True)
+def _examples_can_be_imported(monkeypatch):
+    """The modules below docs/ are imported as an application's are."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.syspath_prepend(str(DOCS / '_ext'))
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        file = getattr(sys.modules[name], '__file__', None) or ''
+        if file.startswith(str(DOCS)):
+            del sys.modules[name]
+
+
+def blocks(path, language):
+    """Return the code blocks of a page, dedented."""
+    text = path.read_text(encoding='utf-8')
+    pattern = (
+        rf'^( *)\.\. code-block:: {language}\n'
+        r'((?:\1 +:.*\n)*)\n((?:\1 +.*\n|\n)+)'
+    )
+    return [
+        textwrap.dedent(match[3])
+        for match in re.finditer(pattern, text, re.MULTILINE)
+    ]
+
+
+def every_block(language):
+    """Return parameters: each page that has such blocks."""
+    # test_readme_set_up runs the Python of README.rst.
+    readme = [] if language == 'python' else [ROOT / 'README.rst']
+    return [
+        pytest.param(path, id=path.stem)
+        for path in [*PAGES, *readme]
+        if blocks(path, language)
+    ]
+
+
+def command_lines(path):
+    """Return the commands on a page, each a list of words."""
+    return [
+        shlex.split(line.removeprefix('$ '))
+        for block in blocks(path, 'console')
+        for line in block.splitlines()
+        if line
+    ]
+
+
+# -- an application to try the examples on ------------------------------------
+
+
+@pytest.fixture
+def engine(tmp_path):
+    """An SQLite database with the tables of docs/examples/myapp."""
+    engine = sa.create_engine(f'sqlite:///{tmp_path}/docs.sqlite')
+    importlib.import_module('myapp.models').Base.metadata.create_all(engine)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def make_app(engine):
+    """A function that makes docs/examples/myapp with some settings."""
+    apps = []
+
+    def make(**settings):
+        given = {
+            'additional_fields': DEVICE_FIELDS,
+            'extend_default_fields': 'myapp.sessions.device_fields',
+            'create_table': True,
+            'check_expiration_interval': 0,
+            **settings,
+        }
+        main = importlib.import_module('myapp').main
+        app = main({}, dbengine=engine, **{
+            f'sqlasession.{name}': value
+            for name, value in given.items()
+            if value is not None
+        })
+        apps.append(app)
+        return app
+
+    yield make
+    for app in apps:
+        stop_expiring_sessions(app)
+
+
+@pytest.fixture
+def app(make_app):
+    """docs/examples/myapp with the fields of the page on devices."""
+    return make_app()
+
+
+class Browser(TestApp):
+    """Somebody who uses docs/examples/myapp."""
+
+    def send(self, path, status=303, **fields):
+        """Post a form with its CSRF token."""
+        fields['csrf_token'] = self.get('/').json['csrf_token']
+        return self.post(path, fields, status=status)
+
+    def login(self, **fields):
+        """Log in as ada."""
+        return self.send('/login', name='ada', password='lovelace', **fields)
+
+    @property
+    def user(self):
+        """The id of the user whom the application takes this for."""
+        return self.get('/').json['user']
+
+
+@pytest.fixture
+def ada(engine):
+    """The id of an account."""
+    models = importlib.import_module('myapp.models')
+    with sa.orm.Session(engine) as dbsession, dbsession.begin():
+        user = models.User(name='ada')
+        user.set_password('lovelace')
+        dbsession.add(user)
+        dbsession.flush()
+        return user.id
+
+
+def rows(engine, table='sessions'):
+    """Return what a table holds, as dicts."""
+    with engine.connect() as connection:
+        return [
+            dict(row._mapping)
+            for row in connection.execute(sa.text(f'SELECT * FROM {table}'))
+        ]
+
+
+# -- the blocks on the pages --------------------------------------------------
+
+
+@pytest.mark.parametrize('page', every_block('python'))
+def test_python_blocks_run(page, app, engine, ada):
+    """Each block of Python on a page runs, one after the other."""
+    with prepare(registry=app.registry) as env:
+        request = env['request']
+        request.tm.begin()
+        names = {
+            'app': app,
+            'carry_over': importlib.import_module('migrating').carry_over,
+            'datetime': datetime,
+            'request': request,
+            'SessionFieldError': SessionFieldError,
+            'SessionNotSerializable': SessionNotSerializable,
+            'timedelta': timedelta,
+            'user': SimpleNamespace(id=ada),
+            'UTC': UTC,
+        }
+        for block in blocks(page, 'python'):
+            names['config'] = Configurator(settings={
+                'sqlalchemy.url': str(engine.url),
+                'sqlasession.cookie_name': 'sid',
+            })
+            exec(compile(block, str(page), 'exec'), names)  # noqa: S102
+            names['config'].commit()
+
+
+@pytest.mark.parametrize('page', every_block('ini'))
+def test_ini_blocks_are_valid(page):
+    """Each block of ini holds settings that an application can start with."""
+    for block in blocks(page, 'ini'):
+        parser = configparser.ConfigParser()
+        parser.read_string(block)
+        settings = dict(parser['app:main'])
+        model_of(read_settings(settings))
+
+
+@pytest.fixture
+def ini(tmp_path, engine):
+    """An ini file of docs/examples/myapp."""
+    path = tmp_path / 'development.ini'
+    path.write_text(textwrap.dedent(f'''\
+        [app:main]
+        use = call:myapp:main
+        sqlalchemy.url = {engine.url}
+        sqlasession.additional_fields = user_id: Integer index
+
+        [alembic]
+        script_location = {tmp_path}/alembic
+
+        [loggers]
+        keys = root
+        [handlers]
+        keys =
+        [formatters]
+        keys =
+        [logger_root]
+        level = WARNING
+        handlers =
+        '''))
+    return path
+
+
+@pytest.mark.parametrize('page', every_block('console'))
+def test_commands_run(page, ini, capsys):
+    """Each command line with psessions does what it says, without a word of
+    error.
+    """
+    scripts = importlib.import_module('pyramid_sqlasession.scripts')
+    assert scripts.main([str(ini), 'table']) == 0
+    for command, *args in command_lines(page):
+        if command == 'alembic':
+            continue  # test_alembic runs these
+        assert command == 'psessions'
+        args[0] = str(ini)
+        if '--all' in args:
+            args.append('--yes')
+        capsys.readouterr()
+        assert scripts.main(args) == 0, args
+        assert capsys.readouterr().err == ''
+
+
+@pytest.mark.parametrize('database', ['sqlite', 'postgresql', 'mariadb'],
+                         indirect=True)
+def test_sql_blocks_run(make_site):
+    """The statements on the page on operating run on each database."""
+    site = make_site(additional_fields='user_id: Integer index')
+    (block,) = blocks(DOCS / 'operating.rst', 'sql')
+    for statement in block.split(';'):
+        if statement.strip():
+            site.execute(statement)
+    if site.engine.dialect.name == 'postgresql':
+        (block,) = blocks(DOCS / 'operating.rst', 'postgresql')
+        site.execute(block.strip().rstrip(';'))
+
+
+def test_no_block_is_left_out():
+    """Every code block is in a language that is tested here."""
+    known = {'python', 'ini', 'console', 'sql', 'postgresql', 'mako'}
+    for page in [*PAGES, ROOT / 'README.rst']:
+        used = re.findall(
+            r'\.\. code-block:: *(\S*)', page.read_text(encoding='utf-8')
+        )
+        assert set(used) <= known, page
+
+
+# -- README.rst ---------------------------------------------------------------
+
+
+def readme_table():
+    """Return setting to default, from the table in README.rst."""
+    text = (ROOT / 'README.rst').read_text(encoding='utf-8')
+    return dict(re.findall(r'\* - ``(\S+)``\n +- (.+)\n', text))
+
+
+def test_readme_lists_every_setting_with_its_default():
+    """The settings table in README.rst is that of the code."""
+    extension = importlib.import_module('settings_table')
+    expected = {s.name: s.default for s in extension.all_settings()}
+    assert expected == readme_table()
+
+
+def test_readme_names_files_that_exist():
+    """README.rst points into documentation that is there."""
+    text = (ROOT / 'README.rst').read_text(encoding='utf-8')
+    named = set(re.findall(r'docs/\w+\.rst', text))
+    assert named == {
+        f'docs/{name}.rst' for name in NAMES if name not in (
+            'index', 'changes')
+    }
+
+
+def test_readme_names_make_targets_that_exist():
+    """README.rst names commands that the Makefile has."""
+    text = (ROOT / 'README.rst').read_text(encoding='utf-8')
+    targets = re.findall(
+        r'^([a-z-]+):', (ROOT / 'Makefile').read_text(), re.MULTILINE
+    )
+    for name in re.findall(r'(?:``|    )make ([a-z-]+)', text):
+        assert name in targets
+
+
+def test_readme_set_up(tmp_path, monkeypatch, engine):
+    """An application set up as README.rst says counts its visits."""
+    _, main, view = blocks(ROOT / 'README.rst', 'python')
+    package = tmp_path / 'readmeapp'
+    package.mkdir()
+    (package / '__init__.py').write_text(
+        f'from pyramid.config import Configurator\n\n\n{main}'
+    )
+    models = (EXAMPLES / 'myapp' / 'models.py').read_text(encoding='utf-8')
+    (package / 'models.py').write_text(models)
+    (package / 'routes.py').write_text(
+        'from pyramid.response import Response\n\n\n' + view + '''
+
+def includeme(config):
+    config.add_route('hello', '/')
+    config.add_view(hello, route_name='hello')
+''')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    app = importlib.import_module('readmeapp').main({}, **{
+        'sqlalchemy.url': str(engine.url),
+        'sqlasession.create_table': 'true',
+    })
+    browser = TestApp(app)
+    assert browser.get('/').text == 'You were here 1 times.'
+    assert browser.get('/').text == 'You were here 2 times.'
+    stop_expiring_sessions(app)
+    app.registry['dbsession_factory'].kw['bind'].dispose()
+
+
+# -- development.ini ----------------------------------------------------------
+
+
+def test_development_ini_explains_every_setting():
+    """Each setting is in development.ini, under a title, with a sentence."""
+    extension = importlib.import_module('settings_table')
+    shown = extension.all_settings()
+    assert {s.name for s in shown} == {*_READERS, 'engine.*'}
+    for setting in shown:
+        assert setting.group, setting
+        assert len(setting.text) > len('It.'), setting
+
+
+def test_development_ini_shows_values_that_work():
+    """What is set, and what is commented out, is accepted by the code."""
+    text = (ROOT / 'development.ini').read_text(encoding='utf-8')
+    for name, value in re.findall(
+        r'^(?:# )?sqlasession\.(\w+) = (.+)$', text, re.MULTILINE
+    ):
+        value = value.replace('%(here)s', '/srv')
+        if name in ('expiration', 'secret'):
+            assert _READERS[name](name, value)
+        else:
+            _READERS[name](name, value)
+
+
+def test_development_ini_parses(monkeypatch):
+    """The demo's settings are read as they stand in development.ini."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    parser = configparser.ConfigParser(defaults={'here': str(ROOT)})
+    parser.read(ROOT / 'development.ini', encoding='utf-8')
+    settings = read_settings(dict(parser['app:main']))
+    assert settings.secret
+    assert 'user_id' in [field.name for field in settings.additional_fields]
+
+
+# -- the pages as a whole -----------------------------------------------------
+
+
+def test_every_page_is_in_the_table_of_contents():
+    """No page can be found by its address alone."""
+    index = (DOCS / 'index.rst').read_text(encoding='utf-8')
+    linked = re.findall(r'^   (\w+)$', index, re.MULTILINE)
+    assert sorted(linked) == sorted(set(NAMES) - {'index'})
+    assert not list((DOCS / '_ext').glob('*.rst'))
+
+
+def test_every_example_is_shown():
+    """No file below docs/examples is without a page."""
+    shown = set()
+    for page in PAGES:
+        for name in re.findall(
+            r'literalinclude:: (\S+)', page.read_text(encoding='utf-8')
+        ):
+            assert (DOCS / name).is_file(), name
+            shown.add((DOCS / name).resolve())
+    shown.discard(ROOT / 'development.ini')
+    files = {
+        path for path in EXAMPLES.rglob('*.py')
+        if '__pycache__' not in path.parts
+    }
+    assert files == shown
+
+
+def test_included_parts_exist():
+    """Each ``:start-after:``, ``:end-before:``, ``:pyobject:`` is found."""
+    for page in PAGES:
+        text = page.read_text(encoding='utf-8')
+        for name, options in re.findall(
+            r'literalinclude:: (\S+)\n((?: +:.*\n)*)', text
+        ):
+            source = (DOCS / name).read_text(encoding='utf-8')
+            for option, value in re.findall(r':([\w-]+): (.+)', options):
+                if option in ('start-after', 'end-before'):
+                    assert value in source, (page, name)
+                elif option == 'pyobject':
+                    assert f'{value}(' in source, (page, name)
+
+
+def test_api_lists_every_public_name():
+    """The API page has all of ``__all__``."""
+    text = (DOCS / 'api.rst').read_text(encoding='utf-8')
+    events = {
+        event.__name__
+        for event in importlib.import_module('event_list').events()
+    }
+    events |= {f'I{name}' for name in events}
+    listed = set(re.findall(r'pyramid_sqlasession\.(\w+)', text)) | events
+    assert set(pyramid_sqlasession.__all__) <= listed
+
+
+def test_changes_begin_with_what_is_not_released():
+    """The change log has the next version on top, in Pylons' form."""
+    text = (ROOT / 'CHANGES.rst').read_text(encoding='utf-8')
+    assert re.match(r'Changes\n=+\n\nunreleased\n-+\n', text)
+
+
+# -- docs/examples ------------------------------------------------------------
+
+
+def test_minimal(tmp_path, monkeypatch):
+    """docs/examples/minimal.py is a whole application."""
+    monkeypatch.chdir(tmp_path)
+    served = []
+
+    class Server:
+        def __init__(self, app):
+            self.app = app
+
+        def serve_forever(self):
+            served.append(self.app)
+
+    monkeypatch.setattr(
+        'wsgiref.simple_server.make_server',
+        lambda host, port, app: Server(app),
+    )
+    runpy.run_path(str(EXAMPLES / 'minimal.py'), run_name='__main__')
+    (app,) = served
+    browser = TestApp(app)
+    assert browser.get('/').text == 'You were here 1 times.'
+    assert browser.get('/').text == 'You were here 2 times.'
+    stop_expiring_sessions(app)
+    app.registry['sqlasession'].engine.dispose()
+
+
+def test_login_changes_the_token_and_keeps_the_cart(app, ada, engine):
+    """The login of the guide: new token, same session, user in the column."""
+    browser = Browser(app)
+    browser.send('/put', item='tea')
+    before = browser.cookies['session']
+    browser.login()
+    assert browser.cookies['session'] != before
+    assert browser.get('/cart').json == {'cart': ['tea']}
+    assert browser.user == ada
+    assert [row['user_id'] for row in rows(engine)] == [ada]
+
+
+def test_login_with_a_wrong_password(app, ada):
+    """The login of the guide refuses."""
+    browser = Browser(app)
+    answer = browser.send('/login', 422, name='ada', password='byron')
+    assert 'error' in answer.json
+    assert browser.user is None
+
+
+def test_logout_ends_the_session(app, ada, engine):
+    """The logout of the guide leaves only the good-bye, in a new session."""
+    browser = Browser(app)
+    browser.login()
+    (before,) = rows(engine)
+    browser.send('/logout')
+    (after,) = rows(engine)
+    assert after['id'] != before['id']
+    assert browser.get('/').json['messages'] == ['Good-bye.']
+    assert browser.user is None
+
+
+def test_remember_me(make_app, ada):
+    """The cookie and the session live 30 days, within the absolute limit."""
+    app = make_app(absolute_timeout='60d')
+    browser = Browser(app)
+    answer = browser.login(remember_me='1')
+    assert 'Max-Age=2592000' in answer.headers['Set-Cookie']
+    now = app.registry['sqlasession'].now
+    app.registry['sqlasession'].now = lambda: now() + timedelta(days=29)
+    assert browser.user == ada
+    app.registry['sqlasession'].now = lambda: now() + timedelta(days=61)
+    assert browser.user is None
+
+
+def test_sudo_mode(app, ada, engine):
+    """A login that is not recent has to be confirmed, then it is."""
+    browser = Browser(app)
+    browser.login()
+    now = app.registry['sqlasession'].now
+    app.registry['sqlasession'].now = lambda: now() + timedelta(minutes=16)
+    browser.send('/delete_account', 403)
+    browser.send('/confirm', 403, password='byron')
+    before = browser.cookies['session']
+    browser.send('/confirm', password='lovelace')
+    assert browser.cookies['session'] != before
+    browser.send('/delete_account')
+    assert rows(engine, 'users') == []
+    assert rows(engine) == []
+
+
+def test_change_of_the_password(app, ada):
+    """The other sessions end, this one has a new token."""
+    here, there = Browser(app), Browser(app)
+    here.login()
+    there.login()
+    before = here.cookies['session']
+    here.send('/change_password', 403, old='byron', new='x')
+    here.send('/change_password', old='lovelace', new='enchantress')
+    assert here.cookies['session'] != before
+    assert (here.user, there.user) == (ada, None)
+    there.send('/login', 422, name='ada', password='lovelace')
+
+
+def test_log_out_everywhere_and_elsewhere(app, ada):
+    """All sessions of the user end, or all but this one."""
+    here, there = Browser(app), Browser(app)
+    here.login()
+    there.login()
+    here.send('/logout_elsewhere')
+    assert (here.user, there.user) == (ada, None)
+    there.login()
+    here.send('/logout_everywhere')
+    assert (here.user, there.user) == (None, None)
+
+
+def test_devices(app, ada):
+    """The list shows both browsers, and ends one of them."""
+    here = Browser(app, extra_environ={'REMOTE_ADDR': '192.0.2.7'})
+    there = Browser(app)
+    here.login()
+    there.login()
+    found = here.get('/devices').json['devices']
+    assert [device['is_this_one'] for device in found] == [False, True]
+    assert found[1]['address'] == '192.0.2.7'
+    here.send('/logout_device', id=found[0]['id'])
+    assert there.user is None
+    here.send('/logout_device', 404, id=found[0]['id'])
+    Browser(app).get('/devices', status=403)
+
+
+def test_checkout_that_fails(app, engine):
+    """Nothing of it stays but the words of the exception view."""
+    browser = Browser(app)
+    browser.send('/put', item='tea')
+    browser.get('/')
+    browser.send('/checkout', card='broken')
+    assert browser.get('/').json['messages'] == [
+        'Your card was declined. Nothing was ordered.'
+    ]
+    assert browser.get('/cart').json == {'cart': ['tea']}
+    assert rows(engine, 'orders') == []
+    browser.send('/checkout', card='good')
+    assert browser.get('/').json['messages'] == ['Thank you for your order.']
+    assert [row['item'] for row in rows(engine, 'orders')] == ['tea']
+
+
+def test_own_model(make_app, ada, engine):
+    """The class of the settings page is used, and its row ends with the
+    user's.
+    """
+    app = make_app(
+        model='myapp.models.UserSession', additional_fields=None,
+        create_table=None,
+    )
+    browser = Browser(app, extra_environ={'HTTP_USER_AGENT': 'x' * 300})
+    browser.login()
+    (row,) = rows(engine, 'user_sessions')
+    assert (row['user_id'], row['user_agent']) == (ada, 'x' * 256)
+    column = importlib.import_module('myapp.models').UserSession.user_id
+    (key,) = column.property.columns[0].foreign_keys
+    assert key.ondelete == 'CASCADE'
+
+
+def test_engine_function(make_app, engine):
+    """The function of the start page is called with the registry."""
+    app = make_app(create_table=False)
+    app.registry['myapp.engine'] = engine
+    function = importlib.import_module('myapp.models').session_engine
+    assert function(app.registry) is engine
+
+
+def test_own_serializer(make_app, engine):
+    """The compressing serializer stores bytes and reads them back."""
+    browser = Browser(make_app(serializer='serializer.CompressedJSON'))
+    browser.send('/put', item='tea' * 1000)
+    assert browser.get('/cart').json == {'cart': ['tea' * 1000]}
+    (row,) = rows(engine)
+    assert len(row['data']) < 1000
+    bomb = importlib.import_module('zlib').compress(b' ' * 17 * 1024 * 1024)
+    with pytest.raises(ValueError, match='too large'):
+        importlib.import_module('serializer').CompressedJSON().loads(bomb)
+
+
+def test_tests_of_the_testing_page():
+    """The fixtures and tests of the testing page pass as they are shown."""
+    done = subprocess.run(
+        [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider',
+         *_plugin(), '-c', os.devnull, '--rootdir', str(EXAMPLES),
+         str(EXAMPLES / 'tests')],
+        env={
+            **os.environ,
+            'PYTHONPATH': os.pathsep.join([str(EXAMPLES), str(ROOT)]),
+            'PYTHONDONTWRITEBYTECODE': '1',
+        },
+        capture_output=True, text=True, check=False, timeout=100,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _plugin():
+    # The entry point is there only if the package was installed.
+    entry_points = importlib.import_module('importlib.metadata').entry_points
+    names = [e.name for e in entry_points(group='pytest11')]
+    if 'pyramid_sqlasession' in names:
+        return []
+    return ['-p', 'pyramid_sqlasession.pytest_plugin']
+
+
+def test_emphasized_lines_of_the_testing_page():
+    """The lines that are marked are those about sessions."""
+    text = (DOCS / 'testing.rst').read_text(encoding='utf-8')
+    (marked,) = re.findall(
+        r'tests/conftest\.py\n.*\n   :lines: 3-\n   :emphasize-lines: (.+)',
+        text,
+    )
+    lines = (EXAMPLES / 'tests' / 'conftest.py').read_text().splitlines()[2:]
+    for span in marked.split(', '):
+        first, _, last = span.partition('-')
+        shown = ' '.join(lines[int(first) - 1:int(last or first)])
+        assert 'session' in shown
+
+
+# -- migrating ----------------------------------------------------------------
+
+
+@pytest.fixture
+def old_and_new(engine):
+    """A function that makes the application before and after the change."""
+    old_factory = SignedCookieSessionFactory(
+        'old secret', timeout=1200, reissue_time=None
+    )
+
+    def set_old(config):
+        config.set_session_factory(old_factory)
+
+    def set_new(config):
+        config.include('pyramid_sqlasession')
+        importlib.import_module('migrating').carry_over(
+            config, old_factory, 'session',
+            {'auth.userid': 'user_id', 'cart': 'cart'},
+        )
+
+    def make(configure):
+        config = Configurator(settings={
+            'sqlalchemy.url': str(engine.url),
+            'sqlasession.cookie_name': 'sid',
+            'sqlasession.create_table': True,
+            'sqlasession.check_expiration_interval': 0,
+        })
+        configure(config)
+
+        def view(request):
+            if 'fill' in request.GET:
+                request.session['auth.userid'] = 7
+                request.session['cart'] = ['tea']
+            if 'fail' in request.GET:
+                raise ZeroDivisionError
+            return dict(request.session)
+
+        def failed(error, request):
+            request.session.flash('Sorry')
+            return Response(status=500)
+
+        config.add_route('any', '/')
+        config.add_view(view, route_name='any', renderer='json')
+        config.add_exception_view(failed, context=ZeroDivisionError)
+        return config.make_wsgi_app()
+
+    return make(set_old), make(set_new)
+
+
+def take_cookie(old, new, value=None):
+    """Come to *new* with the cookie that *old* has set."""
+    (cookie,) = old.cookiejar
+    cookie.value = value or cookie.value
+    new.cookiejar.set_cookie(cookie)
+
+
+def test_old_sessions_are_carried_over_once(old_and_new):
+    """Named keys come along, the old cookie goes."""
+    old, new = map(TestApp, old_and_new)
+    old.get('/?fill')
+    take_cookie(old, new)
+    found = new.get('/').json
+    assert (found['user_id'], found['cart']) == (7, ['tea'])
+    assert set(new.cookies) == {'sid'}
+    assert new.get('/').json == found
+    new.app.registry['sqlasession'].engine.dispose()
+
+
+def test_old_session_is_carried_over_after_a_failure(old_and_new):
+    """A request that fails leaves the old cookie to the next one."""
+    old, new = map(TestApp, old_and_new)
+    old.get('/?fill')
+    take_cookie(old, new)
+    new.get('/?fail', status=500)
+    assert set(new.cookies) == {'session', 'sid'}
+    assert new.get('/').json['cart'] == ['tea']
+    assert set(new.cookies) == {'sid'}
+    new.app.registry['sqlasession'].engine.dispose()
+
+
+def test_old_cookie_without_content_goes(old_and_new, engine):
+    """A dead old cookie is dropped, and no row is made for it."""
+    old, new = map(TestApp, old_and_new)
+    old.get('/?fill')
+    take_cookie(old, new, 'x')
+    new.get('/')
+    assert set(new.cookies) == set()
+    assert rows(engine) == []
+    new.app.registry['sqlasession'].engine.dispose()
+
+
+ENV_PY = '''
+connection = __import__('sqlalchemy').create_engine(
+    settings['sqlalchemy.url']).connect()
+context.configure(connection=connection, target_metadata=target_metadata)
+with context.begin_transaction():
+    context.run_migrations()
+connection.close()
+'''
+
+
+def test_alembic(tmp_path, ini, monkeypatch):
+    """The commands of the page on migrating make the table; a second run
+    finds no difference.
+    """
+    config = importlib.import_module('alembic.config')
+    folder = tmp_path / 'alembic'
+    (folder / 'versions').mkdir(parents=True)
+    (folder / 'env.py').write_text(
+        (EXAMPLES / 'alembic_env.py').read_text() + ENV_PY
+    )
+    (mako,) = blocks(DOCS / 'migrating.rst', 'mako')
+    template = Path(config.__file__).parent / 'templates' / 'generic'
+    text = (template / 'script.py.mako').read_text()
+    (folder / 'script.py.mako').write_text(
+        text.replace('import sqlalchemy as sa\n',
+                     f'import sqlalchemy as sa\n{mako}')
+    )
+    (engine_url,) = re.findall('sqlalchemy.url = (.+)', ini.read_text())
+    engine = sa.create_engine(engine_url)
+    importlib.import_module('myapp.models').Base.metadata.drop_all(engine)
+    monkeypatch.chdir(tmp_path)
+    for command, *args in command_lines(DOCS / 'migrating.rst'):
+        assert command == 'alembic'
+        _fresh_models()
+        config.main(args)
+    names = set(sa.inspect(engine).get_table_names())
+    assert {'sessions', 'user_sessions', 'users'} <= names
+    _fresh_models()
+    config.main(['-c', str(ini), 'check'])
+    columns = sa.inspect(engine).get_columns('sessions')
+    assert 'user_id' in [column['name'] for column in columns]
+    engine.dispose()
+
+
+def _fresh_models():
+    # Each run of the command is a process of its own.
+    for name in [n for n in sys.modules if n.split('.')[0] == 'myapp']:
+        del sys.modules[name]
+
+
+# -- operating ----------------------------------------------------------------
+
+
+def test_events_are_told(make_app, ada, caplog):
+    """The subscribers of the page on operating are called."""
+    config = Configurator(settings={
+        'sqlalchemy.url': 'sqlite://',
+        'sqlasession.create_table': True,
+    })
+    config.include('pyramid_sqlasession')
+    config.include('watching')
+
+    def view(request):
+        request.session['n'] = 1
+        return Response()
+
+    config.add_route('any', '/')
+    config.add_view(view, route_name='any')
+    browser = TestApp(config.make_wsgi_app())
+    caplog.set_level('INFO', 'watching')
+    browser.get('/')
+    token = browser.cookies['session']
+    browser.set_cookie('session', token[:-8] + 'AAAAAAAA')
+    browser.get('/')
+    said = [r.getMessage() for r in caplog.records if r.name == 'watching']
+    assert [text.split()[0] for text in said] == [
+        'SessionCreated', 'None:', 'SessionCreated',
+    ] or 'wrong secret' in said[1]
+    assert token not in ''.join(said)
+
+
+def test_page_for_an_unavailable_database(tmp_path):
+    """The exception view of the page on operating answers with 503."""
+    config = Configurator(settings={
+        'sqlalchemy.url': f'sqlite:///{tmp_path}/none/none.sqlite',
+        'sqlasession.check_expiration_interval': 0,
+    })
+    config.include('pyramid_sqlasession')
+    config.include('unavailable')
+    config.add_route('any', '/{name}')
+
+    def view(request):
+        if request.matchdict['name'] == 'with':
+            request.session['n'] = 1
+        return Response('ok')
+
+    config.add_view(view, route_name='any')
+    browser = TestApp(config.make_wsgi_app())
+    assert browser.get('/without').text == 'ok'
+    answer = browser.get('/with', status=503)
+    assert answer.headers['Retry-After'] == '30'
+
+
+def test_sqlite_engine(tmp_path):
+    """The engine of the page on operating uses WAL and waits."""
+    engine = importlib.import_module('sqlite_engine').get_engine(
+        {'sqlalchemy.url': f'sqlite:///{tmp_path}/wal.sqlite'}
+    )
+    with engine.connect() as connection:
+        mode = connection.exec_driver_sql('PRAGMA journal_mode').scalar()
+        wait = connection.exec_driver_sql('PRAGMA busy_timeout').scalar()
+    engine.dispose()
+    assert (mode, wait) == ('wal', 30000)
+
+
+@pytest.mark.parametrize('page', PAGES, ids=NAMES)
+def test_settings_that_a_page_names_exist(page):
+    """No page speaks of a setting that the code does not know."""
+    text = page.read_text(encoding='utf-8')
+    for name in re.findall(r'sqlasession\.([a-z_]+)', text):
+        # The API page has module names behind the same word.
+        if page.name == 'changes.rst' or f'pyramid_sqlasession.{name}' in text:
+            continue
+        assert name in {*_READERS, 'engine'}, name

@@ -1,0 +1,960 @@
+"""Additional fields: columns in step with the session's data (D3)."""
+
+import datetime as dt
+from decimal import Decimal
+import enum
+import ipaddress
+import uuid
+
+from pyramid.exceptions import ConfigurationError
+from pyramid.response import Response
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import Mapped
+from sqlalchemy.orm import mapped_column
+import webob.exc
+
+from pyramid_sqlasession import SessionError
+from pyramid_sqlasession import SessionFieldError
+from pyramid_sqlasession import SessionMixin
+
+from .site import Note
+
+ON_SQLITE = pytest.mark.parametrize('database', ['sqlite'], indirect=True)
+ON_SERVERS = pytest.mark.parametrize(
+    'database', ['postgresql', 'mariadb'], indirect=True
+)
+
+
+def run(site, function, browser=None, **kwargs):
+    """Run *function* as a view; return the browser."""
+    site.views['run'] = function
+    browser = browser or site.browser()
+    browser.get('/run', **kwargs)
+    return browser
+
+
+def field(site, name):
+    """Return the value of a field of the only record."""
+    (row,) = site.rows()
+    return row[name]
+
+
+def refused(site, function, match, browser=None):
+    """Assert that *function*, a view, fails with a ``SessionFieldError``."""
+    site.views['run'] = function
+    with pytest.raises(SessionFieldError, match=match) as caught:
+        (browser or site.browser()).get('/run')
+    return caught.value
+
+
+# -- types --------------------------------------------------------------------
+
+AWARE = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.timezone(
+    dt.timedelta(hours=5, minutes=30)
+))
+TYPES = [
+    ('Integer index', 7),
+    ('Integer', -(2**31)),
+    ('BigInteger', 2**63 - 1),
+    ('SmallInteger', -(2**15)),
+    ('String(64)', 'Zoë ✓ \U0001f36a'),
+    ('String(4) index', 'ABCD'),
+    ('Unicode(8)', 'ß'),
+    ('Text', 'x' * 5000),
+    ('Numeric(10, 2)', Decimal('12345678.25')),
+    ('Float', 1.5),
+    ('Boolean', True),
+    ('Boolean', False),
+    ('Date', dt.date(2026, 11, 23)),
+    ('Time', dt.time(23, 59, 58)),
+    ('DateTime', dt.datetime(2026, 1, 2, 3, 4, 5)),
+    ('LargeBinary', b'\x00\xff bytes'),
+    ('LargeBinary(16)', bytes(16)),
+    ('Uuid', uuid.UUID(int=5)),
+    ('JSON', {'a': [1, None, 'x'], 'b': {}}),
+    ('JSON', [1, 2]),
+    ('JSON', 'text'),
+    ('Enum("red", "green", name="colour")', 'green'),
+    ('sqlalchemy.Integer', 1),
+    ('sqlalchemy:String(5)', 'five!'),
+]
+
+
+@pytest.mark.parametrize(('declared', 'value'), TYPES)
+def test_field_of_type(make_site, declared, value):
+    """D3: declared in the ini, stored and brought back as it was."""
+    site = make_site(additional_fields=f'extra: {declared}')
+
+    def view(request):
+        request.session['extra'] = value
+
+    run(site, view)
+    found = field(site, 'extra')
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize('database', ['postgresql'], indirect=True)
+def test_field_of_a_type_of_one_database(make_site):
+    """D3: a dotted name gives the types of the database's own dialect."""
+    site = make_site(
+        additional_fields='ip: sqlalchemy.dialects.postgresql.INET index'
+    )
+
+    def view(request):
+        request.session['ip'] = '192.168.1.7'
+
+    run(site, view)
+    assert str(field(site, 'ip')) == '192.168.1.7'
+
+    @site.view
+    def find(request):
+        (found,) = request.session_store.find(ip='192.168.1.7')
+        return ipaddress.ip_address(str(found.ip))
+
+    assert site.browser().get('/find').text == '192.168.1.7'
+
+
+@pytest.mark.parametrize(
+    'zone', ['UTC', 'Asia/Tokyo'], ids=['utc', 'tokyo']
+)
+@pytest.mark.parametrize(
+    'declared', ['DateTime', 'DateTime(timezone=True)']
+)
+def test_aware_datetime_is_the_same_instant(
+    database, make_site, declared, zone
+):
+    """E4: an aware datetime is stored as UTC, whatever the connection's."""
+    site = make_site(additional_fields=f'seen: {declared}')
+    sql = {
+        'postgresql': f"SET TIME ZONE '{zone}'",
+        'mariadb': f"SET time_zone = '{'+09:00' if zone[0] == 'A' else 0}'"
+        .replace("'0'", "'+00:00'"),
+        'sqlite': 'SELECT 1',
+    }[database.name]
+
+    @sa.event.listens_for(site.engine, 'connect')
+    def set_zone(connection, record):
+        cursor = connection.cursor()
+        cursor.execute(sql)
+        cursor.close()
+        connection.commit()
+
+    site.engine.dispose()
+
+    def view(request):
+        request.session['seen'] = AWARE
+
+    run(site, view)
+    found = field(site, 'seen')
+    assert found.replace(tzinfo=found.tzinfo or dt.UTC) == AWARE
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+
+
+class Colour(enum.StrEnum):
+    RED = 'red'
+
+
+class Stamp(dt.datetime):
+    """A datetime of a library, as those of pendulum or freezegun."""
+
+
+class Blob(bytes):
+    """Bytes of a library."""
+
+
+class Amount(Decimal):
+    """A Decimal of a library."""
+
+
+class Real(float):
+    """A float of a library, as numpy's."""
+
+
+class Day(dt.date):
+    """A date of a library."""
+
+
+SUBCLASSES = [
+    ('Integer', Level.LOW, 1),
+    ('String(8)', Colour.RED, 'red'),
+    ('DateTime', Stamp(2026, 1, 2, 3, 4, 5),
+     dt.datetime(2026, 1, 2, 3, 4, 5)),
+    ('Date', Day(2026, 1, 2), dt.date(2026, 1, 2)),
+    ('LargeBinary', Blob(b'blob'), b'blob'),
+    ('Numeric(6, 2)', Amount('1.25'), Decimal('1.25')),
+    ('Float', Real(1.5), 1.5),
+]
+
+
+@pytest.mark.parametrize(('declared', 'value', 'plain'), SUBCLASSES)
+def test_subclass_is_stored_as_its_base_type(
+    make_site, declared, value, plain
+):
+    """D3, R6: an IntEnum fits an Integer, on every driver."""
+    site = make_site(additional_fields=f'extra: {declared}')
+
+    def view(request):
+        request.session['extra'] = value
+
+    run(site, view)
+    assert field(site, 'extra') == plain
+    assert type(field(site, 'extra')) is type(plain)
+
+
+# -- in step with the data ----------------------------------------------------
+
+
+def pop_all(session):
+    while session:
+        session.popitem()
+
+
+def replace_by_ior(session):
+    session |= {'user_id': 9}
+
+
+MUTATIONS = [
+    (lambda s: s.__setitem__('user_id', 9), 9),
+    (lambda s: s.update({'user_id': 9}), 9),
+    (lambda s: s.update(user_id=9), 9),
+    (lambda s: s.update([('user_id', 9)]), 9),
+    (replace_by_ior, 9),
+    (lambda s: s.setdefault('user_id', 9), 7),
+    (lambda s: s.pop('user_id'), None),
+    (lambda s: s.pop('user_id', None), None),
+    (lambda s: s.__delitem__('user_id'), None),
+    (lambda s: s.__setitem__('user_id', None), None),
+    (pop_all, None),
+    (lambda s: s.clear(), None),
+    (lambda s: (s.clear(), s.setdefault('user_id', 9)), 9),
+    (lambda s: (s.pop('user_id'), s.__setitem__('user_id', 7)), 7),
+]
+MUTATION_IDS = [
+    'setitem', 'update', 'kwargs', 'pairs', 'ior', 'setdefault', 'pop',
+    'pop-default', 'del', 'none', 'popitem', 'clear', 'clear-setdefault',
+    'pop-set',
+]
+
+
+@ON_SQLITE
+@pytest.mark.parametrize(
+    ('mutate', 'after'), MUTATIONS, ids=MUTATION_IDS
+)
+def test_field_follows_each_mutation(site, mutate, after):
+    """D3: however the data was changed, the column has the same value."""
+
+    def begin(request):
+        request.session.update(user_id=7, other=1)
+
+    browser = run(site, begin)
+    run(site, lambda request: mutate(request.session) and None, browser)
+    assert field(site, 'user_id') == after
+
+
+@pytest.mark.parametrize(
+    ('first', 'after'),
+    [
+        (lambda s: s.setdefault('user_id', 9), 9),
+        (lambda s: s.update(user_id=9), 9),
+        (lambda s: s.__setitem__('other', 1), None),
+    ],
+    ids=['setdefault', 'update', 'other'],
+)
+def test_field_of_a_new_session(site, first, after):
+    """D3: inserted with the record."""
+    run(site, lambda request: first(request.session) and None)
+    assert field(site, 'user_id') == after
+
+
+def test_field_follows_a_change_inside_of_a_value(make_site):
+    """D3, R7: a JSON field follows its list without ``changed()``."""
+    site = make_site(additional_fields='tags: JSON')
+
+    def begin(request):
+        request.session['tags'] = ['a']
+
+    def grow(request):
+        request.session['tags'].append('b')
+
+    run(site, grow, run(site, begin))
+    assert field(site, 'tags') == ['a', 'b']
+
+
+def test_field_is_kept_by_a_read_and_a_touch(site):
+    """D3, C3: reading changes no field."""
+
+    def begin(request):
+        request.session['user_id'] = 7
+
+    browser = run(site, begin)
+    site.clock.advance(minutes=10)
+    run(site, lambda request: request.session['user_id'] and None, browser)
+    assert field(site, 'user_id') == 7
+
+
+def test_field_is_reset_by_invalidate(site):
+    """D3: the session after ``invalidate()`` belongs to nobody."""
+
+    def begin(request):
+        request.session['user_id'] = 7
+
+    def anew(request):
+        request.session.invalidate()
+        request.session['other'] = 1
+
+    run(site, anew, run(site, begin))
+    assert field(site, 'user_id') is None
+
+
+def test_field_is_kept_by_rotate(site):
+    """D3: the token changes, the owner does not."""
+
+    def begin(request):
+        request.session['user_id'] = 7
+
+    browser = run(site, begin)
+    old = field(site, 'secret_hash')
+    run(site, lambda request: request.session.rotate(), browser)
+    assert field(site, 'secret_hash') != old
+    assert field(site, 'user_id') == 7
+
+
+def test_field_is_taken_back_by_an_abort(site):
+    """D3, T2: the column belongs to the transaction as the data do."""
+
+    def begin(request):
+        request.session['user_id'] = 7
+
+    def fail(request):
+        request.session['user_id'] = 8
+        request.tm.doom()
+
+    run(site, fail, run(site, begin))
+    assert field(site, 'user_id') == 7
+
+
+def test_field_after_a_merge_is_that_of_the_merged_data(site, stage):
+    """D3, C1: A sets another key while B logs in: the column is B's."""
+
+    def begin(request):
+        request.session['n'] = 1
+
+    browser = run(site, begin)
+
+    @site.view
+    def slow(request):
+        request.session['slow'] = True
+        stage.reach('slow')
+
+    slow_one = stage.run(site.browser(like=browser).get, '/slow')
+    stage.wait('slow')
+
+    def own(request):
+        request.session['user_id'] = 7
+
+    run(site, own, browser)
+    stage.let('slow')
+    slow_one.result()
+    assert field(site, 'user_id') == 7
+    assert site.data() == {'n': 1, 'slow': True, 'user_id': 7}
+
+
+def test_field_of_data_changed_by_an_exception_view(make_site):
+    """D3, T3: what an exception view puts in reaches the column."""
+
+    def sorry(error, request):
+        request.session['user_id'] = 9
+        return Response('sorry')
+
+    site = make_site(
+        additional_fields='user_id: Integer',
+        configure=lambda config: config.add_exception_view(
+            sorry, context=KeyError
+        ),
+    )
+
+    def begin(request):
+        request.session['user_id'] = 7
+
+    def fail(request):
+        request.session['user_id'] = 8
+        raise KeyError
+
+    run(site, fail, run(site, begin))
+    assert field(site, 'user_id') == 9
+
+
+# -- values that do not fit ---------------------------------------------------
+
+MISFITS = [
+    ('Integer', '7', 'an int'),
+    ('Integer', True, 'an int'),
+    ('Integer', 7.0, 'an int'),
+    ('Integer', Decimal(7), 'an int'),
+    ('Integer', [7], 'an int'),
+    ('Integer', 2**31, 'an int of 32 bits'),
+    ('Integer', -(2**31) - 1, 'an int of 32 bits'),
+    ('SmallInteger', 2**15, 'an int of 16 bits'),
+    ('BigInteger', 2**63, 'an int of 64 bits'),
+    ('String(4)', 7, 'a str'),
+    ('String(4)', b'four', 'a str'),
+    ('String(4)', 'fives', 'at most 4 characters'),
+    ('String(4)', 'a\x00b', 'NUL'),
+    ('Text', 'a\x00b', 'NUL'),
+    ('Boolean', 1, 'a bool'),
+    ('Boolean', 'true', 'a bool'),
+    ('Float', True, 'a float'),
+    ('Float', '1.5', 'a float'),
+    ('Numeric(5, 2)', 1.5, 'a Decimal'),
+    ('Numeric(5, 2)', '1.5', 'a Decimal'),
+    ('Date', dt.datetime(2026, 1, 2), 'a date'),
+    ('Date', '2026-01-02', 'a date'),
+    ('DateTime', dt.date(2026, 1, 2), 'a datetime'),
+    ('DateTime', 1767312000, 'a datetime'),
+    ('Time', dt.timedelta(1), 'a time'),
+    ('LargeBinary', 'text', 'bytes'),
+    ('LargeBinary(4)', b'fives', 'at most 4 bytes'),
+    ('Uuid', str(uuid.UUID(int=5)), 'UUID'),
+    ('Enum("red", "green", name="colour")', 'blue', 'red, green'),
+    ('Enum("red", "green", name="colour")', 1, 'a str'),
+    ('Integer not null', None, 'not null'),
+    ('JSON', {1, 2}, 'JSON'),
+    ('JSON', [Decimal(1)], 'JSON'),
+    ('JSON', {'when': dt.datetime(2026, 1, 2)}, 'JSON'),
+]
+
+
+@ON_SQLITE
+@pytest.mark.parametrize(('declared', 'value', 'words'), MISFITS)
+def test_value_that_does_not_fit_is_refused(
+    make_site, declared, value, words
+):
+    """D3: ``SessionFieldError`` says what fits, and nothing is stored."""
+    site = make_site(additional_fields=f'extra: {declared}')
+
+    def view(request):
+        request.dbsession.add(Note(text='lost'))
+        request.session['extra'] = value
+
+    error = refused(site, view, words)
+    assert (error.field, error.value) == ('extra', value)
+    assert 'extra' in str(error)
+    assert error.type in str(error)
+    assert site.rows() == []
+    assert site.notes() == []
+
+
+@pytest.mark.parametrize(
+    ('declared', 'value'),
+    [
+        ('Integer', '7'), ('Integer', 2**31), ('String(4)', 'fives'),
+        ('String(4)', 'a\x00b'), ('DateTime', '2026-01-02'),
+        ('Integer not null', None),
+    ],
+)
+def test_value_that_does_not_fit_a_stored_record(make_site, declared, value):
+    """D3: an UPDATE is refused as an INSERT is; the record stays as it is."""
+    site = make_site(additional_fields=f'extra: {declared}')
+    good = {'I': 5, 'S': 'good', 'D': dt.datetime(2026, 1, 2)}[declared[0]]
+
+    def begin(request):
+        request.session['extra'] = good
+
+    def spoil(request):
+        request.dbsession.add(Note(text='lost'))
+        request.session['extra'] = value
+
+    browser = run(site, begin)
+    before = site.rows()
+    refused(site, spoil, 'extra', browser)
+    assert site.rows() == before
+    assert site.notes() == []
+
+
+@ON_SQLITE
+def test_refused_value_reaches_an_exception_view(make_site):
+    """D3: the application can answer the error."""
+    site = make_site(
+        additional_fields='user_id: Integer',
+        configure=lambda config: config.add_exception_view(
+            lambda error, request: webob.exc.HTTPConflict(error.field),
+            context=SessionFieldError,
+        ),
+    )
+
+    @site.view
+    def view(request):
+        request.session['user_id'] = 'seven'
+
+    response = site.browser().get('/view', status=409)
+    assert 'user_id' in response.text
+    assert 'Set-Cookie' not in response.headers
+    assert site.rows() == []
+
+
+@ON_SQLITE
+def test_long_value_is_cut_in_the_message(make_site):
+    """D3: a message that fits into a log."""
+    site = make_site(additional_fields='note: String(4)')
+
+    def view(request):
+        request.session['note'] = 'x' * 100000
+
+    assert len(str(refused(site, view, 'at most 4'))) < 300
+
+
+def test_accepted_beside_the_own_type(make_site):
+    """D3: an int fits a Float and a Numeric, as no digit is lost."""
+    site = make_site(additional_fields='a: Float\nb: Numeric(10, 2)')
+
+    def view(request):
+        request.session.update(a=3, b=4)
+
+    run(site, view)
+    assert (field(site, 'a'), field(site, 'b')) == (3.0, Decimal(4))
+
+
+@pytest.mark.parametrize('length', [4, 255])
+def test_str_of_exactly_its_length_fits(make_site, length):
+    """D3: characters count, not bytes."""
+    site = make_site(additional_fields=f'note: String({length})')
+    text = '\U0001f36a' * length
+
+    def view(request):
+        request.session['note'] = text
+
+    run(site, view)
+    assert field(site, 'note') == text
+
+
+# -- constraints --------------------------------------------------------------
+
+
+@pytest.mark.parametrize('retry', [False, True], ids=['once', 'retry'])
+def test_unique_field_refuses_the_second_session(make_site, retry):
+    """D3: the database decides, and nothing of the second is stored."""
+    site = make_site(additional_fields='seat: String(8) unique', retry=retry)
+
+    def take(request):
+        request.session['seat'] = '7A'
+
+    def take_too(request):
+        request.dbsession.add(Note(text='lost'))
+        request.session['seat'] = '7A'
+
+    run(site, take)
+    with pytest.raises(sa.exc.IntegrityError):
+        run(site, take_too)
+    assert len(site.rows()) == 1
+    assert site.notes() == []
+
+
+def test_unique_field_allows_many_sessions_without_it(make_site):
+    """D3: NULL is no value that could be taken."""
+    site = make_site(additional_fields='seat: String(8) unique')
+
+    def other(request):
+        request.session['other'] = 1
+
+    run(site, other)
+    run(site, other)
+    assert [row['seat'] for row in site.rows()] == [None, None]
+
+
+def test_indexes_and_constraints_are_made(make_site):
+    """D3: index, unique and not null of the ini are in the database."""
+    site = make_site(
+        additional_fields=(
+            'user_id: Integer index\n\n'
+            'seat: String(8) unique\n'
+            'kind: String(8) not null\n'
+            'both: Integer INDEX  NOT NULL'
+        )
+    )
+    inspector = sa.inspect(site.outside)
+    columns = {c['name']: c for c in inspector.get_columns('sessions')}
+    indexed = {
+        index['column_names'][0]: bool(index['unique'])
+        for index in inspector.get_indexes('sessions')
+    }
+    unique = {
+        constraint['column_names'][0]
+        for constraint in inspector.get_unique_constraints('sessions')
+    } | {name for name, is_unique in indexed.items() if is_unique}
+    assert {'user_id', 'both', 'sweep'} <= set(indexed)
+    assert unique == {'seat'}
+    assert columns['user_id']['nullable']
+    assert not columns['kind']['nullable']
+    assert not columns['both']['nullable']
+
+
+# -- extend_default_fields ----------------------------------------------------
+
+
+def test_extend_gets_defaults_session_and_request(make_site):
+    """D3: called with the defaults, the session and the request."""
+    calls = []
+
+    def extend(defaults, session, request):
+        calls.append((dict(defaults), dict(session), request.path))
+        return defaults | {'ip': request.remote_addr}
+
+    site = make_site(
+        additional_fields='user_id: Integer\nip: String(45)',
+        extend_default_fields=extend,
+    )
+
+    def view(request):
+        request.session.update(user_id=7, n=1)
+
+    run(site, view, extra_environ={'REMOTE_ADDR': '10.0.0.1'})
+    assert calls == [
+        ({'user_id': 7, 'ip': None}, {'user_id': 7, 'n': 1}, '/run')
+    ]
+    assert (field(site, 'user_id'), field(site, 'ip')) == (7, '10.0.0.1')
+
+
+SAVES = {
+    'change': lambda session: session.__setitem__('n', 2),
+    'rotate': lambda session: session.rotate(),
+    'set_expiry': lambda session: session.set_expiry(300),
+}
+
+
+@pytest.mark.parametrize('save', SAVES.values(), ids=SAVES)
+@ON_SQLITE
+def test_extend_is_called_at_each_save(make_site, save):
+    """D3: what it takes from the request is fresh after every save."""
+    site = make_site(
+        additional_fields='ip: String(45)',
+        extend_default_fields=lambda defaults, session, request: {
+            'ip': request.remote_addr
+        },
+    )
+
+    def begin(request):
+        request.session['n'] = 1
+
+    browser = run(site, begin, extra_environ={'REMOTE_ADDR': '10.0.0.1'})
+    run(
+        site, lambda request: save(request.session), browser,
+        extra_environ={'REMOTE_ADDR': '10.0.0.2'},
+    )
+    assert field(site, 'ip') == '10.0.0.2'
+
+
+@ON_SQLITE
+def test_extend_is_not_called_without_a_save(make_site):
+    """D3: neither for a read nor for a touch."""
+    calls = []
+    site = make_site(
+        additional_fields='n: Integer',
+        extend_default_fields=lambda defaults, *_: (
+            calls.append(1) or defaults
+        ),
+    )
+
+    def begin(request):
+        request.session['n'] = 1
+
+    browser = run(site, begin)
+    assert len(calls) == 1
+    site.clock.advance(hours=1)
+    run(site, lambda request: request.session['n'] and None, browser)
+    assert len(calls) == 1
+
+
+@ON_SQLITE
+@pytest.mark.parametrize(
+    ('returned', 'words'),
+    [
+        (None, 'must return a dict'), ([], 'must return a dict'),
+        ({'usr_id': 1}, 'usr_id'), ({'user_id': 'seven'}, 'user_id'),
+        ({'secret_hash': b'x' * 32}, 'secret_hash'),
+        ({'expires': dt.datetime(2030, 1, 1, tzinfo=dt.UTC)}, 'expires'),
+    ],
+    ids=['none', 'list', 'unknown', 'misfit', 'hash', 'expires'],
+)
+def test_extend_that_returns_nonsense(make_site, returned, words):
+    """D3: an error that says so, and nothing is stored."""
+    site = make_site(
+        additional_fields='user_id: Integer',
+        extend_default_fields=lambda *_: returned,
+    )
+
+    def view(request):
+        request.session['n'] = 1
+
+    with pytest.raises(SessionError, match=words):
+        run(site, view)
+    assert site.rows() == []
+
+
+@ON_SQLITE
+def test_extend_that_raises(make_site):
+    """D3, T1: its own error ends the request, nothing is stored."""
+
+    def extend(*_):
+        raise LookupError('no such user')
+
+    site = make_site(extend_default_fields=extend)
+
+    def view(request):
+        request.dbsession.add(Note(text='lost'))
+        request.session['n'] = 1
+
+    with pytest.raises(LookupError, match='no such user'):
+        run(site, view)
+    assert site.rows() == []
+    assert site.notes() == []
+
+
+def extend_by_name(defaults, session, request):
+    """For the dotted name in the next test."""
+    return {'user_id': session['n'] * 2}
+
+
+@ON_SQLITE
+def test_extend_by_dotted_name(make_site):
+    """D3: as an ini file says it; fields left out keep their defaults."""
+    site = make_site(
+        additional_fields='user_id: Integer\nn: Integer',
+        extend_default_fields=f'{__name__}.extend_by_name',
+    )
+
+    def view(request):
+        request.session['n'] = 4
+
+    run(site, view)
+    assert (field(site, 'user_id'), field(site, 'n')) == (8, 4)
+
+
+# -- a model of the application's own -----------------------------------------
+
+
+def own_models():
+    """Return a new ``(Base, User, UserSession)``."""
+
+    class Base(DeclarativeBase):
+        pass
+
+    class User(Base):
+        __tablename__ = 'users'
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    class UserSession(SessionMixin, Base):
+        __tablename__ = 'user_sessions'
+        user_id: Mapped[int | None] = mapped_column(
+            sa.ForeignKey('users.id', ondelete='CASCADE'), index=True
+        )
+        label: Mapped[str] = mapped_column(sa.String(20), default='none')
+        role: Mapped[str | None] = mapped_column(
+            sa.String(20), server_default='guest'
+        )
+        visits: Mapped[int] = mapped_column('visit_count', default=lambda: 1)
+
+    return Base, User, UserSession
+
+
+@pytest.fixture
+def own(make_site):
+    """A site whose sessions belong to users, with a foreign key."""
+    base, _, model = own_models()
+    site = make_site(model=model, create=False)
+    base.metadata.create_all(site.outside)
+    site.execute('INSERT INTO users (id) VALUES (7)')
+    return site
+
+
+def test_own_model_fills_its_columns(own):
+    """D3: extra columns of the application's class are fields."""
+
+    def view(request):
+        request.session.update(user_id=7, label='phone', visits=3)
+
+    run(own, view)
+    assert field(own, 'user_id') == 7
+    assert field(own, 'label') == 'phone'
+    assert field(own, 'visit_count') == 3
+
+
+def test_own_model_follows_foreign_keys(own):
+    """D3: a user's sessions end with the user; an unknown user is refused."""
+
+    def view(request):
+        request.session['user_id'] = 7
+
+    browser = run(own, view)
+    other = own.browser()
+
+    def unknown(request):
+        request.session['user_id'] = 8
+
+    if own.database.name != 'sqlite':
+        # SQLite has foreign keys only after a PRAGMA.
+        with pytest.raises(sa.exc.IntegrityError):
+            run(own, unknown, other)
+        own.execute('DELETE FROM users')
+        assert own.rows() == []
+        run(own, lambda request: len(request.session), browser)
+
+
+@pytest.mark.parametrize(
+    ('key', 'column', 'value', 'default'),
+    [
+        ('label', 'label', 'phone', 'none'),
+        ('role', 'role', 'admin', 'guest'),
+        ('visits', 'visit_count', 5, 1),
+        ('user_id', 'user_id', 7, None),
+    ],
+)
+@pytest.mark.parametrize('start', ['without', 'with'])
+def test_own_model_has_defaults(own, key, column, value, default, start):
+    """D3: a key that is not there, or not any more, is the default."""
+
+    def view(request):
+        request.session['n'] = 1
+        if start == 'with':
+            request.session[key] = value
+
+    def remove(request):
+        request.session['n'] = 2
+        del request.session[key]
+
+    browser = run(own, view)
+    if start == 'with':
+        assert field(own, column) == value
+        run(own, remove, browser)
+    assert field(own, column) == default
+
+
+@pytest.mark.parametrize('value', ['x' * 21, 5])
+def test_own_model_checks_its_columns(own, value):
+    """D3: as fields of the ini."""
+
+    def view(request):
+        request.session['label'] = value
+
+    refused(own, view, 'label')
+    assert own.rows() == []
+
+
+def test_own_model_leaves_computed_columns_alone(make_site):
+    """D3: what the database computes is no field."""
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Counted(SessionMixin, Base):
+        __tablename__ = 'sessions'
+        n: Mapped[int] = mapped_column()
+        double: Mapped[int] = mapped_column(sa.Computed('n * 2', persisted=True))
+
+    site = make_site(model=Counted)
+
+    def view(request):
+        request.session['n'] = request.session.get('n', 1) + 1
+
+    run(site, view, run(site, view))
+    assert (field(site, 'n'), field(site, 'double')) == (3, 6)
+
+
+class Size(enum.Enum):
+    SMALL = 's'
+    LARGE = 'l'
+
+
+def test_own_model_with_an_enum_class(make_site):
+    """D3: an Enum column takes what a session can store: its names."""
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Sized(SessionMixin, Base):
+        __tablename__ = 'sessions'
+        size: Mapped[Size | None] = mapped_column(sa.Enum(Size))
+        colour: Mapped[Colour | None] = mapped_column(sa.Enum(Colour))
+
+    site = make_site(
+        model=Sized,
+        extend_default_fields=lambda defaults, session, request: {
+            'size': Size[session['size']],
+        },
+    )
+
+    def view(request):
+        request.session['size'] = 'LARGE'
+        request.session['colour'] = Colour.RED
+
+    def again(request):
+        request.session['n'] = 1
+
+    run(site, again, run(site, view))
+    assert field(site, 'size') is Size.LARGE
+    assert field(site, 'colour') is Colour.RED
+
+
+class Money(sa.types.TypeDecorator):
+    """Cents in the session, a text in the database."""
+
+    impl = sa.String(20)
+    cache_ok = True
+
+    def process_bind_param(self, value, dialect):
+        return None if value is None else f'{value / 100:.2f}'
+
+    def process_result_value(self, value, dialect):
+        return None if value is None else round(float(value) * 100)
+
+
+@ON_SQLITE
+def test_type_of_the_application(make_site):
+    """D3: a TypeDecorator says itself what it takes."""
+    site = make_site(additional_fields=f'total: {__name__}.Money')
+
+    def view(request):
+        request.session['total'] = 1999
+
+    run(site, view)
+    assert field(site, 'total') == 1999
+
+
+@ON_SQLITE
+@pytest.mark.parametrize(
+    'line', [
+        'user_id', 'user_id:', ': Integer', 'user_id Integer',
+        'user_id: Intger', 'user_id: Integer primary', 'user id: Integer',
+        'id: Integer', 'data: Text', 'expires: DateTime', 'class: Integer',
+        'user_id: Integer\nuser_id: String(3)', 'metadata: Integer',
+        'user_id: String(x)', 'user_id: Integer(1, 2, 3)',
+        'user_id: no.such.Type', 'user_id: select', 'user_id: String(64',
+        'user_id: __import__("os").system("true")',
+    ],
+)
+def test_field_that_cannot_be_made(make_site, line):
+    """D3: a wrong line fails at start-up and names the full key."""
+    with pytest.raises(ConfigurationError) as caught:
+        make_site(additional_fields=line)
+    assert 'sqlasession.additional_fields' in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ('database', 'line'),
+    [
+        ('sqlite', 'ip: sqlalchemy.dialects.postgresql.INET'),
+        ('mariadb', 'note: String'),
+        ('postgresql', 'kind: Enum("a", "b")'),
+    ],
+    indirect=['database'],
+)
+def test_field_that_this_database_cannot_have(make_site, line):
+    """D3: ``create_table`` says at start-up which setting is wrong."""
+    with pytest.raises(ConfigurationError) as caught:
+        make_site(additional_fields=line, create_table=True, create=False)
+    assert 'sqlasession.' in str(caught.value)
