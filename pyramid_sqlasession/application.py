@@ -92,41 +92,42 @@ class Application:
     def read_aside(self, read: Callable[[sa.Connection], Result]) -> Result:
         """Return what *read* reads with a connection of its own.
 
-        A stale connection of the pool is replaced without an error (D1).
+        A stale connection of the pool is replaced without an error (D1):
+        reading twice does no harm.
         """
-        engine = self.engine
-        options: dict[str, Any] = {}
-        if dialects.reads_autocommit(engine):
-            options['isolation_level'] = 'AUTOCOMMIT'
-        for attempt in (1, 2):
-            with self.translated_errors():
-                try:
-                    with engine.connect() as connection:
-                        try:
-                            dialects.discard_leftovers(connection)
-                            if options:
-                                connection.execution_options(**options)
-                            return read(connection)
-                        except exc.DBAPIError as error:
-                            if dialects.fault_of(error) is Fault.UNAVAILABLE:
-                                # Galera's 1047 does not look like a lost
-                                # connection to SQLAlchemy, but is one.
-                                connection.invalidate()
-                            raise
-                except exc.DBAPIError as error:
-                    if attempt == 2 or (
-                        dialects.fault_of(error) is not Fault.UNAVAILABLE
-                    ):
-                        raise
-                    log.debug('a stale connection was replaced: %s', error)
-        raise AssertionError('unreachable')  # pragma: no cover
+        with self.translated_errors():
+            try:
+                return self._aside(read)
+            except exc.DBAPIError as error:
+                if dialects.fault_of(error) is not Fault.UNAVAILABLE:
+                    raise
+                log.debug('a stale connection was replaced: %s', error)
+                return self._aside(read)
 
     def write_aside(self, write: Callable[[sa.Connection], Result]) -> Result:
-        """Return what *write*, of one statement, did on its own."""
-        if dialects.reads_autocommit(self.engine):
-            return self.read_aside(write)
-        with self.own_transaction() as connection:
-            return write(connection)
+        """Return what *write*, one guarded statement, did, committed.
+
+        Never done twice: nobody knows whether a lost connection did it.
+        """
+        with self.translated_errors():
+            if dialects.has_cheap_autocommit(self.engine):
+                return self._aside(write)
+            with self.own_transaction() as connection:
+                return write(connection)
+
+    def _aside(self, work: Callable[[sa.Connection], Result]) -> Result:
+        with self.engine.connect() as connection:
+            try:
+                dialects.discard_leftovers(connection)
+                if dialects.has_cheap_autocommit(self.engine):
+                    connection.execution_options(isolation_level='AUTOCOMMIT')
+                return work(connection)
+            except exc.DBAPIError as error:
+                if dialects.fault_of(error) is Fault.UNAVAILABLE:
+                    # Galera's 1047 does not look like a lost connection to
+                    # SQLAlchemy, but is one.
+                    connection.invalidate()
+                raise
 
     @contextmanager
     def own_transaction(self) -> Iterator[sa.Connection]:

@@ -94,13 +94,31 @@ class Connections:
         except exc.DBAPIError as error:
             log.debug('the ROLLBACK was answered with %s', error)
 
-    # -- the sessions' own ---------------------------------------------------
+    # -- the sessions' own: Gate ----------------------------------------------
 
-    def repeat_alone(self, work: Callable[[sa.Connection], Result]) -> Result:
-        """Return what *work* did in a transaction of its own."""
+    @property
+    def is_apart(self) -> bool:
+        """Whether the sessions do not use the application's connection."""
+        return not self.has_dbsession
+
+    def connect(self) -> sa.Connection:
+        """Return a connection; whoever asks for it commits and closes."""
+        return self._application.connect()
+
+    def alone(
+        self, work: Callable[[sa.Connection], Result], *, atomic: bool = True
+    ) -> Result:
+        """Return what *work* did, committed.
+
+        :param atomic: it is more than one statement, or a guarded one whose
+            second look has to lock the row.
+        """
+        application = self._application
         for attempt in range(1, _REPETITIONS + 1):
             try:
-                with self._application.own_transaction() as connection:
+                if not atomic:
+                    return application.write_aside(work)
+                with application.own_transaction() as connection:
                     return work(connection)
             except exc.DBAPIError as error:
                 # Above READ COMMITTED the database refuses the second of
@@ -115,17 +133,7 @@ class Connections:
 
     def manager_in(self, transaction: Any) -> SessionDataManager:
         """Return the application's data manager in *transaction*."""
-        application = self._application
-        if self.has_dbsession:
-            # Just before zope.sqlalchemy's own, "~sqlalchemy:1234".
-            return SessionDataManager.of(
-                transaction, application, '~sqlalchemy!', None
-            )
-        # After the application's databases: if their COMMIT fails, nothing
-        # of the session is stored.
-        return SessionDataManager.of(
-            transaction, application, '~~sqlasession', application.connect
-        )
+        return SessionDataManager.of(transaction, self._application, self)
 
     def read(
         self, read: Callable[[sa.Connection], Result],

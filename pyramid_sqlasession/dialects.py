@@ -137,8 +137,8 @@ def is_retryable(error: BaseException | None) -> bool:
     return fault_of(error) is Fault.CONFLICT
 
 
-def reads_autocommit(engine: sa.Engine) -> bool:
-    """Return whether a single SELECT should run without BEGIN and COMMIT.
+def has_cheap_autocommit(engine: sa.Engine) -> bool:
+    """Return whether one statement should run without BEGIN and COMMIT.
 
     PostgreSQL: saves two of three round trips.  MariaDB opens no transaction
     for a single SELECT at all, but changing its autocommit mode costs round

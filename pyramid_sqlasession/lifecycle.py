@@ -226,6 +226,11 @@ class Binding:
 
     # -- Participant: called by the data manager -----------------------------
 
+    @property
+    def is_atomic(self) -> bool:
+        """Whether two statements of the write belong together."""
+        return self._plan is not None and self._plan.is_atomic
+
     def prepare(self) -> bool:
         """Find what has to be written; return whether there is anything."""
         self._put_together()
@@ -497,7 +502,7 @@ class Binding:
         """Save in a transaction of its own."""
         self._part()
         self._accept(
-            self.connections.repeat_alone(
+            self.connections.alone(
                 lambda connection: self._save(connection, plan)
             )
         )
@@ -565,7 +570,7 @@ class Binding:
                 if self._is_given:
                     end(self.connections.joined())
                 elif self.application.settings.max_sessions_per_user:
-                    self.connections.repeat_alone(end)
+                    self.connections.alone(end)
             # The login itself is committed.
             except (exc.SQLAlchemyError, SessionError) as error:
                 log.warning('surplus sessions were not ended: %s', error)

@@ -77,6 +77,11 @@ class Plan:
             or pending.touch
         )
 
+    @property
+    def is_atomic(self) -> bool:
+        """Whether two statements of it belong together."""
+        return self.pending.ended is not None and self.creates
+
     def __bool__(self) -> bool:
         return self.creates or self.updates or self.pending.ended is not None
 

@@ -44,7 +44,6 @@ with warnings.catch_warnings():
 
 import sqlalchemy as sa
 from sqlalchemy import exc
-from sqlalchemy.dialects import registry as sqlalchemy_dialects
 from sqlalchemy.engine.mock import MockConnection
 
 from pyramid_sqlasession import dialects
@@ -618,7 +617,8 @@ def _ddl(application: Application, name: str | None) -> str:
     """Return the statements that create the table, types and indexes."""
     dialect = application.engine.dialect
     if name is not None:
-        dialect = sqlalchemy_dialects.load(name)()
+        # No driver is imported for it.
+        dialect = sa.make_url(f'{name}://').get_dialect()()
     statements: list[str] = []
 
     def note(statement: Any, *args: object, **kwargs: object) -> None:

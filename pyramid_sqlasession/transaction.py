@@ -4,11 +4,24 @@ One data manager for each transaction and application; subrequests share it.
 It says *when*: the record is written last, after all flushes and just before
 COMMIT, so that no lock on it is held while a view runs.  What is written is
 the binding's affair (:class:`Participant`).
+
+=======  =================================  ==========  =====================
+route    when                               written in  committed
+=======  =================================  ==========  =====================
+joined   something of the application       commit()    by zope.sqlalchemy,
+         takes part in the transaction                  with its data
+alone    nothing else takes part: there is  tpc_vote()  at once: saves making
+         nothing to be committed together               a SQLAlchemy session,
+         with                                           BEGIN and COMMIT
+apart    the sessions have a database of    commit()    in tpc_vote(), after
+         their own                                      all others
+=======  =================================  ==========  =====================
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+import enum
 import logging
 import sys
 from typing import Any
@@ -37,6 +50,10 @@ _ATTEMPTS = 5
 
 class Participant(Protocol):
     """A session in a transaction."""
+
+    @property
+    def is_atomic(self) -> bool:
+        """Whether two statements of the write belong together."""
 
     def prepare(self) -> bool:
         """Before the commit: return whether something will be written."""
@@ -102,23 +119,45 @@ def mark_retryable(error: BaseException) -> None:
         alsoProvides(error, IRetryableError)
 
 
+class Route(enum.Enum):
+    """With which connection the records are written; see the table above."""
+
+    JOINED = 'joined'
+    ALONE = 'alone'
+    APART = 'apart'
+
+
+class Gate(Protocol):
+    """Opens connections that are not the application's."""
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether the sessions are in a database of their own."""
+
+    def connect(self) -> sa.Connection:
+        """Return a connection; whoever asks for it commits and closes."""
+
+    def alone(
+        self, work: Callable[[sa.Connection], None], *, atomic: bool
+    ) -> None:
+        """Do *work* and commit it.
+
+        :param atomic: it is more than one statement.
+        """
+
+
 @implementer(ISavepointDataManager)
 class SessionDataManager:
     """Joins the sessions of one application to one transaction.
 
     :param key: what identifies the application in the transaction.
-    :param sort_key: where in the order of commits the sessions come.
-    :param connect: opens a connection of the sessions' own engine, or None
-        if they are written through the application's.
+    :param gate: opens connections that are not the application's.
     """
 
-    def __init__(
-        self, transaction: Any, key: object, sort_key: str,
-        connect: Callable[[], sa.Connection] | None,
-    ) -> None:
+    def __init__(self, transaction: Any, key: object, gate: Gate) -> None:
         self.transaction = transaction
-        self._sort_key = sort_key
-        self._connect = connect
+        self._gate = gate
+        self._route = Route.APART if gate.is_apart else Route.JOINED
         self._connection: sa.Connection | None = None
         self._participants: list[Participant] = []
         self._is_last_hook = False
@@ -135,8 +174,7 @@ class SessionDataManager:
 
     @classmethod
     def of(
-        cls, transaction: Any, key: object, sort_key: str,
-        connect: Callable[[], sa.Connection] | None,
+        cls, transaction: Any, key: object, gate: Gate
     ) -> SessionDataManager:
         """Return the data manager of *transaction*, a new one if needed."""
         try:
@@ -145,7 +183,7 @@ class SessionDataManager:
             found = None
         if isinstance(found, cls) and found.is_open:
             return found
-        return cls(transaction, key, sort_key, connect)
+        return cls(transaction, key, gate)
 
     @property
     def is_open(self) -> bool:
@@ -155,11 +193,10 @@ class SessionDataManager:
     def own_connection(self) -> sa.Connection:
         """Return the connection of the own engine, opened by the first call.
 
-        Only for an application without ``dbsession``.
+        Only if the sessions are apart.
         """
         if self._connection is None:
-            assert self._connect is not None
-            self._connection = self._connect()
+            self._connection = self._gate.connect()
         return self._connection
 
     def open_connection(self) -> sa.Connection | None:
@@ -168,7 +205,7 @@ class SessionDataManager:
         Several, if a subrequest has a dbsession of its own: one that keeps
         the others from writing comes first.
         """
-        if self._connect is not None:
+        if self._route is Route.APART:
             return self._connection
         opened = [
             connection
@@ -211,7 +248,11 @@ class SessionDataManager:
     def _prepare(self) -> None:
         writers = [p for p in self._participants if p.prepare()]
         self._has_work = bool(writers)
-        if not writers or self._connect is not None:
+        if not writers or self._route is Route.APART:
+            return
+        # Only we have joined: nothing has to be committed with the session.
+        if len(getattr(self.transaction, '_resources', ())) == 1:
+            self._route = Route.ALONE
             return
         # A subrequest may have a dbsession of its own.  All sessions are
         # written with one connection: two would wait for each other.
@@ -229,31 +270,48 @@ class SessionDataManager:
         """Nothing: the application's sessions flush now."""
 
     def commit(self, transaction: Any) -> None:
-        """Write all records."""
+        """Write all records, unless they are written alone."""
+        if self._failure is not None:
+            raise self._failure
+        if not self._has_work:
+            return
+        if self._route is Route.JOINED:
+            connection = self.open_connection()
+            assert connection is not None
+            self._write(connection)
+        elif self._route is Route.APART:
+            self._write(self.own_connection())
+
+    def _write(self, connection: sa.Connection) -> None:
         try:
-            if self._failure is not None:
-                raise self._failure
-            if self._has_work:
-                self._write()
+            for participant in self._participants:
+                participant.write(connection)
         except sa.exc.IntegrityError as error:
             if dialects.fault_of(error) is dialects.Fault.DUPLICATE:
                 # Two first inserts at once; the next attempt finds a row.
                 self._conflicts.append(error)
             raise
 
-    def _write(self) -> None:
-        connection = self.open_connection() or self.own_connection()
-        for participant in self._participants:
-            participant.write(connection)
-
     def tpc_vote(self, transaction: Any) -> None:
-        """Commit the connection of the own engine, if there is one."""
+        """Commit what the application's connection does not commit."""
+        if self._has_work and self._route is Route.ALONE:
+            self._gate.alone(
+                self._write,
+                atomic=any(p.is_atomic for p in self._participants)
+                or len(self._participants) > 1,
+            )
+        elif self._connection is not None:
+            self._commit_apart()
+
+    def _commit_apart(self) -> None:
         for attempt in range(1, _ATTEMPTS + 1):
-            if self._connection is None:
-                return
+            connection = self.own_connection()
             try:
-                self._connection.commit()
+                if attempt > 1:
+                    self._write(connection)
+                connection.commit()
                 self._close()
+                return
             except sa.exc.DBAPIError as error:
                 self._close()
                 # The application's data are committed by now: the request
@@ -264,7 +322,6 @@ class SessionDataManager:
                         'the session, which has a database of its own '
                         '(sqlasession.url), could not be'
                     ) from error
-                self._write()
 
     def tpc_finish(self, transaction: Any) -> None:
         """Everything is committed."""
@@ -292,7 +349,11 @@ class SessionDataManager:
 
     def sortKey(self) -> str:
         """Return the place in the order of commits."""
-        return self._sort_key
+        if self._route is Route.JOINED:
+            # Just before zope.sqlalchemy's own, "~sqlalchemy:1234".
+            return '~sqlalchemy!'
+        # After everything else: if that fails, no session is stored.
+        return '~~sqlasession'
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None

@@ -95,6 +95,17 @@ def end(engine):
     say('ended')
 
 
+def create(engine):
+    """Create the table together with other processes."""
+    engine.connect().close()
+    say('ready')
+    sys.stdin.readline()
+    app = make_app(engine, interval='0')
+    say(sa.inspect(engine).has_table(
+        app.registry['sqlasession'].records.table.name
+    ))
+
+
 if __name__ == '__main__':
     logging.basicConfig(level=logging.WARNING)
     globals()[sys.argv[1]](sa.create_engine(sys.argv[2]))

@@ -145,6 +145,7 @@ quickly = settings(
 _latin = st.text(st.characters(max_codepoint=255), max_size=80)
 
 
+@sqlite
 @pytest.mark.parametrize('secret', ['', 'old'])
 @given(
     st.one_of(
@@ -177,6 +178,7 @@ def site_by_secret(views):
     return {secret: views(secret=secret) for secret in ('', 'old')}
 
 
+@sqlite
 @given(st.integers(0, 63), st.sampled_from(B64))
 @quickly
 def test_each_character_of_the_token_counts(kept, position, character):

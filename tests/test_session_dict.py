@@ -83,7 +83,10 @@ def shared_site(tmp_path_factory):
 
 @pytest.fixture
 def quick(shared_site):
-    """A browser of its own on the shared site."""
+    """A browser on the shared site, where nothing is stored yet."""
+    for table in ('sessions', 'notes'):
+        shared_site.execute(f'DELETE FROM {table}')
+    shared_site.statements.clear()
     return Shop(shared_site)
 
 
@@ -395,11 +398,11 @@ UNSTORABLE = {
     ('value', 'path'), UNSTORABLE.values(), ids=UNSTORABLE
 )
 @pytest.mark.parametrize('stored', [True, False], ids=['stored', 'new'])
-def test_what_cannot_be_stored(shop, value, path, stored):
+def test_what_cannot_be_stored(quick, value, path, stored):
     """R6: raises with the key path, in the view's transaction."""
     if stored:
-        shop.store(a=1)
-    before = shop.site.rows()
+        quick.store(a=1)
+    before = quick.site.rows()
 
     def work(request):
         request.dbsession.add(Note(text='part of it'))
@@ -407,10 +410,10 @@ def test_what_cannot_be_stored(shop, value, path, stored):
         request.session['bad'] = [0, value]
 
     with pytest.raises(SessionNotSerializable) as caught:
-        shop.request(work)
+        quick.request(work)
     assert caught.value.path == path
-    assert shop.site.notes() == []
-    assert shop.site.rows() == before
+    assert quick.site.notes() == []
+    assert quick.site.rows() == before
 
 
 def test_a_cycle_cannot_be_stored(shop):
@@ -446,6 +449,7 @@ def test_no_key_is_lost(quick, key, value):
     assert quick.content == {key: value}
 
 
+@sqlite
 @pytest.mark.parametrize('kind', sorted(UNSTORABLE))
 def test_an_exception_view_after_what_cannot_be_stored(make_site, kind):
     """T3, R6: the exception view works, whatever the view has put in."""
@@ -472,9 +476,8 @@ def test_an_exception_view_after_what_cannot_be_stored(make_site, kind):
     assert shop.content == {'a': 1, '_f_': ['sorry']}
 
 
-@sqlite
 @pytest.mark.parametrize('kind', sorted(UNSTORABLE))
-def test_a_savepoint_after_what_cannot_be_stored(shop, kind):
+def test_a_savepoint_after_what_cannot_be_stored(quick, kind):
     """T9: a savepoint is no reason to fail; what is taken out is gone."""
     def work(request):
         request.session['bad'] = UNSTORABLE[kind][0]
@@ -482,8 +485,8 @@ def test_a_savepoint_after_what_cannot_be_stored(shop, kind):
         del request.session['bad']
         request.session['good'] = 1
 
-    shop.request(work)
-    assert shop.content == {'good': 1}
+    quick.request(work)
+    assert quick.content == {'good': 1}
 
 
 def test_too_large(make_site):
@@ -647,6 +650,7 @@ def test_emptied_before_the_first_save(shop, work):
     assert 'Set-Cookie' not in shop.response.headers
 
 
+@sqlite
 @pytest.mark.parametrize('work', [
     lambda session: session.set_expiry(60),
     lambda session: session.touch(),
@@ -667,7 +671,7 @@ def test_nothing_in_it_is_not_stored(shop, work):
 
 # -- flash --------------------------------------------------------------------
 
-@pytest.mark.parametrize('queue', ['', 'error', 'ü', 'f_', 'a' * 300])
+@pytest.mark.parametrize('queue', ['', 'ü'])
 def test_flash(shop, queue):
     """R10: as in Pyramid, per queue, under _f_<queue>."""
     shop.visit(lambda session: session.flash('one', queue))
@@ -930,10 +934,17 @@ def raw_rows(site):
 
 
 @pytest.mark.parametrize('data', GARBAGE, ids=lambda text: ascii(text)[:20])
-def test_data_that_cannot_be_decoded(shop, caplog, data):
+def test_data_that_cannot_be_decoded(quick, caplog, data):
     """R8: empty with an error in the log; never overwritten; removable."""
+    quick.store(a=1)
+    damage(quick.site, data=data)
+    check_damaged(quick, caplog)
+
+
+def test_damage_on_each_database(shop, caplog):
+    """R8: as above, on each database."""
     shop.store(a=1)
-    damage(shop.site, data=data)
+    damage(shop.site, data='{"a":')
     check_damaged(shop, caplog)
 
 
@@ -1018,6 +1029,7 @@ NULLABLE = (
 )
 
 
+@sqlite
 @pytest.mark.parametrize('column', NULLABLE)
 def test_null_where_a_value_belongs(lax, caplog, column):
     """R8: NULL in a column is damage, never a 500."""
@@ -1026,6 +1038,7 @@ def test_null_where_a_value_belongs(lax, caplog, column):
     check_damaged(lax, caplog)
 
 
+@sqlite
 @pytest.mark.parametrize('column', ['secret_hash', 'expires'])
 def test_null_that_makes_the_cookie_unknown(lax, caplog, column):
     """R8, R3: without hash or expiry the cookie opens nothing."""
@@ -1034,6 +1047,7 @@ def test_null_that_makes_the_cookie_unknown(lax, caplog, column):
     check_damaged(lax, caplog, is_dead=True)
 
 
+@sqlite
 @pytest.mark.parametrize('column', ['sweep', 'lifetime', 'retired'])
 def test_null_that_does_no_harm(lax, column):
     """R8: the session works; nobody needs these to read it."""
@@ -1045,16 +1059,14 @@ def test_null_that_does_no_harm(lax, column):
     assert lax.content == {'a': 1, 'b': 2}
 
 
-def test_all_null(lax):
+def test_all_null(lax, caplog):
     """R8: a row of which only id, hash and expiry are left."""
     lax.store(a=1)
     lax.site.execute(
         'UPDATE sessions SET '
         + ', '.join(f'{column} = NULL' for column in NULLABLE)
     )
-    assert lax.content == {}
-    lax.store(b=1)
-    assert lax.content == {'b': 1}
+    check_damaged(lax, caplog)
 
 
 @pytest.mark.parametrize('column', [
@@ -1067,89 +1079,106 @@ def test_all_null(lax):
      '9999-99-99 99:99:99.999999', '0000-00-00 00:00:00'],
     ids=repr,
 )
-@sqlite
-def test_sqlite_keeps_anything_in_any_column(shop, caplog, column, value):
+def test_sqlite_keeps_anything_in_any_column(quick, caplog, column, value):
     """R8: whatever an SQLite column holds, no request fails for it."""
-    shop.store(a=1)
-    shop.site.execute(f'UPDATE sessions SET {column} = :value', value=value)
-    before = raw_rows(shop.site)
+    quick.store(a=1)
+    quick.site.execute(f'UPDATE sessions SET {column} = :value', value=value)
+    before = raw_rows(quick.site)
 
     def work(session):
         return state(session)[1], dict(session)
 
-    new, content = shop.visit(work)
+    new, content = quick.visit(work)
     assert content == ({} if new else {'a': 1})
-    shop.site.clock.advance(minutes=2)
-    shop.visit(work)
+    quick.site.clock.advance(minutes=2)
+    quick.visit(work)
     if new:
-        assert raw_rows(shop.site) == before
-    shop.store(b=2)
-    assert shop.content == ({'b': 2} if new else {'a': 1, 'b': 2})
-    shop.visit(lambda session: session.rotate())
-    shop.visit(lambda session: session.invalidate())
-    assert len(raw_rows(shop.site)) == int(new)
+        assert raw_rows(quick.site) == before
+    quick.store(b=2)
+    assert quick.content == ({'b': 2} if new else {'a': 1, 'b': 2})
+    quick.visit(lambda session: session.rotate())
+    quick.visit(lambda session: session.invalidate())
+    assert len(raw_rows(quick.site)) == int(new)
 
 
-@pytest.mark.parametrize('retired', [
+RETIRED = [
     b'x', b'\x00' * 41, b'\xff' * 41, b'\x7f' * 40 + b'\x01',
     b'\x80' + b'\x00' * 39 + b'\x01', b'\x7f' * 40 + b'\x02', b'x' * 1024,
-], ids=repr)
-@pytest.mark.parametrize('path', ['/look', '/login'])
-def test_a_damaged_list_of_old_tokens(shop, retired, path):
-    """R8, C5: it counts as empty, for old tokens and at a rotation."""
-    @shop.site.view
-    def look(request):
-        return sorted(request.session)
+]
 
-    @shop.site.view
-    def login(request):
-        request.session.rotate()
 
+def check_retired(shop, retired, work):
+    """Assert that a damaged list of old tokens does no harm."""
     shop.store(a=1)
-    old = shop.site.browser(like=shop.browser)
+    old = Shop(shop.site)
+    old.browser = shop.site.browser(like=shop.browser)
     shop.visit(lambda session: session.rotate())
     damage(shop.site, retired=retired)
-    assert old.get(path).status_int == 200
-    shop.browser.get('/login')
-    assert shop.browser.get('/look').text == "['a']"
+    old.visit(work)
+    shop.visit(work)
+    assert shop.content == {'a': 1}
+
+
+@pytest.mark.parametrize('retired', RETIRED, ids=lambda raw: repr(raw)[:30])
+@pytest.mark.parametrize('work', [list, SQLASession.rotate])
+def test_a_damaged_list_of_old_tokens(quick, retired, work):
+    """R8, C5: it counts as empty, for old tokens and at a rotation."""
+    check_retired(quick, retired, work)
+
+
+def test_a_damaged_list_of_old_tokens_on_each_database(shop):
+    """R8, C5: as above, on each database."""
+    check_retired(shop, RETIRED[3], SQLASession.rotate)
+
+
+DATES = ('created', 'started', 'accessed', 'expires', 'rotated', 'sweep')
+
+
+def check_date(site, column, write):
+    """Return the error of the requests on a record with a strange date."""
+    shop = Shop(site)
+    shop.store(a=1)
+    write(column)
+    try:
+        for _ in range(2):
+            assert shop.content in ({}, {'a': 1})
+            site.clock.advance(minutes=2)
+        shop.store(b=1)
+        assert shop.content in ({'b': 1}, {'a': 1, 'b': 1})
+        shop.visit(lambda session: session.invalidate())
+    except Exception as error:
+        return f'{type(error).__name__}: {error}'
+    finally:
+        site.execute('DELETE FROM sessions')
+    return 'no error'
 
 
 @pytest.mark.parametrize('database', ['postgresql'], indirect=True)
-@pytest.mark.parametrize('column', [
-    'created', 'started', 'accessed', 'expires', 'rotated', 'sweep'
-])
 @pytest.mark.parametrize('value', ['infinity', '-infinity', '294276-01-01'])
-def test_moments_that_python_does_not_know(shop, column, value):
+def test_moments_that_python_does_not_know(site, value):
     """R8: PostgreSQL's dates beyond Python's are damage, never a 500."""
-    shop.store(a=1)
-    shop.site.execute(f"UPDATE sessions SET {column} = '{value}'")
-    for _ in range(2):
-        assert shop.content in ({}, {'a': 1})
-        shop.site.clock.advance(minutes=2)
-    shop.store(b=1)
-    assert shop.content in ({'b': 1}, {'a': 1, 'b': 1})
-    shop.visit(lambda session: session.invalidate())
+    def write(column):
+        site.execute(f"UPDATE sessions SET {column} = '{value}'")
+
+    found = {column: check_date(site, column, write) for column in DATES}
+    assert found == dict.fromkeys(DATES, 'no error')
 
 
 @pytest.mark.parametrize('database', ['mariadb'], indirect=True)
-@pytest.mark.parametrize('column', [
-    'created', 'started', 'accessed', 'expires', 'rotated', 'sweep'
-])
-def test_zero_dates(shop, column):
+def test_zero_dates(site):
     """R8: MariaDB's zero dates are damage, never a 500."""
-    shop.store(a=1)
-    with shop.site.outside.begin() as connection:
-        connection.execute(sa.text("SET sql_mode = ''"))
-        connection.execute(
-            sa.text(f"UPDATE sessions SET {column} = '0000-00-00'")
-        )
-        connection.execute(sa.text('SET sql_mode = DEFAULT'))
-    for _ in range(2):
-        assert shop.content in ({}, {'a': 1})
-        shop.site.clock.advance(minutes=2)
-    shop.store(b=1)
-    assert shop.content in ({'b': 1}, {'a': 1, 'b': 1})
-    shop.visit(lambda session: session.invalidate())
+    def write(column):
+        with site.outside.connect() as connection:
+            # Of a connection that goes nowhere else.
+            connection.detach()
+            connection.execute(sa.text("SET sql_mode = ''"))
+            connection.execute(
+                sa.text(f"UPDATE sessions SET {column} = '0000-00-00'")
+            )
+            connection.commit()
+
+    found = {column: check_date(site, column, write) for column in DATES}
+    assert found == dict.fromkeys(DATES, 'no error')
 
 
 # -- serializers of the application -------------------------------------------

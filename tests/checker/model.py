@@ -209,7 +209,9 @@ class Story:
         changes = [
             e for e in self.visits if e.has_new_token and not e.created
         ]
-        logins = [e for e in changes if e.operation == 'login']
+        logins = [
+            e for e in changes if e.operation == 'login' and e.was_done
+        ]
         for login in logins:
             self._check_dead(login, tokens)
         for renewal in changes:
@@ -228,6 +230,10 @@ class Story:
             for use in self.model.by_token[token]:
                 if login.is_before(use) and use.id == self.id:
                     self.report('no old token', 'it was let in', login, use)
+                # Whatever their order: a login of a session that has
+                # ended would have been dropped.
+                if self.id in use.ended_ids and use is not login:
+                    self.report('no old token', 'it logged out', login, use)
 
     def _check_renewed(self, renewal):
         """A renewed token ends with its grace, and is not renewed again."""

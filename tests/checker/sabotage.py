@@ -15,11 +15,9 @@ def no_version_guard():
     """A write no longer asks whether another one came between."""
     guarded = Records.update
 
-    def update(self, connection, id, version, now, values):
-        return guarded(
-            self, connection, id, _version(self, connection, id, version),
-            now, values,
-        )
+    def update(self, connection, id, version, *rest, **options):
+        version = _version(self, connection, id, version)
+        return guarded(self, connection, id, version, *rest, **options)
 
     Records.update = update
 

@@ -17,6 +17,7 @@ def app_settings():
         'sqlasession.additional_fields':
             'user_id: Integer index\nuser_agent: String(256)\nip: String(45)',
         'sqlasession.extend_default_fields': 'myapp.sessions.device_fields',
+        'sqlasession.create_table': 'true',
     }
 
 
@@ -31,9 +32,7 @@ def dbengine(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def app(app_settings, dbengine):
-    app = main({}, dbengine=dbengine, **app_settings, **{
-        'sqlasession.create_table': True,
-    })
+    app = main({}, dbengine=dbengine, **app_settings)
     yield app
     stop_expiring_sessions(app)
 

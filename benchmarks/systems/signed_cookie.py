@@ -1,0 +1,15 @@
+"""Pyramid's SignedCookieSessionFactory: the session is the cookie."""
+
+from pyramid.session import SignedCookieSessionFactory
+
+from benchmarks.systems.pyramid_app import configurator
+from benchmarks.wsgi import scenarios
+
+
+def make(url):
+    config = configurator()
+    config.set_session_factory(
+        # Not at each access, as no other system here writes then.
+        SignedCookieSessionFactory('benchmark', reissue_time=60)
+    )
+    return scenarios(config.make_wsgi_app(), keeps_cookie=True)

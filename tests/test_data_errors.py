@@ -1,0 +1,564 @@
+"""What a failing or incomplete database does to requests (D1, D2)."""
+
+import logging
+import sqlite3
+
+from pyramid.response import Response
+import pytest
+import sqlalchemy as sa
+
+from pyramid_sqlasession import SessionError
+from pyramid_sqlasession import SessionNotSerializable
+from pyramid_sqlasession import SessionStoreUnavailable
+from pyramid_sqlasession import SessionTooLarge
+
+from .services.databases import Database
+from .services.mariatemp import TempMariaDB
+from .services.pgtemp import TempPostgres
+from .site import Note
+from .site import Site
+
+ON_SQLITE = pytest.mark.parametrize('database', ['sqlite'], indirect=True)
+ON_SERVERS = pytest.mark.parametrize(
+    'database', ['postgresql', 'mariadb'], indirect=True
+)
+
+
+def with_views(site):
+    """Add the views that these tests visit; returns *site*."""
+
+    @site.view
+    def write(request):
+        request.session['n'] = request.session.get('n', 0) + 1
+
+    @site.view
+    def read(request):
+        return request.session.get('n')
+
+    @site.view
+    def ignore(request):
+        return 'fine'
+
+    @site.view
+    def busy(request):
+        request.dbsession.execute(sa.text('SELECT 1'))
+        return request.session.get('n')
+
+    @site.view
+    def count(request):
+        return request.session_store.count()
+
+    @site.view
+    def revoke(request):
+        return request.session_store.revoke_all()
+
+    return site
+
+
+@pytest.fixture
+def shop(site):
+    """A site with the views of these tests."""
+    return with_views(site)
+
+
+# -- stale connections (D1) ---------------------------------------------------
+
+CONNECTIONS = {
+    'postgresql': (
+        'SELECT pid FROM pg_stat_activity WHERE '
+        "datname = current_database() AND pid <> pg_backend_pid() "
+        "AND backend_type = 'client backend'",
+        'SELECT pg_terminate_backend({})',
+    ),
+    'mariadb': (
+        'SELECT id FROM information_schema.processlist '
+        'WHERE db = DATABASE() AND id <> CONNECTION_ID()',
+        'KILL {}',
+    ),
+}
+
+
+def fill_pool(engine, count=3):
+    """Have *count* idle connections in the pool of *engine*."""
+    connections = [engine.connect() for _ in range(count)]
+    for connection in connections:
+        connection.scalar(sa.text('SELECT 1'))
+    for connection in connections:
+        connection.close()
+    assert engine.pool.checkedin() >= count
+
+
+def kill_connections(database):
+    """End all connections on the server, as its restart does."""
+    find, end = CONNECTIONS[database.name]
+    engine = sa.create_engine(
+        database.url, poolclass=sa.NullPool, isolation_level='AUTOCOMMIT'
+    )
+    with engine.connect() as connection:
+        numbers = list(connection.scalars(sa.text(find)))
+        for number in numbers:
+            connection.execute(sa.text(end.format(number)))
+        while connection.scalars(sa.text(find)).all():
+            pass
+    assert numbers
+
+
+@ON_SERVERS
+@pytest.mark.parametrize('path', ['/read', '/write'])
+@pytest.mark.parametrize('pooled', [1, 4])
+def test_stale_connection_is_replaced_on_read(shop, path, pooled):
+    """D1: after a restart of the server no reader sees an error."""
+    browser = shop.browser()
+    browser.get('/write')
+    shop.engine.dispose()
+    fill_pool(shop.engine, pooled)
+    kill_connections(shop.database)
+    for _ in range(pooled + 1):
+        browser.get(path)
+    assert browser.get('/read').text == str(
+        1 if path == '/read' else pooled + 2
+    )
+
+
+@ON_SERVERS
+@pytest.mark.parametrize('pooled', [1, 4])
+def test_stale_connection_is_replaced_on_a_read_with_a_touch(shop, pooled):
+    """D1, E2: the touch is sent all the same."""
+    browser = shop.browser()
+    browser.get('/write')
+    (before,) = shop.rows()
+    shop.engine.dispose()
+    fill_pool(shop.engine, pooled)
+    shop.clock.advance(minutes=10)
+    kill_connections(shop.database)
+    assert browser.get('/read').text == '1'
+    (after,) = shop.rows()
+    assert after['accessed'] > before['accessed']
+
+
+@ON_SERVERS
+def test_stale_connection_of_an_engine_of_its_own(make_site, database):
+    """D1, T0: the same with ``sqlasession.url``."""
+    shop = with_views(make_site(url=database.url))
+    browser = shop.browser()
+    browser.get('/write')
+    fill_pool(shop.application.engine)
+    kill_connections(database)
+    assert browser.get('/read').text == '1'
+
+
+@ON_SERVERS
+def test_stale_connection_of_a_second_engine(make_site, database):
+    """D1: the application's dbsession is on another engine than ours."""
+    shop = with_views(make_site(engine=database.create_engine()))
+
+    @shop.view
+    def late(request):
+        # Made, but without a transaction yet.
+        assert request.dbsession is not None
+        return request.session.get('n')
+
+    browser = shop.browser()
+    browser.get('/write')
+    fill_pool(shop.engine)
+    fill_pool(shop.application.engine)
+    kill_connections(database)
+    assert browser.get('/late').text == '1'
+
+
+# -- the database is down (D1) ------------------------------------------------
+
+
+@pytest.fixture(params=[TempPostgres, TempMariaDB], ids=['pg', 'maria'])
+def down(request):
+    """A site with a session; ``halt`` and ``launch`` its server."""
+    with request.param() as server:
+        name = 'postgresql' if request.param is TempPostgres else 'mariadb'
+        database = Database(name, server.url)
+        site = with_views(Site(database, additional_fields='user_id: Integer'))
+        site.visitor = site.browser()
+        site.visitor.get('/write')
+        site.halt, site.launch = server.halt, server.launch
+        yield site
+        site.close()
+        database.dispose()
+
+
+def test_database_down(down):
+    """D1: 200 without a session, 503 with one, and well again after it."""
+    browser = down.visitor
+    token = down.token(browser)
+    down.halt()
+    assert browser.get('/ignore').text == 'fine'
+    assert down.browser().get('/read').text == ''
+    for path in ('/read', '/write', '/count', '/revoke'):
+        response = browser.get(path, status=503)
+        assert 'Set-Cookie' not in response.headers
+    response = down.browser().get('/write', status=503)
+    assert 'Set-Cookie' not in response.headers
+    down.launch()
+    assert down.token(browser) == token
+    assert browser.get('/read').text == '1'
+    browser.get('/write')
+    assert down.data() == {'n': 2}
+
+
+@pytest.mark.parametrize('when', ['read', 'changed'])
+def test_database_that_goes_down_while_a_view_runs(down, when, caplog):
+    """D1, T2: what cannot be committed is 503; a touch costs nothing."""
+    browser = down.visitor
+    down.clock.advance(minutes=10)
+
+    @down.view
+    def view(request):
+        assert request.session['n'] == 1
+        if when == 'changed':
+            request.session['n'] = 2
+        down.halt()
+        return 'fine'
+
+    if when == 'read':
+        assert browser.get('/view').text == 'fine'
+        warnings = [
+            r for r in caplog.records
+            if r.name.startswith('pyramid_sqlasession')
+            and r.levelno >= logging.WARNING
+        ]
+        assert len(warnings) == 1
+    else:
+        response = browser.get('/view', status=503)
+        assert 'Set-Cookie' not in response.headers
+    down.launch()
+    assert browser.get('/read').text == '1'
+
+
+class Refusal:
+    """Has all connects of an engine fail while ``on``, and counts them."""
+
+    def __init__(self, engine):
+        self.on = True
+        self.count = 0
+        sa.event.listen(engine, 'do_connect', self._connect)
+
+    def _connect(self, *args):
+        if self.on:
+            self.count += 1
+            raise sqlite3.OperationalError('unable to open database file')
+
+
+@pytest.fixture
+def refused(make_site):
+    """A function that makes a site whose database refuses to connect."""
+
+    def make(**settings):
+        shop = with_views(make_site(
+            engine_options={'poolclass': sa.NullPool}, **settings
+        ))
+        shop.visitor = shop.browser()
+        shop.visitor.get('/write')
+        shop.refusal = Refusal(shop.engine)
+        return shop
+
+    return make
+
+
+@ON_SQLITE
+@pytest.mark.parametrize('path', ['/read', '/write', '/count'])
+def test_no_request_waits_twice_for_a_connect(refused, path):
+    """D1: 503 within the driver's timeout, not within two of them."""
+    shop = refused()
+    shop.visitor.get(path, status=503)
+    assert shop.refusal.count == 1
+
+
+@ON_SQLITE
+def test_answer_says_what_happened(refused):
+    """D1: a plain 503 that a visitor understands, nothing of SQL in it."""
+    shop = refused()
+    response = shop.visitor.get('/read', status=503)
+    assert 'try again' in response.text
+    for word in ('sqlite', 'SELECT', 'Traceback', 'unable to open'):
+        assert word not in response.text
+
+
+@ON_SQLITE
+def test_application_has_its_own_view(refused):
+    """Contract 3: the error reaches an exception view of the application."""
+    seen = []
+
+    def configure(config):
+        config.add_exception_view(sorry, context=SessionStoreUnavailable)
+
+    def sorry(error, request):
+        seen.append(error)
+        # Layouts look at the session: it is empty here, and costs no wait.
+        session = request.session
+        return Response(f'closed {dict(session)} {session.pop_flash()}')
+
+    shop = refused(configure=configure)
+    response = shop.visitor.get('/read')
+    assert response.text == 'closed {} []'
+    assert 'Set-Cookie' not in response.headers
+    (error,) = seen
+    assert isinstance(error, SessionError)
+    assert isinstance(error.__cause__, sa.exc.DBAPIError)
+    assert shop.refusal.count == 1
+    shop.refusal.on = False
+    assert shop.visitor.get('/read').text == '1'
+
+
+@ON_SQLITE
+def test_error_page_of_another_error_can_look_at_the_session(refused):
+    """D1, T4: a layout that greets the visitor does not fail again."""
+
+    def sorry(error, request):
+        return Response(f'sorry {dict(request.session)}')
+
+    shop = refused(
+        configure=lambda config: config.add_exception_view(
+            sorry, context=KeyError
+        )
+    )
+
+    @shop.view
+    def fail(request):
+        raise KeyError
+
+    response = shop.visitor.get('/fail')
+    assert response.text == 'sorry {}'
+    assert 'Set-Cookie' not in response.headers
+
+
+@ON_SQLITE
+def test_session_of_the_error_page_is_not_stored_later(refused):
+    """D1: what an error page puts in must not begin a second session."""
+
+    def sorry(error, request):
+        request.session.flash('We are closed')
+        return Response('closed')
+
+    shop = refused(
+        configure=lambda config: config.add_exception_view(
+            sorry, context=SessionStoreUnavailable
+        )
+    )
+    response = shop.visitor.get('/read')
+    assert response.text == 'closed'
+    assert 'Set-Cookie' not in response.headers
+    shop.refusal.on = False
+    assert len(shop.rows()) == 1
+    assert shop.visitor.get('/read').text == '1'
+
+
+def test_pool_that_is_used_up_is_503(make_site):
+    """D1: no connection in time is no answer in time."""
+    shop = with_views(make_site(engine_options={
+        'poolclass': sa.QueuePool, 'pool_size': 1, 'max_overflow': 0,
+        'pool_timeout': 0.05,
+    }))
+    browser = shop.browser()
+    browser.get('/write')
+    with shop.engine.connect():
+        browser.get('/read', status=503)
+        assert browser.get('/ignore').text == 'fine'
+    assert browser.get('/read').text == '1'
+
+
+# -- missing parts (D2) -------------------------------------------------------
+
+USES = ['/read', '/write', '/count', '/revoke']
+
+
+@pytest.mark.parametrize('path', USES)
+def test_missing_table(make_site, path):
+    """D2: the error names the table and the command, and is no 503."""
+    shop = with_views(make_site(table_name='my_sessions'))
+    browser = shop.browser()
+    browser.get('/write')
+    shop.execute('ALTER TABLE my_sessions RENAME TO away')
+    with pytest.raises(SessionError) as caught:
+        browser.get(path)
+    assert not isinstance(caught.value, SessionStoreUnavailable)
+    assert 'my_sessions' in str(caught.value)
+    assert 'psessions' in str(caught.value)
+    assert 'table' in str(caught.value)
+    shop.execute('ALTER TABLE away RENAME TO my_sessions')
+    browser.get(path)
+
+
+def test_missing_table_and_first_write(make_site):
+    """D2: without a cookie there is no read that could have told."""
+    shop = with_views(make_site(create=False))
+    with pytest.raises(SessionError, match='psessions'):
+        shop.browser().get('/write')
+    assert shop.browser().get('/ignore').text == 'fine'
+    assert shop.browser().get('/read').text == ''
+
+
+@pytest.mark.parametrize('column', ['rotated', 'lifetime', 'data'])
+@pytest.mark.parametrize('path', ['/read', '/write'])
+def test_missing_column(shop, path, column):
+    """D2: a table of an earlier version says so too."""
+    browser = shop.browser()
+    browser.get('/write')
+    shop.execute(f'ALTER TABLE sessions DROP COLUMN {column}')
+    with pytest.raises(SessionError, match='psessions') as caught:
+        browser.get(path)
+    assert 'sessions' in str(caught.value)
+    assert column in str(caught.value)
+
+
+def test_missing_additional_field(shop, make_site):
+    """D2, D3: a field that was added to the ini, but not to the table."""
+    later = with_views(make_site(
+        additional_fields='user_id: Integer\nnote: String(8)', create=False
+    ))
+    browser = later.browser()
+    with pytest.raises(SessionError, match='psessions') as caught:
+        browser.get('/write')
+    assert 'note' in str(caught.value)
+
+
+def test_missing_table_of_the_application_is_its_own_error(shop):
+    """D2: we do not speak for tables that are not ours."""
+
+    @shop.view
+    def view(request):
+        request.session['n'] = 1
+        request.dbsession.add(Note(text='x'))
+
+    shop.execute('DROP TABLE notes')
+    with pytest.raises(sa.exc.DBAPIError):
+        shop.browser().get('/view')
+    assert shop.rows() == []
+
+
+# -- values that cannot be stored ---------------------------------------------
+
+
+def test_too_large(make_site):
+    """Contract 2: above ``max_size`` nothing at all is stored."""
+    shop = with_views(make_site(max_size='1KiB'))
+
+    @shop.view
+    def large(request):
+        request.dbsession.add(Note(text='lost'))
+        request.session['text'] = 'x' * 2000
+
+    with pytest.raises(SessionTooLarge) as caught:
+        shop.browser().get('/large')
+    assert caught.value.limit == 1024
+    assert caught.value.size > 2000
+    assert 'sqlasession.max_size' in str(caught.value)
+    assert shop.rows() == []
+    assert shop.notes() == []
+
+
+def test_record_stays_when_it_would_become_too_large(make_site):
+    """Contract 2: the session is that of before, and works on."""
+    shop = with_views(make_site(max_size='1KiB'))
+
+    @shop.view
+    def large(request):
+        request.session['text'] = 'x' * 2000
+
+    browser = shop.browser()
+    browser.get('/write')
+    before = shop.rows()
+    with pytest.raises(SessionTooLarge):
+        browser.get('/large')
+    assert shop.rows() == before
+    browser.get('/write')
+    assert shop.data() == {'n': 2}
+
+
+@ON_SQLITE
+@pytest.mark.parametrize('letter', ['x', 'ß', '\U0001f36a'])
+def test_size_counts_bytes(make_site, letter):
+    """Contract 2: ``max_size`` is of the serialized data, in bytes."""
+    shop = make_site(max_size='4KiB')
+
+    @shop.view
+    def put(request):
+        request.session['t'] = letter * int(request.params['count'])
+
+    # {"t":"..."}
+    fits = (4096 - 8) // len(letter.encode())
+    shop.browser().get(f'/put?count={fits}')
+    with pytest.raises(SessionTooLarge):
+        shop.browser().get(f'/put?count={fits + 1}')
+    assert len(shop.rows()) == 1
+
+
+@ON_SQLITE
+def test_sessions_that_are_too_large_together(make_site, stage):
+    """C1, contract 2: two changes that fit alone, and not together."""
+    shop = with_views(make_site(max_size='1KiB'))
+    browser = shop.browser()
+    browser.get('/write')
+
+    @shop.view
+    def slow(request):
+        request.session['a'] = 'x' * 700
+        stage.reach('slow')
+
+    @shop.view
+    def quick(request):
+        request.session['b'] = 'x' * 700
+
+    slow_one = stage.run(shop.browser(like=browser).get, '/slow')
+    stage.wait('slow')
+    browser.get('/quick')
+    stage.let('slow')
+    with pytest.raises(SessionTooLarge):
+        slow_one.result()
+    assert set(shop.data()) == {'n', 'b'}
+
+
+@ON_SQLITE
+@pytest.mark.parametrize(
+    'value', [object(), {1: 'x'}, ['\ud800'], lambda: None, 1j], ids=repr
+)
+def test_value_of_another_type(shop, value):
+    """R6: nothing is stored, of the application's data neither."""
+
+    @shop.view
+    def put(request):
+        request.dbsession.add(Note(text='lost'))
+        request.session['cart'] = [value]
+
+    with pytest.raises(SessionNotSerializable, match='cart'):
+        shop.browser().get('/put')
+    assert shop.rows() == []
+    assert shop.notes() == []
+
+
+@ON_SQLITE
+@pytest.mark.parametrize(
+    'error', [SessionTooLarge, SessionNotSerializable],
+    ids=lambda error: error.__name__,
+)
+def test_application_answers_what_cannot_be_stored(make_site, error):
+    """Contract 3: an exception view, whose words are stored (T3)."""
+
+    def sorry(caught, request):
+        request.session.flash('That was too much')
+        return Response('sorry')
+
+    shop = make_site(
+        max_size='1KiB',
+        configure=lambda config: config.add_exception_view(
+            sorry, context=error
+        ),
+    )
+
+    @shop.view
+    def put(request):
+        request.dbsession.add(Note(text='lost'))
+        request.session['x'] = (
+            'x' * 2000 if error is SessionTooLarge else object()
+        )
+
+    assert shop.browser().get('/put').text == 'sorry'
+    assert shop.notes() == []
+    assert shop.data() == {'_f_': ['That was too much']}
