@@ -45,6 +45,8 @@ def main(name, url):
     module = importlib.import_module(f'benchmarks.systems.{name}')
     calls = module.make(url)
     gc.collect()
+    # As servers do after their start: what exists by now stays.
+    gc.freeze()
     print('ready', file=answers, flush=True)
     for line in sys.stdin:
         count = int(line)

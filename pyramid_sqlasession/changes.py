@@ -69,6 +69,9 @@ def split(stored: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
     """Return the data that a view sees, and the head counters."""
     data = dict(stored)
     heads = data.pop(HEADS, None)
+    if type(heads) is list and len(heads) == 2:
+        # The application has a key of that name.
+        heads, data[HEADS] = heads
     if type(heads) is not dict:
         return data, {}
     return data, {
@@ -79,7 +82,9 @@ def split(stored: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
 def join(data: Mapping[str, Any], heads: Mapping[str, int]) -> dict[str, Any]:
     """Return what is stored; the inverse of :func:`split`."""
     stored = dict(data)
-    if heads:
+    if HEADS in stored:
+        stored[HEADS] = [dict(heads), stored[HEADS]]
+    elif heads:
         stored[HEADS] = dict(heads)
     return stored
 

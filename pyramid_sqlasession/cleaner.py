@@ -102,14 +102,14 @@ class Cleaner:
             return 0
         total, started = 0, perf_counter()
         with application.engine.connect() as connection:
-            # Not a connection of the pool: it would be shared after fork.
-            connection.detach()
             if dialects.locks_rows(connection.dialect):
                 # No gap locks on MariaDB, no serialization failures on
                 # PostgreSQL.
                 connection.execution_options(
                     isolation_level='READ COMMITTED'
                 )
+            # Not a connection of the pool: it would be shared after fork.
+            connection.detach()
             while stop is None or not stop.is_set():
                 count = self._clean_batch(application, connection)
                 total += count

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Mapping
 import datetime as dt
 from decimal import Decimal
+import json
 from typing import Any
 
 import sqlalchemy as sa
@@ -44,10 +46,16 @@ class Fields:
         return {name: data.get(name) for name in self.columns}
 
     def values(
-        self, given: Mapping[str, Any], *, insert: bool
+        self, given: Mapping[str, Any], *,
+        deleted: Collection[str] | None = None,
     ) -> dict[str, Any]:
         """Return the values to store, checked, by column.
 
+        Where a column has a default, no value means the default.
+
+        :param deleted: for an UPDATE, the keys that the session lost with
+            it: their fields go back to the default, others keep what they
+            have.
         :raises SessionFieldError: if a value does not fit its column.
         """
         values = {}
@@ -59,19 +67,14 @@ class Fields:
                     f'{name!r}, which is no additional field; there are '
                     f'{sorted(self.columns) or "none"}'
                 )
-            if value is None:
-                if column.server_default is not None:
-                    continue
-                default: Any = column.default
-                if default is not None:
-                    if not default.is_scalar:
-                        continue
-                    value = default.arg
-            values[column.key] = self.check(name, value)
+            if value is not None or not _has_default(column):
+                values[column.key] = self.check(name, value)
+            elif deleted is not None and name in deleted:
+                values[column.key] = _default_of(column)
         return values
 
     def check(self, name: str, value: Any) -> Any:
-        """Return *value* if it fits the column of the field.
+        """Return *value* as it is stored, if it fits the field's column.
 
         :raises SessionFieldError: if it does not.
         """
@@ -79,31 +82,94 @@ class Fields:
         if value is None:
             if not column.nullable:
                 raise SessionFieldError(name, value, 'no None (not null)')
-            return None
+            # Or it would be the null of JSON, which is not NULL.
+            return sa.null() if isinstance(column.type, sa.JSON) else None
+        if isinstance(column.type, sa.JSON):
+            return _check_json(name, value)
+        if isinstance(column.type, sa.Enum):
+            return _check_enum(name, value, column.type)
         kind = _python_type(column.type)
         if kind is None:
             return value
-        accepted = (kind, *_ALSO.get(kind, ()))
-        fits = isinstance(value, accepted)
-        # A bool is an int, and a datetime is a date, for Python alone.
-        if isinstance(value, bool) and kind is not bool:
-            fits = False
-        if isinstance(value, dt.datetime) and kind is dt.date:
-            fits = False
-        if not fits:
-            raise SessionFieldError(
-                name, value, _WORDS.get(kind, f'a {kind.__name__}')
-            )
+        _check_kind(name, value, kind)
         _check_limits(name, value, column.type)
-        if isinstance(value, str) and type(value) is not str and kind is str:
+        if isinstance(value, dt.datetime) and value.tzinfo is not None:
+            return _in_utc(value, column.type)
+        if isinstance(value, str):
             # Drivers adapt by the exact type, and Markup is none they know.
             return str.__str__(value)
         return value
 
 
+def _has_default(column: sa.Column[Any]) -> bool:
+    return column.default is not None or column.server_default is not None
+
+
+def _default_of(column: sa.Column[Any]) -> Any:
+    """Return what a column holds that nobody gave a value."""
+    default: Any = column.default
+    if default is None:
+        default = column.server_default
+        # A text is a literal there. (SQLite has no DEFAULT in an UPDATE.)
+        if not isinstance(default, sa.DefaultClause):
+            return sa.null()
+        return default.arg
+    # SQLAlchemy has made every callable take a context.
+    return default.arg(None) if default.is_callable else default.arg
+
+
+def _in_utc(value: dt.datetime, type_: Any) -> dt.datetime:
+    # One clock: a column without time zone holds UTC, whatever the time zone
+    # of the connection.
+    value = value.astimezone(dt.UTC)
+    return value if type_.timezone else value.replace(tzinfo=None)
+
+
+def _check_json(name: str, value: Any) -> Any:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SessionFieldError(
+            name, value, f'what JSON can hold ({error})'
+        ) from None
+    return value
+
+
+def _check_enum(name: str, value: Any, type_: Any) -> Any:
+    if type_.enum_class is None:
+        if not isinstance(value, str):
+            raise SessionFieldError(name, value, 'a str')
+        if value in type_.enums:
+            return value
+        raise SessionFieldError(
+            name, value, f'one of {", ".join(type_.enums)}'
+        )
+    if isinstance(value, type_.enum_class):
+        return value
+    # The session holds the value: a member with str or int in it comes back
+    # as its base type.
+    try:
+        return type_.enum_class(value)
+    except ValueError:
+        raise SessionFieldError(
+            name, value, f'a member of {type_.enum_class.__name__}'
+        ) from None
+
+
+def _check_kind(name: str, value: Any, kind: type) -> None:
+    fits = isinstance(value, (kind, *_ALSO.get(kind, ())))
+    # A bool is an int, and a datetime is a date, for Python alone.
+    if isinstance(value, bool) and kind is not bool:
+        fits = False
+    if isinstance(value, dt.datetime) and kind is dt.date:
+        fits = False
+    if not fits:
+        raise SessionFieldError(
+            name, value, _WORDS.get(kind, f'a {kind.__name__}')
+        )
+
+
 def _python_type(type_: Any) -> type | None:
-    if isinstance(type_, sa.JSON):
-        return None
     if isinstance(type_, sa.types.TypeDecorator):
         # What the application's own type takes is its own affair.
         return None
@@ -111,8 +177,6 @@ def _python_type(type_: Any) -> type | None:
         kind = type_.python_type
     except NotImplementedError:
         return None
-    if isinstance(type_, sa.Enum) and type_.enum_class is None:
-        return str
     return kind if isinstance(kind, type) else None
 
 
@@ -131,12 +195,6 @@ def _check_limits(name: str, value: Any, type_: Any) -> None:
             raise SessionFieldError(
                 name, value, 'a str without lone surrogates'
             ) from None
-        if isinstance(type_, sa.Enum):
-            if value not in type_.enums:
-                raise SessionFieldError(
-                    name, value, f'one of {", ".join(type_.enums)}'
-                )
-            return
     length = getattr(type_, 'length', None)
     if (
         isinstance(value, str | bytes)

@@ -45,14 +45,14 @@ def load(
     if isinstance(
         request.__dict__.get('exception'), SessionStoreUnavailable
     ):
-        return Base(token=token, ghost=True), Found.UNAVAILABLE
+        return Base(token=token, ghost='unavailable'), Found.UNAVAILABLE
     try:
         record = _find(
             application, connections, manager, token, now, in_exception_view
         )
     except SessionStoreUnavailable:
         if in_exception_view:
-            return Base(token=token, ghost=True), Found.UNAVAILABLE
+            return Base(token=token, ghost='unavailable'), Found.UNAVAILABLE
         raise
     if record is None:
         return Base(), Found.UNKNOWN
@@ -62,7 +62,7 @@ def load(
         return Base(), Found.WRONG_SECRET
     if standing is Standing.ROTATED:
         log.debug('session %s: a token that was rotated out', record.id)
-        return Base(token=token, ghost=True), Found.ROTATED
+        return Base(token=token, ghost='rotated'), Found.ROTATED
     base = _base_of(application, record, token)
     return base, Found.CURRENT if base.damaged is None else Found.DAMAGED
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Mapping
+import contextlib
 from dataclasses import dataclass
 from dataclasses import field
 import datetime as dt
@@ -72,13 +73,14 @@ def pack_retired(entries: Iterable[Retired], now: dt.datetime) -> bytes | None:
 
 def unpack_retired(packed: bytes | None) -> tuple[Retired, ...]:
     """Return the entries of a column value; a damaged one has none."""
-    if not packed or len(packed) % _ENTRY.size:
+    if not isinstance(packed, bytes) or len(packed) % _ENTRY.size:
         return ()
-    return tuple(
-        Retired(secret_hash, _EPOCH + until * _MICROSECOND, _KINDS[kind])
-        for secret_hash, until, kind in _ENTRY.iter_unpack(packed)
-        if kind in _KINDS
-    )
+    found = []
+    for secret_hash, until, kind in _ENTRY.iter_unpack(packed):
+        with contextlib.suppress(KeyError, OverflowError):
+            moment = _EPOCH + until * _MICROSECOND
+            found.append(Retired(secret_hash, moment, _KINDS[kind]))
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -193,15 +195,19 @@ class Records:
                      row.rotated)
             or not isinstance(row.version, int)
             or not isinstance(row.data, str)
+            or not isinstance(row.lifetime, int | None)
+            or not 0 <= (row.lifetime or 0) < 2**31
         ):
             return _damaged(row, row.accessed or dt.datetime.now(dt.UTC))
-        return Record(row[0], _hash(row[1]), *row[2:])
+        retired = row.retired if isinstance(row.retired, bytes) else None
+        return Record(row[0], _hash(row[1]), retired, *row[3:])
 
     def insert(
         self, connection: sa.Connection, values: Mapping[str, Any]
     ) -> None:
         """Insert a record that was never there."""
-        connection.execute(self._insert, dict(values))
+        statement, values = _with_expressions(self._insert, values)
+        connection.execute(statement, dict(values))
 
     def update(
         self, connection: sa.Connection, id: uuid.UUID, version: int,
@@ -220,6 +226,7 @@ class Records:
                 f'_{name}' if name in EXPIRY else name: value
                 for name, value in values.items()
             }
+        statement, values = _with_expressions(statement, values)
         found = connection.execute(
             statement,
             {'_id': id, '_version': version, '_now': now, **values,
@@ -317,15 +324,21 @@ class Records:
         ).rowcount
 
     def remove_expired(
-        self, connection: sa.Connection, now: dt.datetime, limit: int
+        self, connection: sa.Connection, now: dt.datetime, limit: int,
+        *, exactly: bool = False,
     ) -> int:
         """Delete up to *limit* expired records; return how many.
 
         On servers it waits for nobody, and a record that was touched
         meanwhile survives.
+
+        :param exactly: find all, without the index on ``sweep``, by which
+            a record is found up to a sixteenth of its lifetime late.
         """
         c = self.table.c
-        expired = (c.sweep <= now) & (c.expires <= now)
+        expired = c.expires <= now
+        if not exactly:
+            expired &= c.sweep <= now
         chosen = (
             sa.select(c.id).where(expired).order_by(c.sweep).limit(limit)
         )
@@ -356,9 +369,28 @@ class Records:
         return ';\n\n'.join(parts) + ';\n'
 
 
+def _with_expressions(
+    statement: Any, values: Mapping[str, Any]
+) -> tuple[Any, Mapping[str, Any]]:
+    """Return *statement* with those values that are SQL expressions."""
+    expressions = {
+        name: value
+        for name, value in values.items()
+        if isinstance(value, sa.ClauseElement)
+    }
+    if not expressions:
+        return statement, values
+    return statement.values(expressions), {
+        name: value
+        for name, value in values.items()
+        if name not in expressions
+    }
+
+
 def _hash(value: Any) -> bytes:
-    # Text is damage; nothing has the empty hash, the session is unknown.
-    return b'' if isinstance(value, str | None) else bytes(value)
+    # Anything else is damage; nothing has the empty hash, so that the
+    # session is unknown.
+    return bytes(value) if isinstance(value, bytes | memoryview) else b''
 
 
 def _damaged(row: Any, now: dt.datetime) -> Record:

@@ -57,7 +57,7 @@ def _cause(cookies: CookiePolicy, outcome: Outcome) -> str | None:
 
 def vary(response: Any) -> None:
     """Tell caches that the response depends on the cookie."""
-    value = response.headers.get('Vary', '')
+    value = ', '.join(response.headers.getall('Vary'))
     names = [name.strip().lower() for name in value.split(',')]
     if 'cookie' not in names and '*' not in names:
         response.headers['Vary'] = f'{value}, Cookie' if value else 'Cookie'
@@ -65,7 +65,7 @@ def vary(response: Any) -> None:
 
 def keep_private(response: Any) -> None:
     """Keep shared caches from storing *response* (RFC 9111, section 7.3)."""
-    value = response.headers.get('Cache-Control', '')
+    value = ', '.join(response.headers.getall('Cache-Control'))
     names = {
         part.partition('=')[0].strip().lower() for part in value.split(',')
     }

@@ -138,7 +138,9 @@ class Saver:
             ended = None
         if plan.base.ghost:
             if plan.filled and plan.base.token is not None:
-                outcome.dropped.append((str(plan.base.token.id), 'rotated'))
+                outcome.dropped.append(
+                    (str(plan.base.token.id), plan.base.ghost)
+                )
             outcome.base = plan.base
         elif plan.creates:
             self._create(connection, plan, now, extend, outcome)
@@ -190,7 +192,7 @@ class Saver:
             expires=self._expiry.end(now, now, lifetime),
             lifetime=lifetime.seconds, rotated=now,
         )
-        values = self._fields.values(extend(data), insert=True)
+        values = self._fields.values(extend(data))
         for name in ('id', 'secret_hash', 'retired', 'version', 'data',
                      'created', 'started', 'accessed', 'expires', 'lifetime',
                      'rotated'):
@@ -243,9 +245,20 @@ class Saver:
                 outcome.dropped.append((str(record.id), reason or 'gone'))
                 # Dead for the rest of the request too: no later write may
                 # begin a session that overwrites the cookie of a login.
-                outcome.base = Base(token=token, ghost=True)
+                outcome.base = Base(token=token, ghost=reason or 'gone')
                 return
-            base = self._merge_onto(plan, found, token)
+            try:
+                base = self._merge_onto(plan, found, token)
+            except DamagedData as error:
+                log.error(
+                    'session %s cannot be read any more (%s): its row stays '
+                    'as it is, a new session is stored beside it',
+                    found.id, error,
+                )
+                self._create(
+                    connection, self._fresh(plan), now, extend, outcome
+                )
+                return
             record = found
             outcome.merged = True
         raise SessionConflict(plan.changes.keys)
@@ -274,14 +287,13 @@ class Saver:
     def _merge_onto(self, plan: Plan, found: Record, token: Token) -> Base:
         """Return the base of a second attempt.
 
+        :raises DamagedData: if somebody damaged the row meanwhile.
         :raises SessionConflict: with ``conflict = retry``.
         """
+        if found.data is None:
+            raise DamagedData('a column has no value that fits it')
         base = self._base(found, token)
-        try:
-            now, _ = base.read()
-        except DamagedData:
-            log.exception('session %s: the data were damaged', found.id)
-            raise
+        now, _ = base.read()
         if self._settings.conflict == 'retry':
             before, _ = plan.base.read()
             keys = conflicting_keys(
@@ -308,11 +320,14 @@ class Saver:
             renewed = new_token(record.id)
             after = self._renew(after, renewed, now)
             changes = replace(changes, csrf=_derived_csrf(base))
+        data, heads = apply_changes(changes, *base.read())
         if changes:
-            data, heads = apply_changes(changes, *base.read())
             after = replace(after, data=self._codec.write(data, heads))
             values['data'] = after.data
-            values.update(self._fields.values(extend(data), insert=False))
+        if changes or self._settings.extend_default_fields is not None:
+            values.update(
+                self._fields.values(extend(data), deleted=changes.deleted)
+            )
         if pending.rotate and pending.token is not None:
             after = self._rotate(after, pending, now)
         if after.secret_hash != record.secret_hash:

@@ -21,8 +21,7 @@ import orjson
 
 from pyramid_sqlasession.errors import SessionNotSerializable
 
-#: The limit of nesting where a value needs tags, as the walk is recursive.
-#: (Plain JSON is written and read by orjson, which has limits of its own.)
+#: The limit of nesting, as the walks are recursive.
 MAX_DEPTH = 100
 
 # Python refuses to convert longer digit strings (CVE-2020-10735); such an
@@ -58,14 +57,16 @@ class JSONSerializer:
         :raises SessionNotSerializable: naming the key path and the type.
         """
         # orjson writes some types as others without a word (a tuple as a
-        # list, NaN as null, a UUID as a string).  Reading the result back
-        # finds all of them at a fraction of the cost of a walk in Python.
-        try:
-            raw = orjson.dumps(data, option=orjson.OPT_PASSTHROUGH_DATETIME)
-            if b'"$' not in raw and orjson.loads(raw) == data:
-                return raw
-        except (TypeError, ValueError, RecursionError):
-            pass
+        # list, NaN as null, a UUID as a string), and has no limit for
+        # nested tuples: it gets JSON's own types only.
+        if _is_plain(data, 0):
+            try:
+                raw = orjson.dumps(data)
+                if b'"$' not in raw:
+                    return raw
+            # Keys that are no str, integers above 64 bits, surrogates.
+            except TypeError:
+                pass
         return orjson.dumps(_tag(data, 'session', 0, set()))
 
     def loads(self, raw: bytes) -> Any:
@@ -75,6 +76,26 @@ class JSONSerializer:
         """
         data = orjson.loads(raw)
         return _untag(data, 0) if b'"$' in raw else data
+
+
+_PLAIN = frozenset({str, int, bool, type(None)})
+
+
+def _is_plain(value: Any, depth: int) -> bool:
+    """Return whether *value* is made of JSON's own types alone."""
+    if depth > MAX_DEPTH:
+        return False
+    items = value.values() if type(value) is dict else value
+    for item in items:
+        kind = type(item)
+        if kind in _PLAIN:
+            continue
+        if kind is dict or kind is list:
+            if not _is_plain(item, depth + 1):
+                return False
+        elif kind is not float or not math.isfinite(item):
+            return False
+    return True
 
 
 def _tag(value: Any, path: str, depth: int, parents: set[int]) -> Any:

@@ -36,12 +36,16 @@ from pyramid_sqlasession.cookie import Token
 from pyramid_sqlasession.expiry import Lifetime
 from pyramid_sqlasession.expiry import lifetime_of
 from pyramid_sqlasession.records import Record
+from pyramid_sqlasession.serializers import MAX_DEPTH
 
 # A value of one of these types cannot change behind our back.
 _IMMUTABLE = frozenset({
     str, int, float, bool, type(None), bytes, dt.datetime, dt.date, dt.time,
     dt.timedelta, Decimal, uuid.UUID,
 })
+
+
+_NOT_LOADED = type('_NotLoaded', (), {'__repr__': lambda self: '...'})()
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,9 @@ class Base:
     read: Callable[[], tuple[dict[str, Any], dict[str, int]]] = (
         lambda: ({}, {})
     )
-    #: The token was rotated out a moment ago: reads are empty, writes are
-    #: dropped, no cookie is sent.
-    ghost: bool = False
+    #: Why the session is dead, although the request goes on: reads are
+    #: empty, writes are dropped, no cookie is sent.
+    ghost: str | None = None
     #: A record whose data cannot be read: only invalidate() touches it.
     damaged: Record | None = None
 
@@ -130,6 +134,9 @@ class SQLASession(dict[str, Any]):
 
     def __init__(self, source: Source) -> None:
         super().__init__()
+        # C code that takes an empty dict for empty without asking (json)
+        # has to ask for its items, which loads them.
+        dict.__setitem__(self, _NOT_LOADED, None)
         self._source = source
         self._base = Base()
         self._pending = Pending()
@@ -146,7 +153,7 @@ class SQLASession(dict[str, Any]):
     def _snapshot(self) -> Snapshot:
         """Return the state, to come back to."""
         return Snapshot(
-            self._base, copy.deepcopy(dict(dict.items(self))),
+            self._base, _copied(dict(dict.items(self)), 0),
             self._pending.copied(),
         )
 
@@ -155,7 +162,7 @@ class SQLASession(dict[str, Any]):
         self._base = snapshot.base
         self._pending = snapshot.pending.copied()
         dict.clear(self)
-        dict.update(self, copy.deepcopy(snapshot.data))
+        dict.update(self, _copied(snapshot.data, 0))
 
     def _saved(self, base: Base, *, merged: bool) -> None:
         """Go on from *base*, which holds what was just saved."""
@@ -301,7 +308,8 @@ class SQLASession(dict[str, Any]):
     def peek_flash(self, queue: str = '') -> list[Any]:
         """Return the messages of a queue, which stay there."""
         self._source.look()
-        return copy.deepcopy(dict.get(self, FLASH + queue, []))
+        queued: list[Any] = _copied(dict.get(self, FLASH + queue, []), 0)
+        return queued
 
     def new_csrf_token(self) -> str:
         """Set and return a new random CSRF token."""
@@ -313,7 +321,8 @@ class SQLASession(dict[str, Any]):
         """Return the CSRF token; the first one is set by this call."""
         self._source.look()
         token = dict.get(self, CSRF)
-        if not isinstance(token, str):
+        # An empty one would let an empty form field pass.
+        if not isinstance(token, str) or not token:
             self._alter(CSRF)
             token = self._current_token().csrf_token()
             dict.__setitem__(self, CSRF, token)
@@ -515,7 +524,7 @@ class SQLASession(dict[str, Any]):
             self._note_removal(key)
         dict.clear(self)
 
-    def update(self, *args: Any, **kwargs: Any) -> None:
+    def update(self, /, *args: Any, **kwargs: Any) -> None:
         self._source.look()
         given = dict(*(_plain(arg) for arg in args), **kwargs)
         for key, value in given.items():
@@ -528,6 +537,22 @@ class SQLASession(dict[str, Any]):
     def _note_removal(self, key: str) -> None:
         if isinstance(key, str) and key.startswith(FLASH):
             self._pending.popped.add(key)
+
+
+def _copied(value: Any, depth: int) -> Any:
+    """Return *value* with its containers copied, and nothing else.
+
+    What cannot be stored (a file, a lock, a cycle) may not be copyable, and
+    has to survive until the error that names it.
+    """
+    if depth > MAX_DEPTH:
+        return value
+    kind = type(value)
+    if kind is dict:
+        return {key: _copied(item, depth + 1) for key, item in value.items()}
+    if kind is list or kind is tuple:
+        return kind(_copied(item, depth + 1) for item in value)
+    return set(value) if kind is set else value
 
 
 def _plain(other: Any) -> Any:

@@ -150,7 +150,7 @@ class SessionStore:
         total = 0
         with self._connect(True) as connection:
             while count := self._records.remove_expired(
-                connection, now, BATCH
+                connection, now, BATCH, exactly=True
             ):
                 total += count
         return total
@@ -169,9 +169,13 @@ class SessionStore:
             )
 
     def _except(self, id: str | None) -> list[sa.ColumnElement[bool]]:
-        found = None if id is None else _parsed(id)
-        if found is None:
+        if id is None:
             return []
+        found = _parsed(id)
+        if found is None:
+            raise SessionArgumentError(
+                f'except_id = {id!r} is no id of a session: nothing was ended'
+            )
         return [self._records.table.c.id != found]
 
     def _where(self, fields: dict[str, Any]) -> list[sa.ColumnElement[bool]]:
@@ -187,6 +191,11 @@ class SessionStore:
                 )
             if value is None:
                 where.append(column.is_(None))
+            elif isinstance(column.type, sa.JSON):
+                raise SessionFieldError(
+                    name, value,
+                    'None only: databases do not compare JSON',
+                )
             else:
                 where.append(column == known.check(name, value))
         return where

@@ -101,6 +101,11 @@ def _create_table(application: Application) -> None:
             application.engine, application.records.create_table,
             application.records.table.fullname,
         )
+    except sa.exc.CompileError as error:
+        raise ConfigurationError(
+            f'sqlasession.additional_fields: a type does not fit the database '
+            f'({application.engine.dialect.name}): {error}'
+        ) from error
     except sa.exc.DBAPIError as error:
         raise ConfigurationError(
             f'sqlasession.create_table = true: the table '

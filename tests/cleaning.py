@@ -8,6 +8,8 @@ on standard input where a test decides when it goes on.
 
 import logging
 import os
+import select
+import subprocess
 import sys
 import threading
 
@@ -20,6 +22,35 @@ from pyramid_sqlasession import stop_expiring_sessions
 
 #: Seconds; more than any wait of a test takes on a busy machine.
 PATIENCE = 20
+
+
+class Worker:
+    """A process that runs ``tests.cleaning``."""
+
+    def __init__(self, mode, url):
+        self.process = subprocess.Popen(
+            [sys.executable, '-W', 'ignore', '-m', 'tests.cleaning', mode,
+             str(url)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, bufsize=0,
+        )
+
+    def line(self):
+        """Return the next line that it says."""
+        ready, _, _ = select.select(
+            [self.process.stdout], [], [], PATIENCE
+        )
+        assert ready, 'the process says nothing'
+        return self.process.stdout.readline().decode().split()
+
+    def go(self):
+        """Let it go on."""
+        self.process.stdin.write(b'\n')
+
+    def end(self):
+        """Return its exit code and what it said on standard error."""
+        _, error = self.process.communicate(timeout=PATIENCE)
+        return self.process.returncode, error.decode()
 
 
 def say(*words):

@@ -4,10 +4,7 @@ import contextlib
 import gc
 import logging
 import random
-import select
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -23,6 +20,7 @@ from pyramid_sqlasession import stop_expiring_sessions
 
 from .cleaning import make_app
 from .cleaning import PATIENCE
+from .cleaning import Worker
 from .services.mariatemp import TempMariaDB
 from .services.pgtemp import TempPostgres
 
@@ -668,35 +666,6 @@ def test_cleaner_without_its_table_says_what_to_do(make_site, caplog):
 
 
 # -- processes ----------------------------------------------------------------
-
-
-class Worker:
-    """A process that runs ``tests.cleaning``."""
-
-    def __init__(self, mode, url):
-        self.process = subprocess.Popen(
-            [sys.executable, '-W', 'ignore', '-m', 'tests.cleaning', mode,
-             str(url)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, bufsize=0,
-        )
-
-    def line(self):
-        """Return the next line that it says."""
-        ready, _, _ = select.select(
-            [self.process.stdout], [], [], PATIENCE
-        )
-        assert ready, 'the process says nothing'
-        return self.process.stdout.readline().decode().split()
-
-    def go(self):
-        """Let it go on."""
-        self.process.stdin.write(b'\n')
-
-    def end(self):
-        """Return its exit code and what it said on standard error."""
-        _, error = self.process.communicate(timeout=PATIENCE)
-        return self.process.returncode, error.decode()
 
 
 @pytest.fixture

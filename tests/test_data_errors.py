@@ -131,6 +131,7 @@ def test_stale_connection_is_replaced_on_a_read_with_a_touch(shop, pooled):
     fill_pool(shop.engine, pooled)
     shop.clock.advance(minutes=10)
     kill_connections(shop.database)
+    shop.outside.dispose()
     assert browser.get('/read').text == '1'
     (after,) = shop.rows()
     assert after['accessed'] > before['accessed']
@@ -197,6 +198,7 @@ def test_database_down(down):
     response = down.browser().get('/write', status=503)
     assert 'Set-Cookie' not in response.headers
     down.launch()
+    down.outside.dispose()
     assert down.token(browser) == token
     assert browser.get('/read').text == '1'
     browser.get('/write')

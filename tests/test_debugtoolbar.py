@@ -17,7 +17,11 @@ from .failing import Failure
 from .meeting import Meeting
 from .site import Note
 
-INCLUDES = {'debugtoolbar.includes': 'pyramid_sqlasession.debugtoolbar'}
+INCLUDES = {
+    'debugtoolbar.includes': 'pyramid_sqlasession.debugtoolbar',
+    # Errors go to the tests, not to a page.
+    'debugtoolbar.intercept_exc': 'false',
+}
 PANEL = 'pDebugPanel-sqlasession'
 
 
@@ -32,7 +36,7 @@ def text_of(page):
     """Return the words of our panel on a page of the toolbar."""
     _, found, rest = page.partition(f'id="{PANEL}-content"')
     assert found, 'the panel is not on the page'
-    panel, _, _ = rest.partition('class="panelContent"')
+    panel, _, _ = rest.partition('<div id="pDebugPanel-')
     words = html.unescape(re.sub(r'<[^>]*>', ' ', panel))
     return ' '.join(words.split())
 
@@ -94,11 +98,6 @@ def read(request):
 
 def ignore(request):
     """Have nothing to do with the session."""
-
-
-def later_look(request, response):
-    """Look at the session after the view."""
-    request.session.get('n')
 
 
 # -- what it says ------------------------------------------------------------
@@ -259,16 +258,6 @@ def test_conflict_and_drop(watched, stage, meanwhile, words):
     assert words in watched.panel(2)
 
 
-def test_a_dropped_write_sends_no_cookie(watched, stage):
-    """C5: the panel says why the loser of two requests gets no cookie."""
-    meeting = Meeting(watched.site, stage)
-    browser = watched.visitor()
-    slow = meeting.start(watched.browser(like=browser), acts.put(a=1))
-    meeting.do(browser, acts.rotate)
-    slow.browser.extra_environ['REMOTE_ADDR'] = '127.0.0.1'
-    slow.finish()
-
-
 def test_what_a_failed_view_had_changed(make_watched):
     """T3: what the view did is gone, what the exception view did is kept."""
     watched = make_watched(
@@ -388,7 +377,7 @@ def test_no_credential_is_shown(make_watched):
         for page in pages:
             assert not any(token in page for token in tokens)
             assert not any(token[22:] in page for token in tokens)
-            assert not any(hash in page for hash in hashes)
+            assert not any(digest in page for digest in hashes)
 
 
 def test_a_tween_above_the_toolbar_has_looked(make_watched):
@@ -432,7 +421,10 @@ def test_the_toolbar_below_the_transaction(make_watched):
 
 def test_each_attempt_is_a_request_of_its_own(make_watched, stage):
     """C2: the attempt that met a conflict and the next one are both told."""
-    watched = make_watched(conflict='retry', retry=True)
+    # The headers' panel cannot show a request that was run again.
+    watched = make_watched(
+        conflict='retry', retry=True, **{'debugtoolbar.panels': 'sqlasession'}
+    )
     browser = watched.visitor(n=0)
     stops = iter(['loaded'])
 

@@ -204,7 +204,11 @@ def test_python_blocks_run(page, app, engine, ada):
 @pytest.mark.parametrize('page', every_block('ini'))
 def test_ini_blocks_are_valid(page):
     """Each block of ini holds settings that an application can start with."""
+    models = importlib.import_module('myapp.models')
     for block in blocks(page, 'ini'):
+        if 'myapp.models.Session\n' in block:
+            example = importlib.import_module('session_model')
+            models.Session = example.Session
         parser = configparser.ConfigParser()
         parser.read_string(block)
         settings = dict(parser['app:main'])
@@ -272,7 +276,7 @@ def test_sql_blocks_run(make_site):
 
 def test_no_block_is_left_out():
     """Every code block is in a language that is tested here."""
-    known = {'python', 'ini', 'console', 'sql', 'postgresql', 'mako'}
+    known = {'console', 'ini', 'mako', 'postgresql', 'python', 'sql'}
     for page in [*PAGES, ROOT / 'README.rst']:
         used = re.findall(
             r'\.\. code-block:: *(\S*)', page.read_text(encoding='utf-8')
@@ -316,33 +320,49 @@ def test_readme_names_make_targets_that_exist():
         assert name in targets
 
 
-def test_readme_set_up(tmp_path, monkeypatch, engine):
-    """An application set up as README.rst says counts its visits."""
-    _, main, view = blocks(ROOT / 'README.rst', 'python')
-    package = tmp_path / 'readmeapp'
-    package.mkdir()
-    (package / '__init__.py').write_text(
-        f'from pyramid.config import Configurator\n\n\n{main}'
+@pytest.mark.parametrize('settings', [0, 1])
+def test_readme_set_up(settings, tmp_path, monkeypatch, engine):
+    """An application set up in each of README.rst's ways counts visits."""
+    _, main, model, view = blocks(ROOT / 'README.rst', 'python')
+    parser = configparser.ConfigParser()
+    parser.read_string(
+        blocks(ROOT / 'README.rst', 'ini')[settings]
+        .replace('myapp', 'readmeapp')
     )
-    models = (EXAMPLES / 'myapp' / 'models.py').read_text(encoding='utf-8')
-    (package / 'models.py').write_text(models)
-    (package / 'routes.py').write_text(
-        'from pyramid.response import Response\n\n\n' + view + '''
-
-def includeme(config):
-    config.add_route('hello', '/')
-    config.add_view(hello, route_name='hello')
-''')
+    package = tmp_path / 'readmeapp'
+    (package / 'models').mkdir(parents=True)
+    for name, text in {
+        '__init__': f'from pyramid.config import Configurator\n\n\n{main}',
+        'routes': f'from pyramid.response import Response\n\n\n{view}' + ROUTES,
+        'models/__init__': 'from myapp.models import includeme\n',
+        'models/meta': 'from myapp.models import Base\n',
+    }.items():
+        (package / f'{name}.py').write_text(text)
+    if 'model' in ''.join(parser['app:main']):
+        with (package / 'models' / '__init__.py').open('a') as file:
+            file.write('from .session import Session\n')
+        (package / 'models' / 'session.py').write_text(model)
     monkeypatch.syspath_prepend(str(tmp_path))
     app = importlib.import_module('readmeapp').main({}, **{
-        'sqlalchemy.url': str(engine.url),
-        'sqlasession.create_table': 'true',
+        'sqlalchemy.url': str(engine.url), **parser['app:main'],
     })
+    base = importlib.import_module('myapp.models').Base
+    base.metadata.create_all(engine)
     browser = TestApp(app)
     assert browser.get('/').text == 'You were here 1 times.'
     assert browser.get('/').text == 'You were here 2 times.'
     stop_expiring_sessions(app)
     app.registry['dbsession_factory'].kw['bind'].dispose()
+    for name in [n for n in sys.modules if n.startswith('readmeapp')]:
+        del sys.modules[name]
+
+
+ROUTES = '''
+
+def includeme(config):
+    config.add_route('hello', '/')
+    config.add_view(hello, route_name='hello')
+'''
 
 
 # -- development.ini ----------------------------------------------------------
@@ -764,44 +784,39 @@ connection.close()
 '''
 
 
-def test_alembic(tmp_path, ini, monkeypatch):
-    """The commands of the page on migrating make the table; a second run
+@pytest.mark.parametrize('page', ['start', 'migrating'])
+def test_alembic(page, tmp_path, ini, monkeypatch):
+    """Both ways make the table by the commands of their page; a second run
     finds no difference.
     """
     config = importlib.import_module('alembic.config')
+    models = importlib.import_module('myapp.models')
     folder = tmp_path / 'alembic'
     (folder / 'versions').mkdir(parents=True)
-    (folder / 'env.py').write_text(
-        (EXAMPLES / 'alembic_env.py').read_text() + ENV_PY
-    )
-    (mako,) = blocks(DOCS / 'migrating.rst', 'mako')
+    env = (EXAMPLES / 'alembic_env.py').read_text()
+    if page == 'start':
+        importlib.import_module('session_model')
+        env = env.partition('# begin')[0]
+    (folder / 'env.py').write_text(env + ENV_PY)
+    (mako,) = blocks(DOCS / f'{page}.rst', 'mako')
     template = Path(config.__file__).parent / 'templates' / 'generic'
     text = (template / 'script.py.mako').read_text()
     (folder / 'script.py.mako').write_text(
         text.replace('import sqlalchemy as sa\n',
                      f'import sqlalchemy as sa\n{mako}')
     )
-    (engine_url,) = re.findall('sqlalchemy.url = (.+)', ini.read_text())
-    engine = sa.create_engine(engine_url)
-    importlib.import_module('myapp.models').Base.metadata.drop_all(engine)
+    engine = sa.create_engine(f'sqlite:///{tmp_path}/docs.sqlite')
+    models.Base.metadata.drop_all(engine)
     monkeypatch.chdir(tmp_path)
-    for command, *args in command_lines(DOCS / 'migrating.rst'):
-        assert command == 'alembic'
-        _fresh_models()
-        config.main(args)
-    names = set(sa.inspect(engine).get_table_names())
-    assert {'sessions', 'user_sessions', 'users'} <= names
-    _fresh_models()
+    for command, *args in command_lines(DOCS / f'{page}.rst'):
+        if command == 'alembic':
+            config.main(args)
     config.main(['-c', str(ini), 'check'])
-    columns = sa.inspect(engine).get_columns('sessions')
-    assert 'user_id' in [column['name'] for column in columns]
+    tables = set(sa.inspect(engine).get_table_names())
+    assert {'sessions', 'user_sessions', 'users'} <= tables
+    columns = [c['name'] for c in sa.inspect(engine).get_columns('sessions')]
+    assert ('user_id' in columns) == (page == 'migrating')
     engine.dispose()
-
-
-def _fresh_models():
-    # Each run of the command is a process of its own.
-    for name in [n for n in sys.modules if n.split('.')[0] == 'myapp']:
-        del sys.modules[name]
 
 
 # -- operating ----------------------------------------------------------------

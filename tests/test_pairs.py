@@ -24,9 +24,9 @@ from .meeting import set_cookies
 
 TABLE = """
             | write  touch  rotate  renew  invalidate revoke  expire  clean
-write       | merged merged rotated merged gone       gone    gone    gone
+write       | merged merged rotated merged gone       gone    expired gone
 touch       | silent silent silent  silent nothing    nothing nothing nothing
-rotate      | merged merged own     merged gone       gone    gone    gone
+rotate      | merged merged own     merged gone       gone    expired gone
 renew       | silent renewed silent silent nothing    nothing nothing nothing
 invalidate  | ended  ended  silent  ended  nothing    nothing ended   nothing
 revoke      | ended  ended  ended   ended  nothing    nothing nothing nothing
@@ -38,8 +38,9 @@ clean       | silent silent silent  silent nothing    nothing nothing nothing
 # before: it runs again after the second one, with a cookie that opens
 # nothing any more, and what it writes is a new session.
 REPEATED = {
-    ('write', 'invalidate'): 'new', ('write', 'revoke'): 'new',
-    ('rotate', 'invalidate'): 'new', ('rotate', 'revoke'): 'new',
+    (first, second): 'new'
+    for first in ('write', 'rotate')
+    for second in ('invalidate', 'revoke', 'clean')
 }
 
 WORDS = {
@@ -47,6 +48,7 @@ WORDS = {
     'rotated': "the first one's write is dropped, no cookie; only the "
                "second one's token opens the session",
     'gone': "the session is dead, the first one's write dropped, no cookie",
+    'expired': 'as gone, for another reason',
     'silent': 'the session lives, as if the first one had not been',
     'renewed': 'the session lives, the first one has a new token for it',
     'nothing': 'the session is dead; the first one does and says nothing',
@@ -324,10 +326,15 @@ class Pairs:
         )
 
     def _is_gone(self, facts):
+        return self._is_dropped(facts, 'gone')
+
+    def _is_expired(self, facts):
+        return self._is_dropped(facts, 'expired')
+
+    def _is_dropped(self, facts, reason):
         return (
             self._is_dead(facts) and facts['others'] == 0
-            and facts['reasons'] in (['gone'], ['expired'])
-            and facts['cookie'] is None
+            and facts['reasons'] == [reason] and facts['cookie'] is None
         )
 
     def _is_nothing(self, facts):

@@ -552,7 +552,7 @@ def test_the_public_id(site):
     @site.view
     def id(request):
         request.session['n'] = 1
-        return request.session.id
+        return str(request.session.id)
 
     browser = site.browser()
     assert browser.get('/id').text == 'None'

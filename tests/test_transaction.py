@@ -488,38 +488,40 @@ def provoke(browser, change, ending):
     return caught.value
 
 
-@both_managers
-@pytest.mark.parametrize('ending', ENDINGS)
-def test_nothing_is_stored_for_a_returning_visitor(court, ending):
-    """T2: record and cookie stay as they were, whatever the view did."""
-    browser = returning(court)
-    before, token = court.rows(), court.token(browser)
-    with court.events() as events:
+def check_ending(site, ending):
+    """Have all changes fail in this way, for old and for new visitors."""
+    browser, stranger = start_over(site), site.browser()
+    before, token = site.rows(), site.token(browser)
+    with site.events(
+        SessionCreated, SessionRotated, SessionInvalidated
+    ) as events:
         for change in CHANGES:
-            answer = provoke(browser, change, ending)
-            assert (change, court.rows()) == (change, before)
-            assert court.token(browser) == token
-            if isinstance(answer, Response):
-                assert 'Set-Cookie' not in answer.headers
-    assert court.notes() == []
-    assert [e for e in events if isinstance(
-        e, SessionCreated | SessionRotated | SessionInvalidated
-    )] == []
-    assert browser.get('/show').text == "{'n': 1, 'list': [1]}"
+            for visitor in (browser, stranger):
+                answer = provoke(visitor, change, ending)
+                assert (ending, change, site.rows()) == (
+                    ending, change, before
+                )
+                if isinstance(answer, Response):
+                    assert 'Set-Cookie' not in answer.headers
+    assert site.notes() == []
+    assert events == []
+    assert site.token(browser) == token
+    assert site.token(stranger) is None
+    assert browser.get('/show').text == str(STORED)
+    assert stranger.get('/show').text == '{}'
 
 
-@both_managers
 @pytest.mark.parametrize('ending', ENDINGS)
-def test_nothing_is_stored_for_a_new_visitor(court, ending):
-    """T2: no record and no cookie comes out of it."""
-    browser = court.browser()
-    for change in CHANGES:
-        answer = provoke(browser, change, ending)
-        if ENDINGS[ending] is None:
-            assert 'Set-Cookie' not in answer.headers
-    assert court.rows() == []
-    assert court.notes() == []
-    assert court.token(browser) is None
+def test_nothing_is_stored(court, ending):
+    """T2: record and cookie stay as they were, whatever the view did."""
+    check_ending(court, ending)
+
+
+@pytest.mark.parametrize('make_shop', ['implicit'], indirect=True)
+def test_nothing_is_stored_with_the_threads_manager(court):
+    """T2: the same, where requests of a thread share a manager."""
+    for ending in ENDINGS:
+        check_ending(court, ending)
 
 
 def test_an_own_commit_veto(make_shop):
@@ -1698,20 +1700,25 @@ def with_session(request, path):
 KINDS = [with_cookie, with_environ, with_transaction, with_session]
 
 
-@pytest.fixture(params=KINDS)
-def kind(request):
-    """Makes a subrequest."""
-    return request.param
+#: How a view runs a subrequest: what it shares, and through tweens or not.
+WAYS = [(kind, tweens) for kind in KINDS for tweens in (True, False)]
 
 
-@pytest.fixture(params=[True, False], ids=['tweens', 'bare'])
-def tweens(request):
-    """Whether the subrequest runs through the tweens."""
-    return request.param
+def run(request, path):
+    """Run a subrequest in the way that the test is about."""
+    kind, tweens = request.registry.way
+    return request.invoke_subrequest(kind(request, path), use_tweens=tweens)
+
+
+def each_way(site, ways=WAYS):
+    """Yield a browser with a stored session, once for each way."""
+    for way in ways:
+        site.registry.way = way
+        yield start_over(site)
 
 
 @both_managers
-def test_a_subrequest_loses_nothing(shop, kind, tweens):
+def test_a_subrequest_loses_nothing(shop):
     """T9: what the outer and the inner view put in is stored, all of it."""
 
     @shop.view
@@ -1722,19 +1729,19 @@ def test_a_subrequest_loses_nothing(shop, kind, tweens):
     @shop.view
     def outer(request):
         request.session['before'] = True
-        request.invoke_subrequest(kind(request, '/inner'), use_tweens=tweens)
+        run(request, '/inner')
         request.session['after'] = True
 
-    browser = returning(shop)
-    browser.get('/outer')
-    assert shop.data() == {
-        'n': 1, 'list': [1, 'inner'], 'inner': 2,
-        'before': True, 'after': True,
-    }
+    for browser in each_way(shop):
+        browser.get('/outer')
+        assert (shop.registry.way, shop.data()) == (shop.registry.way, {
+            'n': 1, 'list': [1, 'inner'], 'inner': 2,
+            'before': True, 'after': True,
+        })
 
 
 @both_managers
-def test_a_subrequest_of_a_view_that_does_not_look(shop, kind, tweens):
+def test_a_subrequest_of_a_view_that_does_not_look(shop):
     """T9: only the inner view changes the session."""
 
     @shop.view
@@ -1744,36 +1751,44 @@ def test_a_subrequest_of_a_view_that_does_not_look(shop, kind, tweens):
 
     @shop.view
     def outer(request):
-        return request.invoke_subrequest(
-            kind(request, '/inner'), use_tweens=tweens
-        )
+        return run(request, '/inner')
 
-    browser = returning(shop)
-    browser.get('/outer')
-    assert shop.data() == STORED | {'inner': True, '_f_': ['Saved!']}
+    for browser in each_way(shop):
+        browser.get('/outer')
+        assert (shop.registry.way, shop.data()) == (
+            shop.registry.way, STORED | {'inner': True, '_f_': ['Saved!']}
+        )
 
 
 @both_managers
-def test_a_subrequest_that_only_reads(shop, kind, tweens):
+def test_a_subrequest_that_only_reads(shop):
     """T9: it sees the stored session and changes nothing."""
+
+    @shop.view
+    def inner(request):
+        return request.session['n']
 
     @shop.view
     def outer(request):
         request.session['before'] = True
-        text = request.invoke_subrequest(
-            kind(request, '/show'), use_tweens=tweens
-        ).text
+        text = run(request, '/inner').text
         request.session['after'] = True
         return text
 
-    browser = returning(shop)
-    assert "'n': 1, 'list': [1]" in browser.get('/outer').text
-    assert shop.data() == STORED | {'before': True, 'after': True}
+    for browser in each_way(shop):
+        assert browser.get('/outer').text == '1'
+        assert (shop.registry.way, shop.data()) == (
+            shop.registry.way, STORED | {'before': True, 'after': True}
+        )
 
 
-@pytest.mark.parametrize('shared', [with_environ, with_transaction])
+SHARED = [(kind, True) for kind in (
+    with_environ, with_transaction, with_session
+)]
+
+
 @both_managers
-def test_a_subrequest_in_a_doomed_transaction(shop, shared):
+def test_a_subrequest_in_a_doomed_transaction(shop):
     """T2, T9: what shares the transaction shares its end."""
 
     @shop.view
@@ -1783,16 +1798,16 @@ def test_a_subrequest_in_a_doomed_transaction(shop, shared):
     @shop.view
     def outer(request):
         request.session['before'] = True
-        request.invoke_subrequest(shared(request, '/inner'))
+        run(request, '/inner')
         request.tm.doom()
 
-    browser = returning(shop)
-    browser.get('/outer')
-    assert shop.data() == STORED
+    for browser in each_way(shop, SHARED):
+        browser.get('/outer')
+        assert (shop.registry.way, shop.data()) == (shop.registry.way, STORED)
 
 
 @both_managers
-def test_a_failing_subrequest_that_the_outer_view_handles(shop, kind, tweens):
+def test_a_failing_subrequest_that_the_outer_view_handles(shop):
     """T9, T1: the outer words stay, the inner ones with their rows."""
 
     @shop.view
@@ -1804,24 +1819,29 @@ def test_a_failing_subrequest_that_the_outer_view_handles(shop, kind, tweens):
     def outer(request):
         request.session['before'] = True
         with pytest.raises(Failure):
-            request.invoke_subrequest(
-                kind(request, '/inner'), use_tweens=tweens
-            )
+            run(request, '/inner')
         request.session['after'] = True
 
-    browser = returning(shop)
-    browser.get('/outer')
-    data = shop.data()
     is_thread_local = shop.registry.settings['tm.manager_hook'] is None
-    # Whose transaction is not its own shares the fate of it.
-    assert data.pop('inner', False) == (
-        kind is not with_cookie or (is_thread_local and not tweens)
-    )
-    assert data == STORED | {'before': True, 'after': True}
+    for browser in each_way(shop):
+        browser.get('/outer')
+        data = shop.data()
+        kind, tweens = shop.registry.way
+        # Whose transaction is not its own shares the fate of it.
+        shares = kind is not with_cookie or (is_thread_local and not tweens)
+        assert (kind, tweens, data.pop('inner', False)) == (
+            kind, tweens, shares
+        )
+        assert data == STORED | {'before': True, 'after': True}
+
+
+def of_a_stranger(request, path):
+    """Return a request without the cookie."""
+    return Request.blank(path)
 
 
 @both_managers
-def test_a_subrequest_of_a_stranger(shop, tweens):
+def test_a_subrequest_of_a_stranger(shop):
     """T9: without the cookie it has a session of its own, both are kept."""
 
     @shop.view
@@ -1831,28 +1851,22 @@ def test_a_subrequest_of_a_stranger(shop, tweens):
     @shop.view
     def outer(request):
         request.session['before'] = True
-        response = request.invoke_subrequest(
-            Request.blank('/inner'), use_tweens=tweens
-        )
-        assert 'Set-Cookie' not in request.response.headers
+        run(request, '/inner')
         request.session['after'] = True
-        return response.headers.get('Set-Cookie', '')
 
-    browser = returning(shop)
-    token = shop.token(browser)
-    browser.get('/outer')
-    stored = [shop.application.codec.read(row['data'])[0]
-              for row in shop.rows()]
-    assert sorted(map(len, stored)) == [1, 4]
-    assert shop.token(browser) == token
+    ways = [(of_a_stranger, True), (of_a_stranger, False)]
+    for browser in each_way(shop, ways):
+        token = shop.token(browser)
+        browser.get('/outer')
+        stored = [shop.application.codec.read(row['data'])[0]
+                  for row in shop.rows()]
+        assert sorted(map(len, stored)) == [1, 4]
+        assert shop.token(browser) == token
 
 
 @both_managers
-@pytest.mark.parametrize('shared', [with_environ, with_transaction])
-def test_outer_and_inner_create_one_session_each_with_its_cookie(
-    shop, shared
-):
-    """T9: a new visitor gets the cookie of the session that is his."""
+def test_outer_and_inner_request_of_a_new_visitor(shop):
+    """T9: he gets the cookie of the session that the outer view filled."""
 
     @shop.view
     def inner(request):
@@ -1862,18 +1876,16 @@ def test_outer_and_inner_create_one_session_each_with_its_cookie(
     def outer(request):
         request.headers.setdefault('Cookie', 'other=1')
         request.session['outer'] = True
-        return request.invoke_subrequest(shared(request, '/inner')).text
+        run(request, '/inner')
 
-    browser = shop.browser()
-    browser.get('/outer')
-    assert "'outer': True" in browser.get('/show').text
+    for _ in each_way(shop, SHARED):
+        browser = shop.browser()
+        browser.get('/outer')
+        assert "'outer': True" in browser.get('/show').text
 
 
-@pytest.mark.parametrize(
-    'shared', [with_environ, with_transaction, with_session]
-)
 @both_managers
-def test_a_subrequest_that_rotates(shop, shared):
+def test_a_subrequest_that_rotates(shop):
     """T9: the browser gets the cookie although the response is dropped."""
 
     @shop.view
@@ -1883,17 +1895,17 @@ def test_a_subrequest_that_rotates(shop, shared):
     @shop.view
     def outer(request):
         request.session['outer'] = True
-        request.invoke_subrequest(shared(request, '/inner'))
+        run(request, '/inner')
 
-    browser = returning(shop)
-    token = shop.token(browser)
-    browser.get('/outer')
-    assert shop.token(browser) != token
-    assert browser.get('/show').text == str(STORED | {'outer': True})
+    for browser in each_way(shop, SHARED):
+        token = shop.token(browser)
+        browser.get('/outer')
+        assert shop.token(browser) != token
+        assert browser.get('/show').text == str(STORED | {'outer': True})
 
 
 @both_managers
-def test_the_response_of_a_subrequest_as_the_answer(shop, tweens):
+def test_the_response_of_a_subrequest_as_the_answer(shop):
     """T9, R4: its cookie comes with it, once it is committed."""
 
     @shop.view
@@ -1902,17 +1914,16 @@ def test_the_response_of_a_subrequest_as_the_answer(shop, tweens):
 
     @shop.view
     def outer(request):
-        return request.invoke_subrequest(
-            Request.blank('/inner'), use_tweens=tweens
-        )
+        return run(request, '/inner')
 
-    browser = shop.browser()
-    browser.get('/outer')
-    assert browser.get('/show').text == "{'inner': True}"
+    for _ in each_way(shop, [(of_a_stranger, True), (of_a_stranger, False)]):
+        browser = shop.browser()
+        browser.get('/outer')
+        assert browser.get('/show').text == "{'inner': True}"
 
 
 @both_managers
-def test_a_subrequest_that_invalidates(shop, kind, tweens):
+def test_a_subrequest_that_invalidates(shop):
     """T9, C4: what the outer view says afterwards revives nothing."""
 
     @shop.view
@@ -1922,31 +1933,35 @@ def test_a_subrequest_that_invalidates(shop, kind, tweens):
     @shop.view
     def outer(request):
         request.session['before'] = True
-        request.invoke_subrequest(kind(request, '/inner'), use_tweens=tweens)
+        run(request, '/inner')
 
-    browser = returning(shop)
-    browser.get('/outer')
-    assert all(
-        'n' not in shop.application.codec.read(row['data'])[0]
-        for row in shop.rows()
-    )
+    for browser in each_way(shop):
+        browser.get('/outer')
+        assert all(
+            'n' not in shop.application.codec.read(row['data'])[0]
+            for row in shop.rows()
+        )
+        assert "'n'" not in browser.get('/show').text
 
 
 @both_managers
-def test_subrequests_within_subrequests(shop, kind):
+def test_subrequests_within_subrequests(shop):
     """T9: three levels, each with a word of its own."""
 
     @shop.view
     def deep(request):
-        depth = int(request.params.get('depth', 0))
+        depth = int(request.headers.get('X-Depth', 0))
         request.session[f'd{depth}'] = True
         if depth < 3:
-            environ_request = kind(request, '/deep')
-            environ_request.query_string = f'depth={depth + 1}'
-            request.invoke_subrequest(environ_request, use_tweens=True)
+            kind, tweens = request.registry.way
+            deeper = kind(request, '/deep')
+            deeper.headers['X-Depth'] = str(depth + 1)
+            request.invoke_subrequest(deeper, use_tweens=tweens)
             request.session[f'e{depth}'] = True
 
-    returning(shop).get('/deep')
-    assert sorted(shop.data()) == [
-        'd0', 'd1', 'd2', 'd3', 'e0', 'e1', 'e2', 'list', 'n',
-    ]
+    for browser in each_way(shop):
+        browser.get('/deep')
+        assert (shop.registry.way, sorted(shop.data())) == (
+            shop.registry.way,
+            ['d0', 'd1', 'd2', 'd3', 'e0', 'e1', 'e2', 'list', 'n'],
+        )

@@ -49,7 +49,7 @@ async function get (app, path, cookie) {
 
 async function create (app) {
   const answer = await get(app, '/create')
-  return answer.headers['set-cookie'].split(';')[0]
+  return [answer.headers['set-cookie']].flat()[0].split(';')[0]
 }
 
 async function scenarios (app) {

@@ -12,8 +12,9 @@ target_metadata = Base.metadata
 # begin
 from pyramid_sqlasession import session_model
 
-session_model(
-    target_metadata,
-    fields=settings.get('sqlasession.additional_fields', ''),
-)
+if 'sessions' not in target_metadata.tables:
+    session_model(
+        target_metadata,
+        fields=settings.get('sqlasession.additional_fields', ''),
+    )
 # end

@@ -5,6 +5,7 @@ import sys
 import time
 
 from . import sabotage
+from .plan import WEIGHTS
 from .run import Config
 from .run import DEFAULT_SITE
 from .run import run
@@ -26,6 +27,8 @@ def main(argv=None):
                         help='sessions that are shared at a time')
     parser.add_argument('--operations', type=int,
                         help='of each worker, at most')
+    parser.add_argument('--only', default='', metavar='OPERATION,...',
+                        help=f'of: {", ".join(WEIGHTS)}')
     parser.add_argument('--isolation', help='"SERIALIZABLE", ...')
     parser.add_argument(
         '--set', action='append', default=[], metavar='NAME=VALUE',
@@ -40,8 +43,9 @@ def main(argv=None):
         urls=given.database, seconds=given.seconds,
         seed=given.seed or str(int(time.time())), threads=given.threads,
         processes=given.processes, slots=given.slots,
-        operations=given.operations, isolation=given.isolation,
-        grace=given.grace, site=given.site, sabotage=given.sabotage,
+        operations=given.operations,
+        only=list(filter(None, given.only.split(','))),
+        isolation=given.isolation, grace=given.grace, site=given.site, sabotage=given.sabotage,
         settings={
             f'sqlasession.{name}': value for name, _, value in
             (one.partition('=') for one in given.set)

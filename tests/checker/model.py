@@ -204,8 +204,10 @@ class Story:
 
     def check_tokens(self):
         """Old tokens are dead, the current one is not."""
-        owner = self.model.owner
-        tokens = {t for t, session_id in owner.items() if session_id == self.id}
+        tokens = {
+            token for token, owner in self.model.owner.items()
+            if owner == self.id
+        }
         changes = [
             e for e in self.visits if e.has_new_token and not e.created
         ]

@@ -43,11 +43,14 @@ class Step:
     choice: float
 
 
-def steps(seed, worker, *, slots, nodes):
-    """Yield what *worker* does, for ever; the same for the same seed."""
+def steps(seed, worker, *, slots, nodes, only=()):
+    """Yield what *worker* does, for ever; the same for the same seed.
+
+    :param only: the operations to draw from; all if empty.
+    """
     draw = random.Random(f'{seed}/{worker}')
-    names = list(WEIGHTS)
-    weights = list(WEIGHTS.values())
+    names = list(only or WEIGHTS)
+    weights = [WEIGHTS[name] for name in names]
     number = 0
     while True:
         number += 1

@@ -25,6 +25,8 @@ class Config:
     slots: int = 3
     #: Of each worker, at most; for an exact number instead of a time.
     operations: int | None = None
+    #: Operations to draw from; all if empty.
+    only: list[str] = field(default_factory=list)
     isolation: str | None = None
     #: How often pyramid_retry runs a request at most.
     attempts: int = 60

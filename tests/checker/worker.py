@@ -69,7 +69,7 @@ class Worker:
         """Follow the plan until *end* (monotonic) or its last step."""
         plan = steps(
             self._config.seed, self.name, slots=self._config.slots,
-            nodes=len(self._apps),
+            nodes=len(self._apps), only=self._config.only,
         )
         for number, step in enumerate(plan):
             if number == self._config.operations or time.monotonic() > end:

@@ -1,0 +1,11 @@
+"""The smallest model of one's own; what README.rst shows, too."""
+
+from myapp.models import Base
+
+# begin
+from pyramid_sqlasession import SessionMixin
+
+
+class Session(SessionMixin, Base):
+    __tablename__ = 'sessions'
+# end

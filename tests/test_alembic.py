@@ -1,0 +1,264 @@
+"""Alembic's autogenerate sees the table, and nothing to do afterwards.
+
+The environment of the migrations is what the cookiecutter makes: it reads the
+ini file and ``Base.metadata``, and starts no application.
+"""
+
+import io
+
+from alembic import command
+from alembic.autogenerate import api as autogenerate
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from pyramid.paster import get_appsettings
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import Mapped
+from sqlalchemy.orm import mapped_column
+
+from pyramid_sqlasession import session_model
+from pyramid_sqlasession import SessionMixin
+import pyramid_sqlasession.model
+from pyramid_sqlasession.settings import read_settings
+
+#: As in the cookiecutter: every constraint has a name.
+NAMES = {
+    'ix': 'ix_%(column_0_label)s',
+    'uq': 'uq_%(table_name)s_%(column_0_name)s',
+    'ck': 'ck_%(table_name)s_%(constraint_name)s',
+    'fk': 'fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s',
+    'pk': 'pk_%(table_name)s',
+}
+
+FIELDS = """
+    user_id: Integer index
+    note: String(64) not null
+    device: String(32) unique
+    admin: Boolean
+    born: Date
+    seen: DateTime
+    price: Numeric(8, 2)
+    weight: Float
+    blob: LargeBinary
+    kind: Enum('web', 'app', name='kind')
+    big: BigInteger
+    long: Text
+"""
+
+
+def new_base():
+    class Base(DeclarativeBase):
+        metadata = sa.MetaData(naming_convention=NAMES)
+
+    return Base
+
+
+def generated(folder):
+    """The generated model, with fields."""
+    base = new_base()
+    session_model(base.metadata, fields=FIELDS)
+    return base.metadata
+
+
+def generated_by_base(folder):
+    """The generated model on the application's Base, another name."""
+    base = new_base()
+    session_model(base, table_name='web_sessions')
+    return base.metadata
+
+
+def from_ini(folder):
+    """The generated model with the name and the fields of the ini file."""
+    lines = ''.join(f'    {line}\n' for line in FIELDS.splitlines())
+    ini = folder / 'migrated.ini'
+    ini.write_text(
+        f'[app:main]\nuse = call:{__name__}:no_application\n'
+        'sqlasession.table_name = ini_sessions\n'
+        f'sqlasession.additional_fields =\n{lines}\n'
+    )
+    settings = read_settings(get_appsettings(str(ini)))
+    base = new_base()
+    session_model(
+        base.metadata, settings.table_name, settings.additional_fields,
+        settings.schema,
+    )
+    return base.metadata
+
+
+def own(folder):
+    """The application's own model, which refers to its users."""
+    base = new_base()
+
+    class User(base):
+        __tablename__ = 'users'
+
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    class UserSession(SessionMixin, base):
+        __tablename__ = 'user_sessions'
+
+        user_id: Mapped[int | None] = mapped_column(
+            sa.ForeignKey('users.id', ondelete='CASCADE'), index=True
+        )
+        note: Mapped[str] = mapped_column(sa.String(64))
+
+    return base.metadata
+
+
+@pytest.fixture(
+    params=[generated, generated_by_base, from_ini, own],
+    ids=lambda make: make.__name__,
+)
+def metadata(request, tmp_path):
+    """The MetaData of an application."""
+    return request.param(tmp_path)
+
+
+def differences(connection, metadata, **options):
+    """Return what autogenerate would write, and nothing if nothing."""
+    context = MigrationContext.configure(
+        connection, opts={'compare_server_default': True, **options}
+    )
+    return compare_metadata(context, metadata)
+
+
+def migrate(connection, metadata):
+    """Apply what autogenerate writes: the Python code of a revision.
+
+    ``import pyramid_sqlasession.model`` has to be in the application's
+    script.py.mako, as for all types that are not SQLAlchemy's.
+    """
+    context = MigrationContext.configure(
+        connection, opts={'target_metadata': metadata}
+    )
+    script = autogenerate.produce_migrations(context, metadata)
+    code = autogenerate.render_python_code(
+        script.upgrade_ops, migration_context=context,
+        imports=(imports := set()),
+    )
+    names = {
+        'op': Operations(context), 'sa': sa,
+        'pyramid_sqlasession': pyramid_sqlasession,
+    }
+    exec('\n'.join(sorted(imports)), names)  # noqa: S102 - by Alembic
+    exec(f'if True:\n    {code}', names)  # noqa: S102
+
+
+def test_table_is_found(database, metadata):
+    """On an empty database the table and its indexes are to be created."""
+    with database.create_engine().connect() as connection:
+        found = differences(connection, metadata)
+    kinds = [difference[0] for difference in found]
+    tables = [d[1].name for d in found if d[0] == 'add_table']
+    assert sorted(tables) == sorted(metadata.tables)
+    assert set(kinds) == {'add_table', 'add_index'}
+    (sweep,) = [
+        d[1] for d in found
+        if d[0] == 'add_index' and next(iter(d[1].columns)).name == 'sweep'
+    ]
+    assert sweep.table.name in tables
+
+
+def test_second_run_finds_nothing(database, metadata):
+    """After the migration nothing differs, types included."""
+    engine = database.create_engine()
+    with engine.begin() as connection:
+        migrate(connection, metadata)
+    with engine.connect() as connection:
+        assert differences(connection, metadata) == []
+
+
+def test_created_table_needs_no_migration(database, metadata):
+    """A table made by ``psessions`` or create_table is the migration's."""
+    engine = database.create_engine()
+    metadata.create_all(engine)
+    with engine.connect() as connection:
+        assert differences(connection, metadata) == []
+
+
+def test_new_field_is_found(database):
+    """A field added in the ini file is one column to add."""
+    before = sa.MetaData()
+    session_model(before, fields='user_id: Integer index')
+    engine = database.create_engine()
+    before.create_all(engine)
+    after = sa.MetaData()
+    session_model(after, fields=['user_id: Integer index', 'note: String(9)'])
+    with engine.connect() as connection:
+        ((verb, _, table, column),) = differences(connection, after)
+    assert (verb, table, column.name) == ('add_column', 'sessions', 'note')
+
+
+ENV = """
+from alembic import context
+from pyramid.paster import get_appsettings
+import sqlalchemy as sa
+
+from pyramid_sqlasession import session_model
+from pyramid_sqlasession.settings import read_settings
+
+given = get_appsettings(context.config.config_file_name)
+settings = read_settings(given)
+metadata = sa.MetaData()
+session_model(
+    metadata, settings.table_name, settings.additional_fields,
+    settings.schema,
+)
+engine = sa.engine_from_config(given, 'sqlalchemy.')
+with engine.connect() as connection:
+    context.configure(connection=connection, target_metadata=metadata)
+    with context.begin_transaction():
+        context.run_migrations()
+engine.dispose()
+"""
+
+TEMPLATE = """
+from alembic import op
+import pyramid_sqlasession.model
+import sqlalchemy as sa
+${imports if imports else ""}
+
+revision = ${repr(up_revision)}
+down_revision = ${repr(down_revision)}
+branch_labels = None
+depends_on = None
+
+
+def upgrade():
+    ${upgrades}
+
+
+def downgrade():
+    ${downgrades}
+"""
+
+
+def test_commands_of_alembic(database, tmp_path):
+    """revision, upgrade, check and downgrade, in a project's own folder."""
+    folder = tmp_path / 'migrations'
+    (folder / 'versions').mkdir(parents=True)
+    (folder / 'env.py').write_text(ENV)
+    (folder / 'script.py.mako').write_text(TEMPLATE)
+    ini = tmp_path / 'shop.ini'
+    url = database.url.replace('%', '%%')
+    ini.write_text(
+        f'[app:main]\nuse = call:{__name__}:no_application\n'
+        f'sqlalchemy.url = {url}\n'
+        'sqlasession.additional_fields = user_id: Integer index\n'
+        '[alembic]\n'
+        'script_location = %(here)s/migrations\n'
+        'path_separator = os\n'
+    )
+    config = Config(str(ini), stdout=io.StringIO())
+    command.revision(config, 'sessions', autogenerate=True)
+    command.upgrade(config, 'head')
+    command.check(config)
+    found = sa.inspect(database.create_engine())
+    columns = {column['name'] for column in found.get_columns('sessions')}
+    assert {'id', 'data', 'sweep', 'user_id'} <= columns
+    command.downgrade(config, 'base')
+    found = sa.inspect(database.create_engine())
+    assert not found.has_table('sessions')

@@ -1,0 +1,388 @@
+"""What is logged at which level, and that nothing of it is a credential."""
+
+import base64
+import contextlib
+import itertools
+import logging
+import traceback
+
+import pytest
+
+from pyramid_sqlasession import SessionTooLarge
+from pyramid_sqlasession import testing
+
+from . import meeting as acts
+from .failing import answering
+from .failing import Failure
+from .meeting import Meeting
+
+FIELDS = 'user_id: Integer index'
+
+
+class Log:
+    """The records of the logger ``pyramid_sqlasession``."""
+
+    def __init__(self, caplog):
+        self._caplog = caplog
+        caplog.set_level(logging.DEBUG, logger='pyramid_sqlasession')
+
+    @contextlib.contextmanager
+    def of(self):
+        """Give a list of (level, message), filled when the block ends."""
+        self._caplog.clear()
+        seen = []
+        yield seen
+        seen += [
+            (record.levelname, record.getMessage())
+            for record in self._caplog.records
+            if record.name.partition('.')[0] == 'pyramid_sqlasession'
+        ]
+
+
+@pytest.fixture
+def log(caplog):
+    """A ``Log``."""
+    return Log(caplog)
+
+
+def levels_of(seen, words):
+    """Return the levels of the messages among *seen* with these words."""
+    return [level for level, message in seen if words in message]
+
+
+# -- levels ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('act', 'words'),
+    [
+        (acts.look, ['was loaded', 'no cookie: nothing changed']),
+        (acts.put(a=1), ['was loaded', 'was updated', 'no cookie']),
+        (acts.rotate, ['was rotated', 'Set-Cookie: the session has a new']),
+        (acts.logout, ['was removed', 'Set-Cookie: the session was invali']),
+    ],
+)
+def test_the_usual_is_debug(site, log, act, words):
+    """Load, save and the decision about the cookie are told at DEBUG."""
+    meeting = Meeting(site, None)
+    browser = meeting.visitor()
+    with log.of() as seen:
+        meeting.do(browser, act)
+    assert {level for level, _ in seen} == {'DEBUG'}
+    for part in words:
+        assert levels_of(seen, part) == ['DEBUG']
+
+
+def test_messages_name_the_session(site, log):
+    """The public id is in the messages, so that one session can be followed
+    through a log.
+    """
+    meeting = Meeting(site, None)
+    browser = meeting.visitor()
+    (row,) = site.rows()
+    with log.of() as seen:
+        meeting.do(browser, acts.put(a=1))
+    assert len(levels_of(seen, str(row['id']))) == 2
+
+
+def test_nothing_is_said_of_a_request_without_session(site, log):
+    """A request that leaves its session alone writes no line."""
+    with log.of() as seen:
+        Meeting(site, None).do(site.browser(), lambda request: None)
+    assert seen == []
+
+
+def test_a_purge_is_info(make_site, log):
+    """How many expired records were deleted is told at INFO."""
+    site = make_site(check_expiration_interval='1h')
+    Meeting(site, None).do(site.browser(), acts.put(a=1))
+    site.clock.advance(days=2)
+    with log.of() as seen:
+        site.application.cleaner.clean()
+    assert seen == [('INFO', '1 expired sessions were deleted')]
+
+
+def test_a_forged_cookie_is_a_warning(make_site, log):
+    """R3: a bad signature and a wrong secret are told at WARNING, once."""
+    site = make_site(secret='seekrit')
+    meeting = Meeting(site, None)
+    forger = site.browser()
+    forger.set_cookie('session', 'A' * 64 + '.' + 'B' * 43)
+    with log.of() as seen:
+        meeting.do(forger, acts.look)
+    assert levels_of(seen, 'wrong signature') == ['WARNING']
+
+
+def test_a_dropped_write_is_a_warning(site, log, stage):
+    """C4: that a change was dropped is told at WARNING, with the reason."""
+    meeting = Meeting(site, stage)
+    browser = meeting.visitor()
+    slow = meeting.start(browser, acts.put(a=1))
+    meeting.do(browser, acts.logout)
+    with log.of() as seen:
+        slow.finish()
+    (message,) = [m for level, m in seen if level == 'WARNING']
+    assert 'were dropped' in message
+    assert '(gone)' in message
+
+
+def test_a_damaged_row_is_an_error(site, log):
+    """R8: data that cannot be read are told at ERROR, with the id."""
+    meeting = Meeting(site, None)
+    browser = meeting.visitor()
+    site.execute("UPDATE sessions SET data = 'no json at all'")
+    (row,) = site.rows()
+    with log.of() as seen:
+        meeting.do(browser, acts.look)
+    (message,) = [m for level, m in seen if level == 'ERROR']
+    assert str(row['id']) in message
+    assert 'no json at all' not in message
+
+
+def test_a_late_change_is_an_error(site, log):
+    """T8: a change after the response is told at ERROR, with its key."""
+    meeting = Meeting(site, None)
+    browser = meeting.visitor()
+
+    def act(request):
+        request.session.get('n')
+        request.add_finished_callback(
+            lambda request: request.session.update(too_late='unspeakable')
+        )
+
+    with log.of() as seen:
+        meeting.do(browser, act)
+    errors = [m for level, m in seen if level == 'ERROR']
+    assert errors
+    assert all('too_late' in message for message in errors)
+    assert not any('unspeakable' in message for message in errors)
+
+
+# -- credentials -------------------------------------------------------------
+
+
+class Everything:
+    """All that is logged, by anybody, tracebacks with their locals too."""
+
+    def __init__(self):
+        self.texts = []
+        self._handler = logging.Handler(logging.DEBUG)
+        self._handler.emit = self._keep
+        self._root = logging.getLogger()
+
+    def _keep(self, record):
+        self.texts.append(record.getMessage())
+        if record.exc_info:
+            self.keep_error(record.exc_info[1])
+
+    def keep_error(self, error):
+        """Keep a traceback as the tools show it that show locals too."""
+        found = traceback.TracebackException.from_exception(
+            error, capture_locals=True
+        )
+        self.texts.append(''.join(found.format()))
+        self.texts.append(repr(error))
+
+    def __enter__(self):
+        self._levels = [
+            (logger, logger.level)
+            for logger in map(
+                logging.getLogger,
+                ('', 'sqlalchemy.engine', 'sqlalchemy.pool', 'sqlalchemy.orm',
+                 'pyramid_sqlasession', 'txn'),
+            )
+        ]
+        for logger, _ in self._levels:
+            logger.setLevel(logging.DEBUG)
+        self._root.addHandler(self._handler)
+        return self
+
+    def __exit__(self, *error):
+        self._root.removeHandler(self._handler)
+        for logger, level in self._levels:
+            logger.setLevel(level)
+
+    @property
+    def text(self):
+        """Everything in one string."""
+        return '\n'.join(self.texts)
+
+
+def spellings(secret):
+    """Return the ways in which bytes may show up in a text."""
+    return {
+        secret.hex(), secret.hex().upper(), repr(secret)[2:-1],
+        base64.b64encode(secret).decode().rstrip('='),
+        base64.urlsafe_b64encode(secret).decode().rstrip('='),
+    }
+
+
+class Witness:
+    """Collects every credential that the browsers of a scenario ever had."""
+
+    def __init__(self, site):
+        self._site = site
+        self.cookies = set()
+
+    def see(self, browser):
+        """Note the cookie of *browser*."""
+        value = self._site.token(browser)
+        if value:
+            self.cookies.add(value.strip('"'))
+
+    @property
+    def spellings(self):
+        """The cookies, and their secrets in every spelling."""
+        found = set()
+        for cookie in self.cookies:
+            payload = cookie.partition('.')[0]
+            raw = base64.urlsafe_b64decode(payload)
+            # The id (16 bytes) is public; alone in base64 it ends in the
+            # middle of a character.
+            found |= {cookie, payload, payload[22:]} | spellings(raw[16:])
+            found |= spellings(raw)
+        return found
+
+
+def fail_loudly(request):
+    """Fail with everything at hand among the locals of the traceback."""
+    session = request.session
+    session['lost'] = 1
+    binding = session._source
+    at_hand = [  # noqa: F841
+        session, session._base, session._base.token, session._base.record,
+        session._pending, binding, binding.application,
+        binding.application.settings, binding.application.cookies,
+        request.session_store, request.session_store.find(),
+    ]
+    raise Failure
+
+
+def look_at_everything(request):
+    """Log what people log."""
+    session = request.session
+    log = logging.getLogger('application')
+    log.info('%r %s %r', session._base, session._base, session._base.record)
+    log.info('%r %r', session._pending, session._snapshot())
+    log.info('%r', session._base.token)
+    log.info('%r', vars(session._source))
+    log.info('%r', vars(session._source.application))
+    log.info('%r', session._source.application.settings)
+    log.info('%r', request.session_store.find())
+    log.info('%r', [vars(found) for found in request.session_store.find()])
+    session['seen'] = True
+
+
+def store_too_much(request):
+    """Fail at the commit."""
+    request.session['long'] = 'x' * 5000
+
+
+SCENARIO = [
+    acts.put(a=1), acts.look, acts.csrf, look_at_everything, acts.rotate,
+    acts.flash('hello'), acts.pop, fail_loudly, store_too_much,
+    acts.look, acts.logout_and_say_so, acts.rotate, look_at_everything,
+    acts.logout, acts.put(user_id=acts.USER), acts.revoke, acts.look,
+]
+
+
+@pytest.mark.parametrize('secret', [None, 'a-secret-to-sign-with'])
+def test_no_credential_is_ever_logged(make_site, stage, secret):
+    """Vocabulary, "token": with SQL echo on, through a whole scenario with
+    errors, conflicts and drops, nothing that works as a cookie is in a log,
+    a repr or a traceback with its locals.
+    """
+    settings = {} if secret is None else {'secret': secret}
+    site = make_site(
+        additional_fields=FIELDS, max_size='2000', renewal_interval='1h',
+        configure=answering(look_at_everything, Failure),
+        engine_options={'echo': 'debug'}, **settings,
+    )
+    meeting, witness = Meeting(site, stage), Witness(site)
+    with Everything() as everything:
+        browser = site.browser()
+        for act in SCENARIO:
+            try:
+                meeting.do(browser, act)
+            except (Failure, SessionTooLarge) as error:
+                everything.keep_error(error)
+            witness.see(browser)
+            site.clock.advance(minutes=7)
+        for meanwhile in (acts.put(b=1), acts.rotate, acts.logout):
+            visitor = meeting.visitor()
+            witness.see(visitor)
+            slow = meeting.start(visitor, look_at_everything)
+            meeting.do(visitor, meanwhile)
+            witness.see(visitor)
+            slow.finish()
+        # A wrong secret, and a wrong signature.
+        forger = site.browser()
+        forger.set_cookie('session', next(iter(witness.cookies))[::-1])
+        meeting.do(forger, acts.look)
+        witness.see(testing_login(site))
+    text = everything.text
+    assert len(witness.cookies) > 8
+    # It did run, with the echo on.
+    assert 'INSERT INTO' in text
+    assert 'Traceback' in text
+    found = [word for word in witness.spellings if word in text]
+    assert found == []
+    assert secret is None or secret not in text
+
+
+def testing_login(site):
+    """Return a browser that was logged in by the pytest plugin."""
+    browser = site.browser()
+    testing.log_in(browser, user_id=acts.USER)
+    return browser
+
+
+@pytest.mark.parametrize('database', ['sqlite'], indirect=True)
+def test_the_hash_is_only_a_parameter_of_sql(make_site):
+    """The database's hash, too, is in no message of this package."""
+    site = make_site(additional_fields=FIELDS)
+    meeting = Meeting(site, None)
+    seen = []
+    handler = logging.Handler()
+    handler.emit = lambda record: seen.append(record.getMessage())
+    logger = logging.getLogger('pyramid_sqlasession')
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        browser = meeting.visitor()
+        hashes = [row['secret_hash'] for row in site.rows()]
+        for act in (acts.look, acts.rotate, acts.put(a=1)):
+            meeting.do(browser, act)
+            hashes += [row['secret_hash'] for row in site.rows()]
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+    assert seen
+    words = set(itertools.chain.from_iterable(map(spellings, hashes)))
+    assert [word for word in words if word in '\n'.join(seen)] == []
+
+
+def test_the_database_holds_nothing_that_works_as_a_cookie(site):
+    """Vocabulary, "token": a dump of the table has the hash, no secret."""
+    meeting, witness = Meeting(site, None), Witness(site)
+    browser = meeting.visitor()
+    witness.see(browser)
+    meeting.do(browser, acts.csrf)
+    meeting.do(browser, acts.rotate)
+    witness.see(browser)
+    meeting.do(browser, acts.csrf)
+    dump = [
+        value.hex() if isinstance(value, bytes) else str(value)
+        for row in site.rows()
+        for value in row.values()
+    ]
+    raw = b''.join(
+        value
+        for row in site.rows()
+        for value in row.values()
+        if isinstance(value, bytes)
+    )
+    assert [w for w in witness.spellings if any(w in v for v in dump)] == []
+    for cookie in witness.cookies:
+        assert base64.urlsafe_b64decode(cookie)[16:] not in raw

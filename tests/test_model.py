@@ -1,0 +1,447 @@
+"""The table: its model, its creation, what it holds (contract 2, 3)."""
+
+import threading
+
+from pyramid.config import Configurator
+from pyramid.exceptions import ConfigurationError
+from pyramid.response import Response
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import declarative_base
+from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import Mapped
+from sqlalchemy.orm import mapped_column
+from sqlalchemy.orm import sessionmaker
+from webtest import TestApp
+import zope.sqlalchemy
+
+from pyramid_sqlasession import session_model
+from pyramid_sqlasession import SessionMixin
+from pyramid_sqlasession import stop_expiring_sessions
+
+from .cleaning import make_app
+from .cleaning import Worker
+
+ON_SQLITE = pytest.mark.parametrize('database', ['sqlite'], indirect=True)
+FIELDS = 'user_id: Integer index\nseat: String(8) unique'
+
+
+def shape(engine, table='sessions'):
+    """Return columns, indexes and key of a table, comparable."""
+    inspector = sa.inspect(engine)
+    return (
+        [
+            (column['name'], str(column['type']), column['nullable'])
+            for column in inspector.get_columns(table)
+        ],
+        sorted(
+            (index['name'], index['column_names'], bool(index['unique']))
+            for index in inspector.get_indexes(table)
+        ),
+        inspector.get_pk_constraint(table)['constrained_columns'],
+    )
+
+
+# -- session_model ------------------------------------------------------------
+
+
+class OtherBase(DeclarativeBase):
+    """For the generated model of the next tests."""
+
+
+BASES = {
+    'MetaData': lambda: sa.MetaData(),
+    'DeclarativeBase': lambda: type('Base', (DeclarativeBase,), {}),
+    'declarative_base': declarative_base,
+}
+
+
+@pytest.mark.parametrize('base', BASES.values(), ids=BASES)
+def test_metadata_has_the_table_of_the_application(
+    database, make_site, base
+):
+    """Contract 3: for Alembic: the same table as the settings make."""
+    given = base()
+    model = session_model(given, fields=FIELDS)
+    metadata = getattr(given, 'metadata', given)
+    assert list(metadata.tables) == ['sessions']
+    assert model.metadata is metadata
+    engine = database.create_engine()
+    metadata.create_all(engine)
+    by_model = shape(engine)
+    metadata.drop_all(engine)
+    make_site(additional_fields=FIELDS)
+    assert shape(engine) == by_model
+
+
+def test_application_works_on_a_table_made_by_metadata(database, make_site):
+    """Contract 3: a migration made the table, the application uses it."""
+    metadata = sa.MetaData()
+    session_model(metadata, table_name='visits', fields=['n: Integer'])
+    metadata.create_all(database.create_engine())
+    site = make_site(
+        create=False, table_name='visits', additional_fields='n: Integer'
+    )
+
+    @site.view
+    def put(request):
+        request.session['n'] = 4
+
+    site.browser().get('/put')
+    assert site.rows()[0]['n'] == 4
+
+
+def test_generated_model_is_an_own_model(make_site):
+    """Contract 2: what ``session_model`` returns may be the ``model``."""
+    model = session_model(
+        type('Base', (DeclarativeBase,), {}), 'visits', 'n: Integer'
+    )
+    site = make_site(model=model)
+
+    @site.view
+    def put(request):
+        request.session['n'] = 4
+
+    site.browser().get('/put')
+    assert site.rows()[0]['n'] == 4
+
+
+def test_two_generated_models_on_one_base():
+    """Contract 3: two applications, two tables, one MetaData, no warning."""
+    base = type('Base', (DeclarativeBase,), {})
+    one = session_model(base, 'one')
+    two = session_model(base, 'two', 'n: Integer')
+    assert set(base.metadata.tables) == {'one', 'two'}
+    assert 'n' not in one.__table__.c
+    assert 'n' in two.__table__.c
+
+
+@pytest.mark.parametrize(
+    'given', [None, 'Base', object, DeclarativeBase, 7], ids=repr
+)
+def test_session_model_on_nonsense(given):
+    """Contract 3: a TypeError that says what is needed."""
+    with pytest.raises(TypeError):
+        session_model(given)
+
+
+@pytest.mark.parametrize(
+    'fields', ['n: Intger', ['n'], ['n: String(x)'], 'id: Integer']
+)
+def test_session_model_with_a_bad_field(fields):
+    """Contract 3: the same error as from the setting."""
+    with pytest.raises(ConfigurationError, match='additional_fields'):
+        session_model(sa.MetaData(), fields=fields)
+
+
+class Plain(OtherBase):
+    """A mapped class that is no session."""
+
+    __tablename__ = 'plain'
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Unmapped(SessionMixin):
+    """The mixin alone maps nothing."""
+
+
+@ON_SQLITE
+@pytest.mark.parametrize(
+    'model', [Plain, Unmapped, object, SessionMixin, 7, Plain.__table__],
+    ids=repr,
+)
+def test_model_that_is_none(make_site, model):
+    """Contract 2: fails at start-up, and names the setting."""
+    with pytest.raises(ConfigurationError, match=r'sqlasession\.model'):
+        make_site(model=model, create=False)
+
+
+@ON_SQLITE
+@pytest.mark.parametrize(
+    'name', ['table_name', 'schema', 'additional_fields']
+)
+def test_model_and_settings_of_a_generated_one(make_site, name):
+    """Contract 2: ``model`` and these settings exclude each other."""
+    model = session_model(sa.MetaData())
+    value = 'n: Integer' if name == 'additional_fields' else 'other'
+    with pytest.raises(ConfigurationError, match=name):
+        make_site(model=model, create=False, **{name: value})
+
+
+# -- the table on each database -----------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('database', 'types'),
+    [
+        ('postgresql', {
+            'id': 'UUID', 'secret_hash': 'BYTEA', 'data': 'TEXT',
+            'expires': 'TIMESTAMP',
+        }),
+        ('mariadb', {
+            'id': 'BINARY', 'secret_hash': 'BINARY', 'data': 'LONGTEXT',
+            'expires': 'DATETIME',
+        }),
+    ],
+    indirect=['database'],
+)
+def test_types_of_the_columns(site, types):
+    """Issue 2: binary ids on MariaDB, data beyond 64 KiB, times."""
+    columns = {
+        column['name']: column['type'].__class__.__name__
+        for column in sa.inspect(site.outside).get_columns('sessions')
+    }
+    assert {name: columns[name] for name in types} == types
+
+
+@pytest.mark.parametrize('database', ['mariadb'], indirect=True)
+def test_table_is_transactional_and_unicode(site):
+    """T1: InnoDB and utf8mb4 whatever the server's defaults are."""
+    with site.outside.connect() as connection:
+        (row,) = connection.execute(sa.text(
+            'SELECT engine, table_collation FROM information_schema.tables '
+            "WHERE table_schema = DATABASE() AND table_name = 'sessions'"
+        )).all()
+    assert row[0] == 'InnoDB'
+    assert row[1].startswith('utf8mb4')
+
+
+@pytest.mark.parametrize(
+    'text',
+    ['\U0001f36a' * 200_000, 'x' * 900_000, 'ß' * 70_000, '"\\' * 40_000,
+     '\x00\x01' * 40_000],
+    ids=['4-byte', 'ascii', '2-byte', 'escaped', 'control'],
+)
+def test_data_beyond_64_kib(site, text):
+    """Contract 1, R6: up to ``max_size`` comes back exactly."""
+
+    @site.view
+    def put(request):
+        request.session['text'] = text
+
+    @site.view
+    def same(request):
+        return request.session['text'] == text
+
+    browser = site.browser()
+    browser.get('/put')
+    assert browser.get('/same').text == 'True'
+
+
+@pytest.mark.parametrize('database', ['postgresql'], indirect=True)
+@pytest.mark.parametrize('create', [True, False])
+def test_schema(make_site, database, create):
+    """Contract 2: the table lives in the schema of the setting."""
+    engine = database.create_engine()
+    with engine.begin() as connection:
+        connection.execute(sa.text('CREATE SCHEMA web'))
+    site = make_site(
+        schema='web', create=create, create_table=not create,
+        additional_fields='user_id: Integer index',
+    )
+
+    @site.view
+    def put(request):
+        request.session['user_id'] = 7
+
+    @site.view
+    def count(request):
+        return len(request.session_store.find(user_id=7))
+
+    site.browser().get('/put')
+    assert sa.inspect(engine).get_table_names('web') == ['sessions']
+    assert len(site.rows()) == 1
+    assert site.browser().get('/count').text == '1'
+
+
+# -- create_table -------------------------------------------------------------
+
+
+def test_create_table_at_start_up(make_site):
+    """Contract 2: created if it is missing."""
+    site = make_site(create=False, create_table='true', frozen=False)
+    assert sa.inspect(site.outside).has_table('sessions')
+
+
+@ON_SQLITE
+def test_no_table_by_default(make_site):
+    """Contract 2: ``create_table`` is false; migrations do it."""
+    site = make_site(create=False)
+    assert not sa.inspect(site.outside).has_table('sessions')
+
+
+def test_create_table_leaves_an_existing_one_alone(make_site):
+    """Contract 2: the sessions of before the restart are there."""
+    site = make_site()
+
+    @site.view
+    def put(request):
+        request.session['n'] = 4
+
+    site.browser().get('/put')
+    before = site.rows()
+    again = make_site(create=False, create_table='true')
+    assert again.rows() == before
+
+
+def test_create_table_from_many_threads(database):
+    """Contract 2: safe when many workers start at once."""
+    engines = [database.create_engine() for _ in range(8)]
+    together = threading.Barrier(len(engines))
+    errors = []
+
+    def begin(engine):
+        try:
+            engine.connect().close()
+            together.wait(20)
+            make_app(engine, interval='0', additional_fields=FIELDS)
+        except Exception as error:
+            errors.append(error)
+
+    threads = [
+        threading.Thread(target=begin, args=(engine,)) for engine in engines
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert errors == []
+    columns, indexes, key = shape(engines[0])
+    assert {name for name, *_ in columns} >= {'id', 'data', 'user_id'}
+    assert {tuple(names) for _, names, _ in indexes} >= {
+        ('sweep',), ('user_id',)
+    }
+    assert key == ['id']
+
+
+def test_create_table_from_many_processes(database):
+    """Contract 2: safe when many processes start at once."""
+    workers = [Worker('create', database.url) for _ in range(3)]
+    try:
+        for worker in workers:
+            assert worker.line() == ['ready']
+        for worker in workers:
+            worker.go()
+        for worker in workers:
+            assert worker.line() == ['True']
+            assert worker.end() == (0, '')
+    finally:
+        for worker in workers:
+            worker.process.kill()
+            worker.process.communicate()
+
+
+def views_in(config):
+    """Add two views and the cookiecutter's ``request.dbsession``."""
+
+    def get_dbsession(request):
+        dbsession = request.registry['dbsession_factory']()
+        zope.sqlalchemy.register(dbsession, transaction_manager=request.tm)
+        return dbsession
+
+    def visit(request):
+        request.session['n'] = request.session.get('n', 0) + 1
+        return Response(str(request.session['n']))
+
+    config.add_request_method(get_dbsession, 'dbsession', reify=True)
+    config.add_route('visit', '/visit')
+    config.add_view(visit, route_name='visit')
+
+
+@pytest.mark.parametrize('dbsession', [True, False], ids=['joined', 'own'])
+def test_create_table_in_memory(dbsession):
+    """Contract 2: SQLite in memory has one connection, and keeps it."""
+    settings = {
+        'sqlasession.create_table': 'true',
+        'tm.manager_hook': 'pyramid_tm.explicit_manager',
+    }
+    engine = sa.create_engine('sqlite://', poolclass=sa.StaticPool)
+    config = Configurator(settings=settings)
+    config.registry['dbsession_factory'] = sessionmaker(engine)
+    config.include('pyramid_sqlasession')
+    views_in(config)
+    if not dbsession:
+        config.add_settings({'sqlasession.dbsession': 'none_such'})
+    browser = TestApp(config.make_wsgi_app())
+    for count in '123':
+        assert browser.get('/visit').text == count
+    engine.dispose()
+
+
+def test_create_table_without_an_engine():
+    """Contract 2: an error at start-up that says what to set."""
+    config = Configurator(settings={'sqlasession.create_table': 'true'})
+    config.include('pyramid_sqlasession')
+    with pytest.raises(ConfigurationError, match=r'sqlalchemy\.url'):
+        config.make_wsgi_app()
+
+
+def test_create_table_without_a_database(tmp_path):
+    """Contract 2: the database has to be there at start-up; it says so."""
+    config = Configurator(settings={
+        'sqlasession.create_table': 'true',
+        'sqlasession.url': f'sqlite:///{tmp_path}/no/such/folder/x.sqlite',
+    })
+    config.include('pyramid_sqlasession')
+    with pytest.raises(ConfigurationError, match='create_table'):
+        config.make_wsgi_app()
+    stop_expiring_sessions(config)
+
+
+# -- two applications in one process ------------------------------------------
+
+
+def test_two_applications_share_nothing(make_site):
+    """Contract 3: settings, table, cookie and clock are each one's own."""
+    one = make_site(
+        table_name='one', cookie_name='one', expiration='1h',
+        additional_fields='a: Integer',
+    )
+    two = make_site(
+        table_name='two', cookie_name='two', expiration='2h',
+        additional_fields='b: Integer', secret='another secret',
+    )
+    for site in (one, two):
+
+        @site.view
+        def put(request):
+            request.session.update(a=1, b=2)
+
+        @site.view
+        def look(request):
+            return dict(request.session)
+
+    browsers = {site: site.browser() for site in (one, two)}
+    for site, browser in browsers.items():
+        browser.get('/put')
+        assert list(browser.cookies) == [
+            'one' if site is one else 'two'
+        ]
+    for site, hours, name in ((one, 1, 'a'), (two, 2, 'b')):
+        (row,) = site.rows()
+        assert (row['expires'] - row['accessed']).seconds == hours * 3600
+        assert {'a', 'b'} & set(row) == {name}
+    one.clock.advance(hours=1)
+    assert browsers[one].get('/look').text == '{}'
+    assert browsers[two].get('/look').text == "{'a': 1, 'b': 2}"
+
+
+def test_cookie_of_another_application_opens_nothing(make_site):
+    """Contract 3: not even with the same name and the same database."""
+    one = make_site(table_name='one')
+    two = make_site(table_name='two')
+    for site in (one, two):
+
+        @site.view
+        def put(request):
+            request.session['n'] = 1
+
+        @site.view
+        def look(request):
+            return dict(request.session)
+
+    browser = one.browser()
+    browser.get('/put')
+    stranger = two.browser(like=browser)
+    assert stranger.get('/look').text == '{}'
+    assert two.rows() == []
