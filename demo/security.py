@@ -7,13 +7,14 @@ import secrets
 from typing import Any
 from typing import NamedTuple
 
-from pyramid.authentication import SessionAuthenticationHelper
 from pyramid.config import Configurator
 from pyramid.request import Request
 from pyramid.request import RequestLocalCache
 from pyramid.security import Allowed
 from pyramid.security import Denied
 from sqlalchemy import select
+
+from pyramid_sqlasession.authentication import SessionAuthenticationHelper
 
 from .models import User
 
@@ -73,33 +74,11 @@ def find_user(request: Request, name: str, password: str) -> User | None:
     return user if matches else None
 
 
-class LoginHelper(SessionAuthenticationHelper):
-    """Pyramid's helper, with the key that our ``user_id`` column reads.
-
-    It stands in for ``pyramid_sqlasession.authentication``'s helper, which
-    does all of this by itself.
-    """
-
-    def __init__(self) -> None:
-        self.userid_key = 'user_id'
-
-    def remember(self, request: Request, userid: int, **kw: Any) -> Headers:
-        """Log in, under a token nobody can have planted before the login."""
-        headers: Headers = super().remember(request, userid, **kw)
-        request.session.rotate()
-        return headers
-
-    def forget(self, request: Request, **kw: Any) -> Headers:
-        """Log out, leaving nothing behind for the browser's next user."""
-        request.session.invalidate()
-        return []
-
-
 class ShopPolicy:
     """Everybody may look; what asks for a permission asks for an account."""
 
     def __init__(self) -> None:
-        self.helper = LoginHelper()
+        self.helper = SessionAuthenticationHelper()
         self.identities = RequestLocalCache(self._load_identity)
 
     def _load_identity(self, request: Request) -> Identity | None:

@@ -16,6 +16,7 @@ version = release
 
 extensions = [
     'event_list',
+    'metric_list',
     'settings_table',
     'sphinx.ext.autodoc',
 ]

@@ -44,6 +44,14 @@ def utcnow() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
 
 
+class _StaleConnection(Exception):
+    """A connection of the pool turned out to be lost when it was used."""
+
+    def __init__(self, original: exc.DBAPIError) -> None:
+        super().__init__(str(original.orig))
+        self.original = original
+
+
 class Application:
     """The parts of one application, found at ``registry['sqlasession']``."""
 
@@ -89,20 +97,26 @@ class Application:
 
     # -- connections ---------------------------------------------------------
 
-    def read_aside(self, read: Callable[[sa.Connection], Result]) -> Result:
+    def read_aside(
+        self, read: Callable[[sa.Connection], Result],
+        engine: sa.Engine | None = None,
+    ) -> Result:
         """Return what *read* reads with a connection of its own.
 
         A stale connection of the pool is replaced without an error (D1):
-        reading twice does no harm.
+        reading twice does no harm.  A database that cannot be reached is
+        tried once: nobody shall wait for two timeouts.
         """
+        engine = engine or self.engine
         with self.translated_errors():
             try:
-                return self._aside(read)
-            except exc.DBAPIError as error:
-                if dialects.fault_of(error) is not Fault.UNAVAILABLE:
-                    raise
-                log.debug('a stale connection was replaced: %s', error)
-                return self._aside(read)
+                return self._aside(read, engine)
+            except _StaleConnection as error:
+                log.debug('a stale connection is replaced: %s', error)
+            try:
+                return self._aside(read, engine)
+            except _StaleConnection as error:
+                raise error.original from error
 
     def write_aside(self, write: Callable[[sa.Connection], Result]) -> Result:
         """Return what *write*, one guarded statement, did, committed.
@@ -110,24 +124,31 @@ class Application:
         Never done twice: nobody knows whether a lost connection did it.
         """
         with self.translated_errors():
-            if dialects.has_cheap_autocommit(self.engine):
-                return self._aside(write)
-            with self.own_transaction() as connection:
-                return write(connection)
+            if not dialects.has_cheap_autocommit(self.engine):
+                with self.own_transaction() as connection:
+                    return write(connection)
+            try:
+                return self._aside(write, self.engine)
+            except _StaleConnection as error:
+                raise error.original from error
 
-    def _aside(self, work: Callable[[sa.Connection], Result]) -> Result:
-        with self.engine.connect() as connection:
+    @staticmethod
+    def _aside(
+        work: Callable[[sa.Connection], Result], engine: sa.Engine
+    ) -> Result:
+        with engine.connect() as connection:
             try:
                 dialects.discard_leftovers(connection)
-                if dialects.has_cheap_autocommit(self.engine):
+                if dialects.has_cheap_autocommit(engine):
                     connection.execution_options(isolation_level='AUTOCOMMIT')
                 return work(connection)
             except exc.DBAPIError as error:
-                if dialects.fault_of(error) is Fault.UNAVAILABLE:
-                    # Galera's 1047 does not look like a lost connection to
-                    # SQLAlchemy, but is one.
-                    connection.invalidate()
-                raise
+                if dialects.fault_of(error) is not Fault.UNAVAILABLE:
+                    raise
+                # Galera's 1047 does not look like a lost connection to
+                # SQLAlchemy, but is one.
+                connection.invalidate()
+                raise _StaleConnection(error) from error
 
     @contextmanager
     def own_transaction(self) -> Iterator[sa.Connection]:

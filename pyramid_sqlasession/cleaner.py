@@ -84,7 +84,7 @@ class Cleaner:
             and self._pid == os.getpid()
             and thread is not threading.current_thread()
         ):
-            thread.join(1.0)
+            thread.join(0.9)
 
     def restart_in_child(self) -> None:
         """Start anew after a fork, if the parent's thread ran."""
@@ -101,15 +101,16 @@ class Cleaner:
         if application is None:
             return 0
         total, started = 0, perf_counter()
-        with application.engine.connect() as connection:
+        with (
+            application.translated_errors(),
+            dialects.private_connection(application.engine) as connection,
+        ):
             if dialects.locks_rows(connection.dialect):
                 # No gap locks on MariaDB, no serialization failures on
                 # PostgreSQL.
                 connection.execution_options(
                     isolation_level='READ COMMITTED'
                 )
-            # Not a connection of the pool: it would be shared after fork.
-            connection.detach()
             while stop is None or not stop.is_set():
                 count = self._clean_batch(application, connection)
                 total += count

@@ -150,40 +150,50 @@ class Connections:
         try:
             with application.translated_errors():
                 connection = manager.open_connection()
-                if connection is None and self._must_read_inside(manager):
-                    connection = self.joined()
                 if connection is not None:
                     return read(connection)
+                engine = self._engine_beside(manager)
+                if engine is None:
+                    return read(self.joined())
         except (exc.SQLAlchemyError, SessionError):
             if not may_be_broken:
                 raise
-        return application.read_aside(read)
+            engine = application.engine
+        return application.read_aside(read, engine)
 
-    def _must_read_inside(self, manager: SessionDataManager) -> bool:
-        """Return whether to read with the application's connection.
+    def _engine_beside(self, manager: SessionDataManager) -> sa.Engine | None:
+        """Return the engine to read with, None for the joined connection.
 
-        Beside it, one SELECT is one round trip, and no connection is held
-        while a view runs that needs no database.  But only where that sees
-        the same data, and never a second connection at a time.
+        Beside the transaction, one SELECT is one round trip, and no
+        connection is held while a view runs that needs no database.  But
+        only where that sees the same data, and never a second connection at
+        a time.
         """
         dbsession = self.begun_dbsession
+        bind: Any = self._application.engine
+        if dbsession is None and self._is_begun_by_others(manager):
+            dbsession = getattr(self._request, self._name)
+        if dbsession is not None:
+            if dbsession.in_transaction():
+                return None
+            bind = dbsession.get_bind(self._application.mapper)
+        if not isinstance(bind, sa.Engine) or (
+            dialects.has_one_connection(bind)
+        ):
+            return None
+        return bind
+
+    def _is_begun_by_others(self, manager: SessionDataManager) -> bool:
+        """Return whether something may have been written to the transaction
+        before the request began (T7).
+        """
         transaction = manager.transaction
         return bool(
             _TEST_DBSESSION in self._request.environ
             or transaction.isDoomed()
-            # pyramid_tm notes the path: this one was begun by somebody
-            # else, who may have written to it already.
+            # pyramid_tm notes the path of what it begins.
             or not transaction.description
-            or dialects.has_one_connection(self._application.engine)
-            or (dbsession is not None and not self._is_same_engine(dbsession))
         )
-
-    def _is_same_engine(self, dbsession: Any) -> bool:
-        try:
-            bind = dbsession.get_bind(self._application.mapper)
-        except exc.SQLAlchemyError:
-            return False
-        return bind is self._application.engine
 
     @contextmanager
     def of_store(self, *, writes: bool) -> Iterator[sa.Connection]:

@@ -205,13 +205,44 @@ def begin_writing(connection: sa.Connection) -> None:
             connection.exec_driver_sql('BEGIN IMMEDIATE')
 
 
+@contextmanager
+def private_connection(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """Give a connection that is not one of the engine's pool.
+
+    The pool may be used up, and what is put back into it would be shared
+    with child processes after fork().
+    """
+    if has_one_connection(engine):
+        # To close it would end the database.
+        with engine.connect() as connection:
+            yield connection
+        return
+    private = engine.pool.recreate()
+    try:
+        with sa.Connection(
+            engine, connection=_connected(engine, private)
+        ) as connection:
+            yield connection
+    finally:
+        private.dispose()
+
+
+def _connected(engine: sa.Engine, private: pool.Pool) -> Any:
+    dbapi_error = engine.dialect.loaded_dbapi.Error
+    try:
+        return private.connect()
+    except dbapi_error as error:
+        # As engine.connect() does it.
+        raise sa.exc.DBAPIError.instance(
+            None, None, error, dbapi_error, dialect=engine.dialect
+        ) from error
+
+
 def create_once(
     engine: sa.Engine, create: Callable[[sa.Connection], None], name: str
 ) -> None:
     """Run *create*, also when many processes do so at the same moment."""
-    with engine.connect() as connection:
-        # Not a connection of the pool: it would be shared after fork().
-        connection.detach()
+    with private_connection(engine) as connection:
         if engine.dialect.name == 'postgresql':
             # CREATE TABLE IF NOT EXISTS can fail in a race there; the lock
             # ends with the transaction.

@@ -428,10 +428,18 @@ class Binding:
         if outer is not None and self._is_in_transaction():
             vary(response)
             outer.add_response_callback(
-                lambda _, outer_response: self._conclude(outer_response)
+                lambda _, outer_response: self._conclude(
+                    outer_response if self._shares_cookie(outer) else response
+                )
             )
             return
         self._conclude(response)
+
+    def _shares_cookie(self, outer: Any) -> bool:
+        # Another browser's session, or a stranger's, must not replace the
+        # one of the browser that is answered.
+        read = self.application.cookies.read
+        return read(self.request.environ) == read(outer.environ)
 
     def _conclude(self, response: Any) -> None:
         self._save_rest(response)

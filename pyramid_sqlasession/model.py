@@ -91,9 +91,12 @@ class UTCDateTime(TypeDecorator[dt.datetime]):
     ) -> dt.datetime | None:
         if value is None:
             return None
+        if not isinstance(value, dt.datetime):
+            # MariaDB's zero date.
+            raise ValueError(f'{value!r} is no moment')
         if value.tzinfo is None:
-            return value.replace(tzinfo=dt.UTC)  # type: ignore[no-any-return]
-        return value.astimezone(dt.UTC)  # type: ignore[no-any-return]
+            return value.replace(tzinfo=dt.UTC)
+        return value.astimezone(dt.UTC)
 
 
 _HASH = sa.LargeBinary(32).with_variant(mysql.BINARY(32), *_MYSQL)
@@ -152,7 +155,9 @@ def session_model(
     fields: str | Iterable[str | Field] = (),
     schema: str | None = None,
 ) -> type[Any]:
-    """Return a new mapped class with the table of the sessions.
+    """Return a mapped class with the table of the sessions.
+
+    Called again with the same arguments it returns the same class.
 
     For Alembic and scripts: it is what the application itself builds from
     its settings.
@@ -182,6 +187,11 @@ def session_model(
         )
     if base is DeclarativeBase:
         raise TypeError('a subclass of DeclarativeBase is needed')
+    made = base.metadata.info.setdefault('sqlasession', {})
+    key = (schema, table_name, tuple(map(repr, parsed)))
+    if key in made:
+        # Alembic's env.py runs several times in a test suite.
+        return made[key]  # type: ignore[no-any-return]
     attributes: dict[str, Any] = {
         '__tablename__': table_name,
         '__table_args__': {
@@ -197,7 +207,8 @@ def session_model(
             _column_type(one), index=one.index or None,
             unique=one.unique or None, nullable=one.nullable,
         )
-    return type('Session', (SessionMixin, base), attributes)
+    model = made[key] = type('Session', (SessionMixin, base), attributes)
+    return model
 
 
 def model_of(settings: Settings) -> type[Any]:

@@ -182,8 +182,9 @@ class Records:
         try:
             row = connection.execute(statement, values).first()
             return None if row is None else self._record(row)
-        except (ValueError, TypeError, OverflowError):
-            # SQLite keeps any text in a column of dates.
+        except (ValueError, TypeError, OverflowError, sa.exc.DataError):
+            # SQLite keeps any text in a column of dates, PostgreSQL knows
+            # infinity, MariaDB a day zero.
             row = connection.execute(self._identify, values).first()
             return None if row is None else _damaged(row, now)
 

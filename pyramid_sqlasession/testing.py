@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from email.message import Message
 from typing import Any
+from urllib.request import Request as URLRequest
 
 from pyramid.interfaces import IRequestExtensions
 from pyramid.interfaces import IRequestFactory
@@ -44,9 +46,32 @@ def log_in(testapp: Any, **data: Any) -> str:
             raise SessionError(
                 'log_in() was given nothing to store, such as user_id=7'
             )
-    value = application.cookies.value(token)
-    testapp.set_cookie(application.settings.cookie_name, value)
-    return value
+    lifetime = application.settings.expiration
+    header = application.cookies.set_header(token, request, lifetime)
+    if '; Secure' in header and request.scheme != 'https':
+        raise SessionError(
+            'the cookie is Secure, but testapp speaks http. Give it '
+            "extra_environ={'wsgi.url_scheme': 'https'}, or set "
+            'sqlasession.cookie_secure = false for the tests'
+        )
+    # As a response would: TestApp.set_cookie() takes another domain, and
+    # both cookies would be sent once the application sets its own.
+    testapp.cookiejar.extract_cookies(
+        _Response(header),
+        URLRequest(request.url),  # noqa: S310 - nothing is opened
+    )
+    return application.cookies.value(token)
+
+
+class _Response:
+    """What a cookie jar wants to see of a response."""
+
+    def __init__(self, set_cookie: str) -> None:
+        self._message = Message()
+        self._message['Set-Cookie'] = set_cookie
+
+    def info(self) -> Message:
+        return self._message
 
 
 def _request(testapp: Any, registry: Any, environ: dict[str, Any]) -> Any:

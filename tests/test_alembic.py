@@ -7,8 +7,8 @@ ini file and ``Base.metadata``, and starts no application.
 import io
 
 from alembic import command
-from alembic.autogenerate import api as autogenerate
 from alembic.autogenerate import compare_metadata
+from alembic.autogenerate import produce_migrations
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
@@ -21,7 +21,6 @@ from sqlalchemy.orm import mapped_column
 
 from pyramid_sqlasession import session_model
 from pyramid_sqlasession import SessionMixin
-import pyramid_sqlasession.model
 from pyramid_sqlasession.settings import read_settings
 
 #: As in the cookiecutter: every constraint has a name.
@@ -49,6 +48,11 @@ FIELDS = """
 """
 
 
+def no_application(global_config, **settings):
+    """Named by the ini files; a migration does not start it."""
+    raise AssertionError('the application was started')
+
+
 def new_base():
     class Base(DeclarativeBase):
         metadata = sa.MetaData(naming_convention=NAMES)
@@ -70,14 +74,18 @@ def generated_by_base(folder):
     return base.metadata
 
 
+def indented(text):
+    """Return *text* as the value of a setting in an ini file."""
+    return ''.join(f'\n    {line.strip()}' for line in text.split('\n'))
+
+
 def from_ini(folder):
     """The generated model with the name and the fields of the ini file."""
-    lines = ''.join(f'    {line}\n' for line in FIELDS.splitlines())
     ini = folder / 'migrated.ini'
     ini.write_text(
         f'[app:main]\nuse = call:{__name__}:no_application\n'
         'sqlasession.table_name = ini_sessions\n'
-        f'sqlasession.additional_fields =\n{lines}\n'
+        f'sqlasession.additional_fields ={indented(FIELDS)}\n'
     )
     settings = read_settings(get_appsettings(str(ini)))
     base = new_base()
@@ -126,25 +134,18 @@ def differences(connection, metadata, **options):
 
 
 def migrate(connection, metadata):
-    """Apply what autogenerate writes: the Python code of a revision.
-
-    ``import pyramid_sqlasession.model`` has to be in the application's
-    script.py.mako, as for all types that are not SQLAlchemy's.
-    """
+    """Do what autogenerate would write."""
     context = MigrationContext.configure(
         connection, opts={'target_metadata': metadata}
     )
-    script = autogenerate.produce_migrations(context, metadata)
-    code = autogenerate.render_python_code(
-        script.upgrade_ops, migration_context=context,
-        imports=(imports := set()),
-    )
-    names = {
-        'op': Operations(context), 'sa': sa,
-        'pyramid_sqlasession': pyramid_sqlasession,
-    }
-    exec('\n'.join(sorted(imports)), names)  # noqa: S102 - by Alembic
-    exec(f'if True:\n    {code}', names)  # noqa: S102
+    operations = Operations(context)
+    todo = [produce_migrations(context, metadata).upgrade_ops]
+    while todo:
+        step = todo.pop(0)
+        if hasattr(step, 'ops'):
+            todo[:0] = step.ops
+        else:
+            operations.invoke(step)
 
 
 def test_table_is_found(database, metadata):
@@ -237,7 +238,11 @@ def downgrade():
 
 
 def test_commands_of_alembic(database, tmp_path):
-    """revision, upgrade, check and downgrade, in a project's own folder."""
+    """revision, upgrade, check and downgrade, in a project's own folder.
+
+    Its script.py.mako imports ``pyramid_sqlasession.model``, as it has to for
+    all types that are not SQLAlchemy's.
+    """
     folder = tmp_path / 'migrations'
     (folder / 'versions').mkdir(parents=True)
     (folder / 'env.py').write_text(ENV)
@@ -247,7 +252,7 @@ def test_commands_of_alembic(database, tmp_path):
     ini.write_text(
         f'[app:main]\nuse = call:{__name__}:no_application\n'
         f'sqlalchemy.url = {url}\n'
-        'sqlasession.additional_fields = user_id: Integer index\n'
+        f'sqlasession.additional_fields ={indented(FIELDS)}\n'
         '[alembic]\n'
         'script_location = %(here)s/migrations\n'
         'path_separator = os\n'

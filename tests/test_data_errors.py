@@ -456,6 +456,7 @@ def test_too_large(make_site):
     assert shop.notes() == []
 
 
+@ON_SQLITE
 def test_record_stays_when_it_would_become_too_large(make_site):
     """Contract 2: the session is that of before, and works on."""
     shop = with_views(make_site(max_size='1KiB'))

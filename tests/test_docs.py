@@ -333,7 +333,7 @@ def test_readme_set_up(settings, tmp_path, monkeypatch, engine):
     (package / 'models').mkdir(parents=True)
     for name, text in {
         '__init__': f'from pyramid.config import Configurator\n\n\n{main}',
-        'routes': f'from pyramid.response import Response\n\n\n{view}' + ROUTES,
+        'routes': f'{IMPORT}\n\n{view}{ROUTES}',
         'models/__init__': 'from myapp.models import includeme\n',
         'models/meta': 'from myapp.models import Base\n',
     }.items():
@@ -357,6 +357,7 @@ def test_readme_set_up(settings, tmp_path, monkeypatch, engine):
         del sys.modules[name]
 
 
+IMPORT = 'from pyramid.response import Response\n'
 ROUTES = '''
 
 def includeme(config):
@@ -822,32 +823,87 @@ def test_alembic(page, tmp_path, ini, monkeypatch):
 # -- operating ----------------------------------------------------------------
 
 
-def test_events_are_told(make_app, ada, caplog):
+def test_events_are_told(tmp_path, caplog):
     """The subscribers of the page on operating are called."""
+    browser = counter_app(f'sqlite:///{tmp_path}/events.sqlite', 'watching')
+    caplog.set_level('INFO', 'watching')
+    browser.get('/')
+    cookie = next(iter(browser.cookiejar))
+    token = cookie.value
+    cookie.value = f'{token[:-8]}AAAAAAAA'
+    browser.get('/')
+    browser.get('/?out')
+    said = [r.getMessage() for r in caplog.records if r.name == 'watching']
+    assert [re.sub(r'[0-9a-f-]{36}', 'ID', text) for text in said] == [
+        'SessionCreated ID',
+        'None: a cookie with a wrong secret',
+        'SessionCreated ID',
+        'SessionInvalidated ID',
+    ]
+    assert token not in ''.join(said)
+    browser.app.registry['sqlasession'].engine.dispose()
+
+
+def test_database_in_memory():
+    """SQLite in memory does for a first look, and for tests."""
+    browser = counter_app('sqlite://')
+    assert browser.get('/').text == '1'
+    assert browser.get('/').text == '2'
+    assert browser.app.registry['sqlasession'].cleaner is None
+    browser.app.registry['sqlasession'].engine.dispose()
+
+
+def counter_app(url, *includes):
+    """Return a browser for an application that counts."""
     config = Configurator(settings={
-        'sqlalchemy.url': 'sqlite://',
+        'sqlalchemy.url': url,
         'sqlasession.create_table': True,
     })
-    config.include('pyramid_sqlasession')
-    config.include('watching')
+    for name in ('pyramid_sqlasession', *includes):
+        config.include(name)
 
     def view(request):
-        request.session['n'] = 1
-        return Response()
+        if 'out' in request.GET:
+            request.session.invalidate()
+            return Response()
+        request.session['n'] = request.session.get('n', 0) + 1
+        return Response(str(request.session['n']))
 
     config.add_route('any', '/')
     config.add_view(view, route_name='any')
-    browser = TestApp(config.make_wsgi_app())
-    caplog.set_level('INFO', 'watching')
-    browser.get('/')
-    token = browser.cookies['session']
-    browser.set_cookie('session', token[:-8] + 'AAAAAAAA')
-    browser.get('/')
-    said = [r.getMessage() for r in caplog.records if r.name == 'watching']
-    assert [text.split()[0] for text in said] == [
-        'SessionCreated', 'None:', 'SessionCreated',
-    ] or 'wrong secret' in said[1]
-    assert token not in ''.join(said)
+    return TestApp(config.make_wsgi_app())
+
+
+def test_toolbar_panel(make_app):
+    """The setting of the page on operating adds the panel."""
+    (block,) = [
+        block for block in blocks(DOCS / 'operating.rst', 'ini')
+        if 'debugtoolbar' in block
+    ]
+    parser = configparser.ConfigParser()
+    parser.read_string(block)
+    config = Configurator(settings={
+        'sqlalchemy.url': 'sqlite://', **parser['app:main'],
+    })
+    config.include('pyramid_sqlasession')
+    config.add_route('any', '/')
+    config.add_view(
+        lambda request: Response('<html><body></body></html>'),
+        route_name='any',
+    )
+    browser = TestApp(
+        config.make_wsgi_app(), extra_environ={'REMOTE_ADDR': '127.0.0.1'}
+    )
+    toolbar = browser.get('/').html.find('a', href=True)['href']
+    assert 'sqlasession' in browser.get(toolbar).text.lower()
+
+
+def test_metrics_are_those_of_the_code():
+    """The list of metrics is made of what the code creates."""
+    names = [
+        name for name, _, _ in importlib.import_module('metric_list').metrics()
+    ]
+    assert len(names) == len(set(names)) > 5
 
 
 def test_page_for_an_unavailable_database(tmp_path):

@@ -391,6 +391,7 @@ def test_create_table_without_a_database(tmp_path):
 # -- two applications in one process ------------------------------------------
 
 
+@ON_SQLITE
 def test_two_applications_share_nothing(make_site):
     """Contract 3: settings, table, cookie and clock are each one's own."""
     one = make_site(
@@ -426,6 +427,7 @@ def test_two_applications_share_nothing(make_site):
     assert browsers[two].get('/look').text == "{'a': 1, 'b': 2}"
 
 
+@ON_SQLITE
 def test_cookie_of_another_application_opens_nothing(make_site):
     """Contract 3: not even with the same name and the same database."""
     one = make_site(table_name='one')

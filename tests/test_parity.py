@@ -62,7 +62,7 @@ def test_settings_and_methods_in_the_rows_exist():
     store = pyramid_sqlasession.SessionStore
     for there, here, _ in cells():
         for name in re.findall(r'``([^`]+)``', here):
-            word, _, value = name.partition(' = ')
+            word = name.partition(' = ')[0]
             if word.startswith('session_store.'):
                 assert callable(getattr(store, word[14:].split('(')[0]))
             elif word.startswith('session.'):

@@ -63,6 +63,7 @@ def shop(make_site):
 # -- reading ------------------------------------------------------------------
 
 
+@ON_SQLITE
 def test_store_is_the_public_class(shop):
     """Contract 3: ``request.session_store`` is a ``SessionStore``."""
     assert run(
@@ -92,6 +93,7 @@ def test_find_gives_the_newest_first(shop):
     ) == expected[:2]
 
 
+@ON_SQLITE
 @pytest.mark.parametrize(
     ('fields', 'numbers'),
     [
@@ -161,6 +163,7 @@ def test_bad_id_finds_and_ends_nothing(shop, id):
     assert len(shop.rows()) == 4
 
 
+@ON_SQLITE
 def test_token_is_no_id(shop):
     """Contract 1: a cookie is of no use where an id is asked for."""
     token = shop.token(shop.browsers[0])
@@ -245,6 +248,7 @@ def test_record_that_cannot_be_read_is_listed(shop):
     assert run(shop, lambda r: r.session_store.revoke(id)) == 1
 
 
+@ON_SQLITE
 def test_nothing_of_a_record_works_as_a_cookie(shop, caplog):
     """Contract 1: neither token nor secret nor hash, whatever is shown."""
     token = shop.token(shop.browsers[1])
@@ -300,6 +304,7 @@ def test_revoke_where_keeps_the_own_session(shop):
     assert run(shop, lambda r: r.session['n'], shop.browsers[2]) == 2
 
 
+@ON_SQLITE
 def test_revoke_where_with_none_ends_those_without(shop):
     """Contract 3: None is a field's value as any other."""
     sign_in(shop, n=9)
@@ -345,6 +350,7 @@ def test_revoke_where_without_a_field_is_an_error(shop, kwargs):
     assert len(shop.rows()) == 4
 
 
+@ON_SQLITE
 def test_expired_sessions_are_not_counted_as_revoked(shop):
     """Contract 3: how many were logged out, not how many rows went."""
     shop.clock.advance(hours=1, seconds=-3)
@@ -373,6 +379,7 @@ def test_own_session_revoked(shop):
     assert names.count('SessionWriteDropped') == 1
 
 
+@ON_SQLITE
 def test_own_session_revoked_after_a_read_is_not_touched(shop):
     """C4, E2: a due touch of a session that was just revoked is silent."""
     shop.clock.advance(minutes=10)
@@ -482,6 +489,7 @@ def test_failing_commit_revokes_nothing(shop):
     assert len(shop.rows()) == 4
 
 
+@ON_SQLITE
 def test_store_sees_its_own_work(either):
     """Contract 3: within one request, before the commit."""
 

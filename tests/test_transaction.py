@@ -1165,6 +1165,103 @@ def test_a_view_cannot_read_in_a_broken_transaction(shop):
         returning(shop).get('/fail')
 
 
+# -- T6 -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def street(shop, stage):
+    """A site with a slow view and a quick one."""
+
+    @shop.view
+    def slow(request):
+        if 'query' in request.params:
+            request.dbsession.scalars(sa.select(Note)).all()
+        change_as_asked(request)
+        stage.reach(request.params['place'])
+
+    @shop.view
+    def quick(request):
+        request.session['quick'] = True
+        add_note(request, request.params['text'])
+
+    return shop
+
+
+@pytest.mark.parametrize('change', CHANGES)
+def test_a_slow_view_holds_no_lock(street, stage, change):
+    """T6: while it runs, others of the same browser are stored at once."""
+    one = returning(street)
+    slow = [
+        stage.run(
+            street.browser(like=one).get,
+            f'/slow?change={change}&place={place}&{place}=1',
+        )
+        for place in ('look', 'query')
+    ]
+    stage.wait('look', 'query')
+    one.get('/quick?text=meanwhile')
+    assert street.data()['quick'] is True
+    assert street.notes() == ['meanwhile']
+    stage.let('look', 'query')
+    for performance in slow:
+        performance.result()
+
+
+def test_six_requests_of_one_browser_run_at_once(street, stage):
+    """T6: all are in their views with changes made; all are kept."""
+
+    @street.view
+    def together(request):
+        request.session[request.params['place']] = True
+        stage.reach(request.params['place'])
+
+    one = returning(street)
+    places = [f'p{number}' for number in range(6)]
+    performances = [
+        stage.run(street.browser(like=one).get, f'/together?place={place}')
+        for place in places
+    ]
+    stage.wait(*places)
+    stage.let(*places)
+    for performance in performances:
+        performance.result()
+    assert street.data() == STORED | dict.fromkeys(places, True)
+
+
+@pytest.mark.parametrize('first', ['row first', 'session first'])
+def test_no_deadlock_with_rows_of_the_application(street, stage, first):
+    """T6: the record is locked last, whichever way a view goes."""
+    street.execute("INSERT INTO notes (id, text) VALUES (1, 'old')")
+
+    def write_row(request):
+        request.dbsession.get(Note, 1).text = request.params['name']
+        request.dbsession.flush()
+
+    @street.view
+    def work(request):
+        name = request.params['name']
+        if request.params['first'] == 'row first':
+            write_row(request)
+        request.session[name] = True
+        stage.reach(name)
+        if request.params['first'] != 'row first':
+            write_row(request)
+
+    one = returning(street)
+    two = street.browser(like=one)
+    a = stage.run(one.get, '/work', {'name': 'a', 'first': 'row first'})
+    stage.wait('a')
+    b = stage.run(two.get, '/work', {'name': 'b', 'first': first})
+    if first == 'session first':
+        stage.wait('b')
+    # B now waits for A's row, or is about to.
+    stage.let('b', 'a')
+    a.result()
+    b.result()
+    assert street.data() == STORED | {'a': True, 'b': True}
+    assert street.notes() == ['b']
+
+
 # -- T9: transactions by hand -------------------------------------------------
 
 
@@ -1894,14 +1991,19 @@ def test_a_subrequest_that_rotates(shop):
 
     @shop.view
     def outer(request):
-        request.session['outer'] = True
+        if 'before' in request.params:
+            request.session['outer'] = True
         run(request, '/inner')
+        request.session['outer'] = True
 
-    for browser in each_way(shop, SHARED):
-        token = shop.token(browser)
-        browser.get('/outer')
-        assert shop.token(browser) != token
-        assert browser.get('/show').text == str(STORED | {'outer': True})
+    for query in ('', '?before=1'):
+        for browser in each_way(shop, SHARED):
+            token = shop.token(browser)
+            browser.get(f'/outer{query}')
+            assert shop.token(browser) != token
+            assert (shop.registry.way, browser.get('/show').text) == (
+                shop.registry.way, str(STORED | {'outer': True})
+            )
 
 
 @both_managers

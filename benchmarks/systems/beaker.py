@@ -15,7 +15,6 @@ def make(url):
             'session.type': 'ext:database',
             'session.url': url,
             'session.key': 'beaker',
-            'session.auto': 'true',
             # Without it every read writes.
             'session.save_accessed_time': 'false',
         })

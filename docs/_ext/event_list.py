@@ -12,7 +12,8 @@ import pyramid_sqlasession
 
 def events() -> list[Any]:
     """Return the public event classes, sorted by name."""
-    found = [getattr(pyramid_sqlasession, n) for n in pyramid_sqlasession.__all__]
+    names = pyramid_sqlasession.__all__
+    found = [getattr(pyramid_sqlasession, name) for name in names]
     return [
         one for one in found
         if inspect.isclass(one)

@@ -1,4 +1,5 @@
 """What is added to the cookiecutter's env.py."""
+# ruff: noqa: E402, I001
 
 # The cookiecutter's own lines.
 from alembic import context

@@ -45,7 +45,8 @@ def main(argv=None):
         processes=given.processes, slots=given.slots,
         operations=given.operations,
         only=list(filter(None, given.only.split(','))),
-        isolation=given.isolation, grace=given.grace, site=given.site, sabotage=given.sabotage,
+        isolation=given.isolation, grace=given.grace, site=given.site,
+        sabotage=given.sabotage,
         settings={
             f'sqlasession.{name}': value for name, _, value in
             (one.partition('=') for one in given.set)

@@ -1,4 +1,5 @@
 """A session runs out, and nobody waits for it."""
+# ruff: noqa: S101
 
 from datetime import datetime
 from datetime import timedelta

@@ -1,4 +1,5 @@
 """Sessions in a transaction that is never committed."""
+# ruff: noqa: S101
 
 import pytest
 

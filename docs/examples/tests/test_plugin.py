@@ -1,5 +1,5 @@
 """The fixtures of pyramid_sqlasession.pytest_plugin."""
-
+# ruff: noqa: S101
 
 def test_devices(testapp, user, login_session):
     login_session(testapp, user_id=user.id)

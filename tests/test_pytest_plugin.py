@@ -1,0 +1,379 @@
+"""The fixtures that come with the package, in suites of their own (pytester).
+
+Each suite has the cookiecutter's fixtures: ``tm`` doomed, ``dbsession`` and
+``testapp``.
+"""
+
+from importlib import metadata
+from pathlib import Path
+import subprocess
+import sys
+
+import pytest
+
+import pyramid_sqlasession
+
+pytest_plugins = ['pytester']
+
+PLUGIN = 'pyramid_sqlasession.pytest_plugin'
+
+APPLICATION = """
+    from pyramid.config import Configurator
+    from pyramid.response import Response
+    from pyramid.security import forget, remember
+    from sqlalchemy.orm import sessionmaker
+    import zope.sqlalchemy
+
+    from pyramid_sqlasession.authentication import SessionAuthenticationHelper
+
+
+    class Policy:
+        def __init__(self):
+            self.helper = SessionAuthenticationHelper()
+
+        def identity(self, request):
+            return self.authenticated_userid(request)
+
+        def authenticated_userid(self, request):
+            return self.helper.authenticated_userid(request)
+
+        def permits(self, request, context, permission):
+            return self.identity(request) is not None
+
+        def remember(self, request, userid, **kw):
+            return self.helper.remember(request, userid, **kw)
+
+        def forget(self, request, **kw):
+            return self.helper.forget(request, **kw)
+
+
+    def get_tm_session(session_factory, tm):
+        dbsession = session_factory()
+        zope.sqlalchemy.register(dbsession, transaction_manager=tm)
+        return dbsession
+
+
+    def dbsession(request):
+        given = request.environ.get('app.dbsession')
+        if given is not None:
+            return given
+        return get_tm_session(
+            request.registry['dbsession_factory'], request.tm
+        )
+
+
+    def who(request):
+        return Response(repr(request.authenticated_userid))
+
+
+    def data(request):
+        return Response(repr(dict(sorted(request.session.items()))))
+
+
+    def login(request):
+        return Response('ok', headerlist=remember(request, 8) or None)
+
+
+    def logout(request):
+        return Response('ok', headerlist=forget(request) or None)
+
+
+    def main(engine, **settings):
+        config = Configurator(settings={
+            'tm.manager_hook': 'pyramid_tm.explicit_manager',
+            'sqlasession.additional_fields': 'user_id: Integer index',
+            'sqlasession.create_table': 'true',
+            **settings,
+        })
+        config.registry['dbsession_factory'] = sessionmaker(engine)
+        config.add_request_method(dbsession, reify=True)
+        config.include('pyramid_sqlasession')
+        config.set_security_policy(Policy())
+        for view in (who, data, login, logout):
+            config.add_route(view.__name__, f'/{view.__name__}')
+            config.add_view(
+                view, route_name=view.__name__,
+                permission='view' if view is data else None,
+            )
+        return config.make_wsgi_app()
+"""
+
+CONFTEST = """
+    from application import get_tm_session, main
+    import pytest
+    import sqlalchemy as sa
+    import transaction
+    from webtest import TestApp
+
+    from pyramid_sqlasession import stop_expiring_sessions
+
+
+    @pytest.fixture(scope='session')
+    def dbengine(tmp_path_factory):
+        folder = tmp_path_factory.mktemp('database')
+        engine = sa.create_engine(f'sqlite:///{folder}/testing.sqlite')
+        yield engine
+        engine.dispose()
+
+
+    @pytest.fixture(scope='session')
+    def app(dbengine):
+        app = main(dbengine)
+        yield app
+        stop_expiring_sessions(app)
+
+
+    @pytest.fixture
+    def tm():
+        tm = transaction.TransactionManager(explicit=True)
+        tm.begin()
+        tm.doom()
+        yield tm
+        tm.abort()
+
+
+    @pytest.fixture
+    def dbsession(app, tm):
+        return get_tm_session(app.registry['dbsession_factory'], tm)
+
+
+    @pytest.fixture
+    def testapp(app, tm, dbsession):
+        return TestApp(app, extra_environ={
+            'HTTP_HOST': 'example.com', 'tm.active': True, 'tm.manager': tm,
+            'app.dbsession': dbsession,
+        })
+
+
+    @pytest.fixture
+    def rows(dbengine):
+        def rows():
+            with dbengine.connect() as connection:
+                return connection.scalar(
+                    sa.text('SELECT count(*) FROM sessions')
+                )
+        return rows
+"""
+
+
+@pytest.fixture
+def suite(pytester, monkeypatch):
+    """A function that runs a suite of tests; returns its result."""
+    # The package that is tested here, installed or not.
+    root = Path(pyramid_sqlasession.__file__).parents[1]
+    monkeypatch.setenv('PYTHONPATH', str(root))
+    pytester.makepyfile(application=APPLICATION)
+    pytester.makeconftest(CONFTEST)
+
+    def run(tests, *options):
+        pytester.makepyfile(tests)
+        return pytester.runpytest_subprocess(
+            '-p', 'no:cacheprovider', *_plugin(), *options
+        )
+
+    return run
+
+
+def _plugin():
+    # The entry point is there only if the package was installed.
+    names = [e.name for e in metadata.entry_points(group='pytest11')]
+    return [] if 'pyramid_sqlasession' in names else ['-p', PLUGIN]
+
+
+def test_a_logged_in_browser(suite):
+    """login_session logs in through app.dbsession, and leaves no row."""
+    suite("""
+        def test_logged_in(testapp, login_session, rows):
+            testapp.get('/data', status=403)
+            login_session(testapp, user_id=7, cart=['tea'])
+            assert testapp.get('/who').text == '7'
+            assert "'cart': ['tea']" in testapp.get('/data').text
+            assert rows() == 0
+
+        def test_rolled_back(testapp, rows):
+            assert testapp.get('/who').text == 'None'
+            assert rows() == 0
+    """).assert_outcomes(passed=2)
+
+
+def test_from_login_to_login(suite):
+    """The cookie of login_session is the one that the application's own
+    replace and remove.
+    """
+    suite("""
+        def test_logout_and_login(testapp, login_session):
+            login_session(testapp, user_id=7)
+            testapp.get('/logout')
+            assert testapp.get('/who').text == 'None'
+            assert 'session' not in testapp.cookies
+            testapp.get('/login')
+            assert testapp.get('/who').text == '8'
+
+        def test_login_as_another(testapp, login_session):
+            testapp.get('/login')
+            login_session(testapp, user_id=7)
+            assert testapp.get('/who').text == '7'
+            testapp.get('/login')
+            assert testapp.get('/who').text == '8'
+            assert len(list(testapp.cookiejar)) == 1
+
+        def test_two_browsers(testapp, login_session, app):
+            from webtest import TestApp
+            other = TestApp(app, extra_environ=testapp.extra_environ)
+            login_session(testapp, user_id=7)
+            login_session(other, user_id=9)
+            assert testapp.get('/who').text == '7'
+            assert other.get('/who').text == '9'
+    """).assert_outcomes(passed=3)
+
+
+def test_a_browser_outside_of_a_transaction(suite):
+    """Without tm.active the session is committed, as by a request."""
+    suite("""
+        from webtest import TestApp
+
+        def test_logged_in(app, login_session, rows):
+            browser = TestApp(app)
+            login_session(browser, user_id=7)
+            assert rows() == 1
+            assert browser.get('/who').text == '7'
+
+        def test_secure(dbengine, login_session):
+            import pytest
+            from application import main
+            from pyramid_sqlasession import stop_expiring_sessions
+            app = main(dbengine, **{'sqlasession.cookie_secure': 'true'})
+            stop_expiring_sessions(app)
+            with pytest.raises(Exception, match='speaks http'):
+                login_session(TestApp(app), user_id=7)
+            browser = TestApp(app, {'wsgi.url_scheme': 'https'})
+            login_session(browser, user_id=7)
+            assert browser.get('/who').text == '7'
+
+        def test_nothing_given(app, login_session):
+            import pytest
+            with pytest.raises(Exception, match='user_id=7'):
+                login_session(TestApp(app))
+
+        def test_its_value(app, login_session):
+            value = login_session(TestApp(app), user_id=7)
+            browser = TestApp(app)
+            browser.set_cookie('session', value)
+            assert browser.get('/who').text == '7'
+    """).assert_outcomes(passed=4)
+
+
+def test_a_frozen_clock(suite):
+    """freeze_sessions stops the time of one application, until the end."""
+    suite("""
+        def test_idle(app, testapp, login_session, freeze_sessions):
+            clock = freeze_sessions(app)
+            login_session(testapp, user_id=7)
+            clock.advance(hours=23)
+            assert testapp.get('/who').text == '7'
+            clock.advance(hours=25)
+            assert testapp.get('/who').text == 'None'
+
+        def test_thawed(app):
+            import datetime
+            now = app.registry['sqlasession'].now()
+            real = datetime.datetime.now(datetime.timezone.utc)
+            assert abs(now - real) < datetime.timedelta(minutes=1)
+
+        def test_twice(app, testapp, freeze_sessions):
+            first = freeze_sessions(app)
+            second = freeze_sessions(testapp)
+            assert app.registry['sqlasession'].now() == second.time
+    """, '-p', 'no:randomly').assert_outcomes(passed=3)
+
+
+CLEANERS = """
+    import threading
+
+    from application import main
+    import pytest
+
+    def names():
+        return [
+            t.name for t in threading.enumerate() if 'sqlasession' in t.name
+        ]
+
+    @pytest.fixture
+    def make_app(dbengine):
+        return lambda: main(dbengine)
+"""
+
+
+def test_cleaners_of_a_test(suite):
+    """stop_session_cleaners stops those that the test started, no others."""
+    suite(CLEANERS + """
+    kept = []
+
+    def test_before(make_app):
+        kept.append(make_app())
+        assert len(names()) == 1
+
+    def test_stopped(make_app, stop_session_cleaners):
+        apps = [make_app(), make_app()]
+        assert len(names()) == 3
+
+    def test_after():
+        assert len(names()) == 1
+    """).assert_outcomes(passed=3)
+
+
+def test_cleaners_of_a_run(suite):
+    """no_session_cleaners stops every cleaner when the run ends."""
+    done = suite(CLEANERS + """
+    kept = []
+
+    @pytest.fixture(scope='session', autouse=True)
+    def look():
+        yield
+        assert names() == []
+
+    @pytest.fixture(scope='session')
+    def first(look, no_session_cleaners):
+        pass
+
+    def test_started(first, make_app):
+        kept.append(make_app())
+        assert len(names()) == 1
+    """)
+    done.assert_outcomes(passed=1)
+
+
+def test_nothing_is_automatic(suite):
+    """A suite that asks for no fixture of ours runs none of them."""
+    done = suite("""
+        def test_nothing(request):
+            assert request.fixturenames == ['request']
+    """, '--setup-show')
+    done.assert_outcomes(passed=1)
+    done.stdout.no_fnmatch_line('*session_cleaners*')
+
+
+def test_what_pytest_shows_of_the_fixtures(suite):
+    """``pytest --fixtures`` has a line for each fixture of the plugin."""
+    done = suite('', '--fixtures')
+    for name in (
+        'freeze_sessions', 'login_session', 'no_session_cleaners',
+        'stop_session_cleaners',
+    ):
+        done.stdout.re_match_lines([rf'{name}\b'])
+
+
+def test_the_plugin_costs_no_import():
+    """A run of somebody else's tests imports neither Pyramid nor SQLAlchemy
+    for it.
+    """
+    program = (
+        f'import sys, {PLUGIN}; '
+        'print([n for n in ("pyramid", "sqlalchemy", "zope", "transaction", '
+        '"orjson", "opentelemetry", "webtest") if n in sys.modules])'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', program], check=True, capture_output=True,
+        text=True, timeout=60,
+    )
+    assert done.stdout == '[]\n'

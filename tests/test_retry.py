@@ -1,0 +1,406 @@
+"""Sessions of requests that pyramid_retry runs again (T5)."""
+
+import copy
+
+import pyramid_retry
+from pyramid_retry import BeforeRetry
+import pytest
+import sqlalchemy as sa
+import transaction
+
+from pyramid_sqlasession import SessionCreated
+from pyramid_sqlasession import SessionInvalidated
+from pyramid_sqlasession import SessionRotated
+from pyramid_sqlasession import SuspiciousCookie
+
+from .failing import answering
+from .failing import Passing
+from .failing import raiser
+from .failing import Voter
+from .site import Note
+
+STORED = {'n': 1, 'list': [1]}
+EVENTS = (SessionCreated, SessionInvalidated, SessionRotated)
+
+
+def is_early(request):
+    """Return whether another attempt may follow."""
+    return not pyramid_retry.is_last_attempt(request)
+
+
+# How an attempt fails that will be repeated.
+
+
+def view_raises(request):
+    """The view says that another attempt may succeed."""
+    raise Passing
+
+
+def vote_fails(request):
+    """Another data manager refuses, when the session is written."""
+    Voter(request, raiser(Passing), '~sqlalchemy!!')
+
+
+def flush_fails(request):
+    """The flush of the COMMIT runs into what an application retries."""
+    request.tm.get().addBeforeCommitHook(raiser(Passing))
+
+
+FAILURES = [view_raises, vote_fails, flush_fails]
+
+both_managers = pytest.mark.parametrize(
+    'make_shop', ['explicit', 'implicit'], indirect=True
+)
+
+
+@pytest.fixture
+def make_shop(request, make_site):
+    """A function that makes a site whose view ``work`` is repeated."""
+    manager = {'explicit': 'pyramid_tm.explicit_manager', 'implicit': None}[
+        getattr(request, 'param', 'explicit')
+    ]
+
+    def make(work, fail=view_raises, failing=is_early, **settings):
+        site = make_site(
+            retry=True, **{'tm.manager_hook': manager, **settings}
+        )
+
+        @site.view
+        def fill(request):
+            request.session.update(n=1, list=[1])
+
+        @site.view
+        def show(request):
+            return dict(request.session)
+
+        @site.view
+        def attempt(request):
+            answer = work(request)
+            if 'bare' not in request.params:
+                request.dbsession.add(Note(text='a note'))
+            if failing(request):
+                fail(request)
+            return answer
+
+        return site
+
+    yield make
+    # The thread's manager is the next test's too.
+    transaction.abort()
+
+
+def returning(site):
+    """Return a browser that has a stored session: ``{n: 1, list: [1]}``."""
+    browser = site.browser()
+    browser.get('/fill')
+    return browser
+
+
+def count_up(request):
+    """What would count three times if an attempt began with another's."""
+    session = request.session
+    session['n'] = session.get('n', 0) + 1
+    session.setdefault('list', []).append(2)
+    session.flash('Saved!')
+
+
+COUNTED = {'n': 2, 'list': [1, 2], '_f_': ['Saved!']}
+
+
+@both_managers
+def test_each_attempt_sees_the_database(make_shop):
+    """T5: the change is made once, however often the view runs."""
+    seen = []
+
+    def work(request):
+        seen.append(copy.deepcopy(dict(request.session)))
+        count_up(request)
+
+    for fail in FAILURES:
+        site = make_shop(work, fail)
+        seen.clear()
+        returning(site).get('/attempt')
+        assert seen == [STORED] * 3
+        assert site.data() == COUNTED
+        assert site.notes() == ['a note']
+        site.execute('DELETE FROM sessions')
+        site.execute('DELETE FROM notes')
+
+
+@both_managers
+def test_one_record_one_cookie_one_event(make_shop):
+    """T5: a new visitor has one session after three attempts."""
+    for fail in FAILURES:
+        site = make_shop(count_up, fail)
+        browser = site.browser()
+        with site.events(*EVENTS) as events:
+            response = browser.get('/attempt')
+        assert site.data() == {'n': 1, 'list': [2], '_f_': ['Saved!']}
+        assert [type(event) for event in events] == [SessionCreated]
+        assert events[0].session_id == str(site.rows()[0]['id'])
+        assert len(response.headers.getall('Set-Cookie')) == 1
+        assert "'n': 1" in browser.get('/show').text
+        site.execute('DELETE FROM sessions')
+        site.execute('DELETE FROM notes')
+
+
+@pytest.mark.parametrize(
+    ('work', 'kind'),
+    [
+        (lambda request: request.session.rotate(), SessionRotated),
+        (lambda request: request.session.invalidate(), SessionInvalidated),
+    ],
+    ids=['rotate', 'invalidate'],
+)
+@pytest.mark.parametrize('fail', FAILURES)
+def test_rotate_and_invalidate_happen_once(make_shop, work, kind, fail):
+    """T5: the cookie is that of the attempt that was committed."""
+    site = make_shop(work, fail)
+    browser = returning(site)
+    token = site.token(browser)
+    with site.events(*EVENTS) as events:
+        response = browser.get('/attempt')
+    assert [type(event) for event in events] == [kind]
+    assert len(response.headers.getall('Set-Cookie')) == 1
+    assert site.token(browser) != token
+    left = STORED if kind is SessionRotated else {}
+    assert browser.get('/show').text == str(left)
+
+
+@pytest.mark.parametrize('fail', FAILURES)
+def test_the_last_attempt_fails(make_shop, fail):
+    """T5, T2: nobody answers, nothing is stored."""
+    site = make_shop(count_up, fail, failing=lambda request: True)
+    browser = returning(site)
+    before = site.rows()
+    with site.events(*EVENTS) as events, pytest.raises(Passing):
+        browser.get('/attempt')
+    with pytest.raises(Passing):
+        site.browser().get('/attempt')
+    assert site.rows() == before
+    assert site.notes() == []
+    assert events == []
+
+
+def flash_attempt(request):
+    """An exception view that tells the attempts apart."""
+    request.session.flash(f"page {request.environ['retry.attempt']}")
+
+
+@pytest.mark.parametrize('settings', [
+    {}, {'tm.commit_veto': 'pyramid_tm.default_commit_veto'},
+], ids=['no veto', 'default veto'])
+@pytest.mark.parametrize('fail', FAILURES)
+def test_words_of_an_attempt_that_is_repeated(make_shop, fail, settings):
+    """T3, T5: neither the view's nor the exception view's are stored.
+
+    The page is a 200: the default veto lets all attempts commit.
+    """
+    site = make_shop(
+        count_up, fail,
+        configure=answering(flash_attempt, Passing), **settings,
+    )
+    with site.events(*EVENTS) as events:
+        returning(site).get('/attempt?bare=1')
+        assert site.data() == COUNTED
+        site.execute('DELETE FROM sessions')
+        browser = site.browser()
+        response = browser.get('/attempt?bare=1')
+    assert site.data() == {'n': 1, 'list': [2], '_f_': ['Saved!']}
+    assert len(response.headers.getall('Set-Cookie')) == 1
+    assert [type(event) for event in events] == [SessionCreated] * 2
+    assert "'Saved!'" in browser.get('/show').text
+
+
+@both_managers
+@pytest.mark.parametrize('visitor', ['new', 'returning'])
+def test_the_error_page_of_the_last_attempt(make_shop, visitor):
+    """T3, T5: its words are stored, once, and nobody else's."""
+    for fail in FAILURES:
+        site = make_shop(
+            count_up, fail, failing=lambda request: True,
+            configure=answering(flash_attempt, Passing),
+        )
+        site.execute('DELETE FROM sessions')
+        browser = site.browser() if visitor == 'new' else returning(site)
+        browser.get('/attempt')
+        expected = {'_f_': ['page 2']}
+        if visitor == 'returning':
+            expected |= STORED
+        assert site.data() == expected
+        assert site.notes() == []
+        assert "'page 2'" in browser.get('/show').text
+
+
+def test_the_next_attempt_sees_what_others_stored(make_shop):
+    """T5: another request commits between two attempts."""
+    site = make_shop(count_up)
+    browser = returning(site)
+    other = site.browser(like=browser)
+
+    @site.view
+    def put(request):
+        request.session['n'] = request.session['n'] + 10
+
+    site.registry.registerHandler(
+        lambda event: other.get('/put'), [BeforeRetry]
+    )
+    browser.get('/attempt')
+    assert site.data() == {'n': 22, 'list': [1, 2], '_f_': ['Saved!']}
+
+
+def test_the_session_ends_between_two_attempts(make_shop):
+    """T5, C4: the next attempt has an empty session, and no old one."""
+    site = make_shop(count_up)
+    browser = returning(site)
+    site.registry.registerHandler(
+        lambda event: site.execute('DELETE FROM sessions'), [BeforeRetry]
+    )
+    browser.get('/attempt')
+    assert site.data() == {'n': 1, 'list': [2], '_f_': ['Saved!']}
+    assert "'n': 1" in browser.get('/show').text
+
+
+def test_a_duplicate_that_the_database_reports(make_shop):
+    """T5, C7: what only the database can see is repeated as well."""
+
+    def work(request):
+        count_up(request)
+        if request.environ['retry.attempt'] == 0:
+            request.dbsession.execute(sa.text('SELECT 1'))
+            error = sa.exc.OperationalError('', {}, locked(site))
+            raise error
+
+    site = make_shop(work, failing=lambda request: False)
+    returning(site).get('/attempt')
+    assert site.data() == COUNTED
+
+
+def locked(site):
+    """Return the driver's error for a conflict."""
+    if site.database.name == 'sqlite':
+        import sqlite3
+
+        return sqlite3.OperationalError('database is locked')
+    if site.database.name == 'postgresql':
+        import psycopg
+
+        return psycopg.errors.SerializationFailure()
+    import pymysql
+
+    return pymysql.err.OperationalError(1213, 'Deadlock found')
+
+
+def test_one_record_although_an_attempt_committed_by_hand(make_shop):
+    """T5, T9: what an attempt committed is the next one's session."""
+
+    def work(request):
+        request.session['n'] = request.session.get('n', 0) + 1
+        request.tm.commit()
+        request.tm.begin()
+
+    site = make_shop(work)
+    browser = site.browser()
+    response = browser.get('/attempt')
+    assert len(site.rows()) == 1
+    assert len(response.headers.getall('Set-Cookie')) == 1
+    assert site.data() == {'n': 3}
+    assert browser.get('/show').text == "{'n': 3}"
+
+
+def test_an_attempt_rotated_and_committed_by_hand(make_shop):
+    """T5, T9: its cookie was never sent; the visitor stays in."""
+
+    def work(request):
+        if request.environ['retry.attempt'] == 0:
+            request.session.rotate()
+            request.tm.commit()
+            request.tm.begin()
+        request.session['n'] = request.session.get('n', 0) + 1
+
+    site = make_shop(work)
+    browser = returning(site)
+    browser.get('/attempt')
+    assert browser.get('/show').text == "{'n': 2, 'list': [1]}"
+
+
+def test_attempts_without_a_transaction(make_site):
+    """T5, T8: without pyramid_tm's transaction nothing is left either."""
+    site = make_site(
+        retry=True, **{'tm.activate_hook': lambda request: False}
+    )
+
+    @site.view
+    def attempt(request):
+        count_up(request)
+        if is_early(request):
+            raise Passing
+
+    browser = site.browser()
+    with site.events(*EVENTS) as events:
+        response = browser.get('/attempt')
+    assert site.data() == {'n': 1, 'list': [2], '_f_': ['Saved!']}
+    assert [type(event) for event in events] == [SessionCreated]
+    assert len(response.headers.getall('Set-Cookie')) == 1
+
+
+def test_a_suspicious_cookie_is_reported_once(make_shop):
+    """T5, R3: three attempts with a wrong secret are one event."""
+    site = make_shop(count_up)
+    browser = returning(site)
+    token = site.token(browser)
+    wrong = token[:-1] + ('A' if token[-1] != 'A' else 'Q')
+    forger = site.browser()
+    forger.set_cookie('session', wrong)
+    with site.events(SuspiciousCookie) as events:
+        forger.get('/attempt')
+    assert len(events) == 1
+
+
+def test_the_csrf_token_of_the_page_is_the_stored_one(make_shop):
+    """T5: the page of the last attempt shows a token that is accepted."""
+    site = make_shop(lambda request: request.session.get_csrf_token())
+
+    @site.view
+    def token(request):
+        return request.session.get_csrf_token()
+
+    browser = site.browser()
+    page = browser.get('/attempt').text
+    assert browser.get('/token').text == page
+
+
+def test_a_due_touch_of_a_repeated_request(make_shop):
+    """T5, E2: the expiry is extended once."""
+    site = make_shop(lambda request: request.session['n'])
+    browser = returning(site)
+    site.clock.advance(minutes=10)
+    (before,) = site.rows()
+    site.statements.clear()
+    assert browser.get('/attempt').text == '1'
+    updates = [s for s in site.statements if s.startswith('UPDATE sessions')]
+    assert len(updates) == 1
+    assert site.rows()[0]['expires'] > before['expires']
+
+
+def test_a_conflict_is_repeated(make_shop):
+    """C2, T5: with ``conflict = retry`` the view runs on fresh data."""
+    attempts = []
+
+    def work(request):
+        attempts.append(request.session['n'])
+        request.session['n'] += 1
+        if len(attempts) == 1:
+            other.get('/put')
+
+    site = make_shop(work, failing=lambda request: False, conflict='retry')
+
+    @site.view
+    def put(request):
+        request.session['n'] += 10
+
+    browser = returning(site)
+    other = site.browser(like=browser)
+    browser.get('/attempt')
+    assert attempts == [1, 11]
+    assert site.data()['n'] == 12

@@ -1,0 +1,905 @@
+"""Sessions without a transaction, before it and after it (T8, T10)."""
+
+import logging
+import threading
+
+from pyramid.events import NewRequest
+from pyramid.events import NewResponse
+from pyramid.response import Response
+from pyramid.tweens import EXCVIEW
+from pyramid.tweens import INGRESS
+import pytest
+import sqlalchemy as sa
+import transaction
+from webtest import TestApp
+
+from .failing import answering
+from .failing import Failure
+from .site import Note
+
+STORED = {'n': 1, 'list': [1]}
+
+#: What a view can do to its session, and what is stored then.
+CHANGES = {
+    'put': (lambda session: session.update(n=2), {'n': 2, 'list': [1]}),
+    'nested': (lambda session: session['list'].append(2),
+               {'n': 1, 'list': [1, 2]}),
+    'flash': (lambda session: session.flash('hello'),
+              STORED | {'_f_': ['hello']}),
+    'rotate': (lambda session: session.rotate(), STORED),
+    'replace': (lambda session: (session.invalidate(), session.update(m=1)),
+                {'m': 1}),
+}
+
+
+def is_managed_path(request):
+    """Say for which requests pyramid_tm is active."""
+    return not request.path.startswith('/free')
+
+
+def with_views(site):
+    """Add the views that most tests here need; return *site*."""
+
+    @site.view
+    def fill(request):
+        request.session.update(n=1, list=[1])
+
+    @site.view
+    def show(request):
+        return dict(request.session)
+
+    return site
+
+
+@pytest.fixture
+def free(make_site):
+    """A site where pyramid_tm is inactive for paths that begin ``/free``."""
+    return with_views(make_site(
+        **{'tm.activate_hook': is_managed_path},
+        configure=answering(
+            lambda request: request.session.flash('Please log in')
+        ),
+    ))
+
+
+@pytest.fixture(autouse=True)
+def _clean_thread():
+    yield
+    transaction.abort()
+
+
+def returning(site):
+    """Return a browser that has a stored session: ``{n: 1, list: [1]}``."""
+    site.execute('DELETE FROM sessions')
+    browser = site.browser()
+    browser.get('/fill')
+    return browser
+
+
+def errors(caplog):
+    """Return the errors in the log."""
+    return [
+        record.getMessage() for record in caplog.records
+        if record.levelno >= logging.ERROR
+    ]
+
+
+# -- T8: no transaction -------------------------------------------------------
+
+
+@pytest.mark.parametrize('manager', ['pyramid_tm.explicit_manager', None])
+def test_each_change_without_a_transaction(make_site, manager, caplog):
+    """T8: it is stored in a transaction of its own, with its cookie."""
+    site = with_views(make_site(**{
+        'tm.activate_hook': is_managed_path, 'tm.manager_hook': manager,
+    }))
+
+    @site.view
+    def free(request):
+        CHANGES[request.params['change']][0](request.session)
+
+    for change, (_, expected) in CHANGES.items():
+        browser = returning(site)
+        token = site.token(browser)
+        browser.get(f'/free?change={change}')
+        assert (change, site.data()) == (change, expected)
+        assert (site.token(browser) != token) == (
+            change in ('rotate', 'replace')
+        )
+        assert browser.get('/show').text == str(expected)
+    assert errors(caplog) == []
+
+
+def test_a_new_visitor_without_a_transaction(free):
+    """T8: record, cookie, and the second request reads it."""
+
+    @free.view
+    def free_count(request):
+        request.session['n'] = request.session.get('n', 0) + 1
+        return request.session['n']
+
+    browser = free.browser()
+    assert [browser.get('/free_count').text for _ in range(3)] == [
+        '1', '2', '3'
+    ]
+    assert len(free.rows()) == 1
+
+
+def test_statements_without_a_transaction(free):
+    """T8, D4: a read is one statement, a change one more."""
+
+    @free.view
+    def free_read(request):
+        return request.session['n']
+
+    @free.view
+    def free_change(request):
+        request.session['n'] = 2
+
+    browser = returning(free)
+    free.statements.clear()
+    browser.get('/free_read')
+    assert free.statements.verbs == ['SELECT']
+    browser.get('/free_change')
+    assert free.statements.verbs == ['SELECT', 'SELECT', 'UPDATE']
+
+
+def test_invalidate_without_a_transaction(free):
+    """T8: the record is deleted and the cookie removed."""
+
+    @free.view
+    def free_logout(request):
+        request.session.invalidate()
+
+    browser = returning(free)
+    browser.get('/free_logout')
+    assert free.rows() == []
+    assert free.token(browser) is None
+
+
+@pytest.mark.parametrize('visitor', ['new', 'returning'])
+def test_an_exception_view_without_a_transaction(free, visitor):
+    """T8, T3: the view's words are gone, the error page's are stored."""
+
+    @free.view
+    def free_fail(request):
+        request.session['n'] = 2
+        request.session.flash('Saved!')
+        raise Failure
+
+    browser = free.browser() if visitor == 'new' else returning(free)
+    browser.get('/free_fail')
+    assert free.data() == (
+        {'_f_': ['Please log in']} if visitor == 'new'
+        else STORED | {'_f_': ['Please log in']}
+    )
+    assert 'Please log in' in browser.get('/show').text
+
+
+def test_an_error_that_nobody_answers(free):
+    """T8: there is no response; nothing is stored."""
+
+    @free.view
+    def free_fail(request):
+        request.session['n'] = 2
+        raise ZeroDivisionError
+
+    browser = returning(free)
+    with pytest.raises(ZeroDivisionError):
+        browser.get('/free_fail')
+    assert free.data() == STORED
+
+
+def test_a_value_that_cannot_be_stored(free):
+    """T8, R6: the error is not silent, and nothing is stored."""
+
+    @free.view
+    def free_bad(request):
+        request.session['bad'] = object()
+
+    browser = returning(free)
+    with pytest.raises(TypeError, match='bad'):
+        browser.get('/free_bad')
+    assert free.data() == STORED
+
+
+def test_a_block_of_the_views_own(free):
+    """T8, T1: ``with request.tm`` stores session and rows together."""
+    seen = []
+
+    @free.view
+    def free_block(request):
+        with request.tm:
+            request.session['n'] = 2
+            request.dbsession.add(Note(text='a note'))
+        seen.append((free.data()['n'], free.notes()))
+        request.session['m'] = 3
+
+    returning(free).get('/free_block')
+    assert seen == [(2, ['a note'])]
+    assert free.data() == {'n': 2, 'list': [1], 'm': 3}
+
+
+def test_a_block_of_the_views_own_that_fails(free):
+    """T8, T2: what the block put in is gone, what was before is not."""
+
+    @free.view
+    def free_block(request):
+        request.session['before'] = True
+        with pytest.raises(Failure), request.tm:
+            request.session['n'] = 2
+            request.dbsession.add(Note(text='a note'))
+            raise Failure
+        request.session['after'] = True
+
+    returning(free).get('/free_block')
+    assert free.data() == STORED | {'before': True, 'after': True}
+    assert free.notes() == []
+
+
+def test_a_transaction_that_nobody_ends(free):
+    """T8: a view that forgets to commit its own loses no session."""
+
+    @free.view
+    def free_forget(request):
+        request.tm.begin()
+        request.session['n'] = 2
+
+    browser = returning(free)
+    browser.get('/free_forget')
+    assert free.data()['n'] == 2
+    assert browser.get('/show').text == str(free.data())
+
+
+def test_the_store_without_a_transaction(free):
+    """T8: what it does is committed at once."""
+    seen = []
+
+    @free.view
+    def free_revoke(request):
+        seen.append(request.session_store.revoke_all())
+        seen.append(len(free.rows()))
+
+    returning(free)
+    free.browser().get('/free_revoke')
+    assert seen == [1, 0]
+
+
+def test_two_requests_without_a_transaction(free, stage):
+    """T8, C1: both keys are kept; nobody waits for the other."""
+
+    @free.view
+    def free_slow(request):
+        request.session[request.params['key']] = True
+        stage.reach(request.params['key'])
+
+    one = returning(free)
+    two = free.browser(like=one)
+    slow = [
+        stage.run(browser.get, f'/free_slow?key={key}')
+        for browser, key in ((one, 'a'), (two, 'b'))
+    ]
+    stage.wait('a', 'b')
+    stage.let('a', 'b')
+    for performance in slow:
+        performance.result()
+    assert free.data() == STORED | {'a': True, 'b': True}
+
+
+def test_a_transaction_of_the_wsgi_server(make_site):
+    """T8: with repoze.tm around the application it ends the transaction."""
+    site = with_views(make_site(**{'tm.manager_hook': None}))
+
+    @site.view
+    def work(request):
+        request.session['n'] = 2
+        request.dbsession.add(Note(text='a note'))
+
+    browser = returning(site)
+
+    def repoze_tm(environ, start_response):
+        environ['repoze.tm.active'] = True
+        transaction.begin()
+        response = site.app(environ, start_response)
+        end = environ['QUERY_STRING'] or 'commit'
+        getattr(transaction, end)()
+        return response
+
+    outer = TestApp(repoze_tm)
+    for cookie in browser.cookiejar:
+        outer.cookiejar.set_cookie(cookie)
+    outer.get('/work?abort')
+    assert site.data() == STORED
+    assert site.notes() == []
+    outer.get('/work')
+    assert site.data() == {'n': 2, 'list': [1]}
+    assert site.notes() == ['a note']
+
+
+# -- T8: around pyramid_tm ----------------------------------------------------
+
+
+def around(handler, registry):
+    """A tween above pyramid_tm that does what the test has put there."""
+
+    def tween(request):
+        registry.settings['test.before'](request)
+        response = handler(request)
+        registry.settings['test.after'](request)
+        return response
+
+    return tween
+
+
+@pytest.fixture
+def tower(make_site):
+    """A function that makes a site with a tween above pyramid_tm."""
+
+    def make(before=lambda request: None, after=lambda request: None,
+             **settings):
+        def configure(config):
+            answering(
+                lambda request: request.session.flash('Please log in')
+            )(config)
+            config.add_tween(
+                f'{__name__}.around', over='pyramid_tm.tm_tween_factory',
+                under=INGRESS,
+            )
+
+        site = with_views(make_site(configure=configure, **{
+            'test.before': lambda request: None,
+            'test.after': lambda request: None, **settings,
+        }))
+        browser = returning(site)
+        site.registry.settings.update({
+            'test.before': before, 'test.after': after,
+        })
+
+        @site.view
+        def work(request):
+            request.session['view'] = True
+            if 'fail' in request.params:
+                raise Failure
+
+        @site.view
+        def nothing(request):
+            """Does not look at the session."""
+
+        return site, browser
+
+    return make
+
+
+MANAGERS = pytest.mark.parametrize(
+    'manager', ['pyramid_tm.explicit_manager', None]
+)
+
+
+@MANAGERS
+@pytest.mark.parametrize('path', ['/work', '/nothing'])
+def test_a_tween_that_writes_after_the_commit(tower, path, manager):
+    """T8: it is stored, beside what the view did."""
+    site, browser = tower(
+        after=lambda request: request.session.update(after=True),
+        **{'tm.manager_hook': manager},
+    )
+    browser.get(path)
+    expected = STORED | {'after': True}
+    assert site.data() == expected | (
+        {'view': True} if path == '/work' else {}
+    )
+
+
+@MANAGERS
+@pytest.mark.parametrize('path', ['/work', '/nothing'])
+def test_a_tween_that_writes_before_the_transaction(tower, path, manager):
+    """T8, T10: what was put in before it is stored with the rest."""
+    site, browser = tower(
+        before=lambda request: request.session.update(before=True),
+        **{'tm.manager_hook': manager},
+    )
+    browser.get(path)
+    expected = STORED | {'before': True}
+    assert site.data() == expected | (
+        {'view': True} if path == '/work' else {}
+    )
+
+
+@MANAGERS
+def test_a_tween_that_wrote_before_a_transaction_that_failed(tower, manager):
+    """T2, T8: only what belonged to the transaction is gone with it."""
+    site, browser = tower(
+        before=lambda request: request.session.update(before=True),
+        **{'tm.manager_hook': manager},
+    )
+    browser.get('/work?fail=1')
+    assert site.data() == STORED | {
+        'before': True, '_f_': ['Please log in'],
+    }
+
+
+@MANAGERS
+def test_a_tween_that_reads_before_the_transaction(tower, manager):
+    """T10: the view's changes are kept, also in a value it was given."""
+
+    def before(request):
+        request.held = request.session['list']
+
+    site, browser = tower(before=before, **{'tm.manager_hook': manager})
+
+    @site.view
+    def work(request):
+        request.held.append(2)
+        request.session['list'].append(3)
+        request.session['view'] = True
+
+    site.statements.clear()
+    browser.get('/work')
+    assert site.data() == {'n': 1, 'list': [1, 2, 3], 'view': True}
+    assert site.statements.verbs == ['SELECT', 'UPDATE']
+
+
+def test_a_view_that_aborts_what_a_tween_has_read(tower):
+    """T2, T10: the session is what it was before the transaction."""
+    seen = []
+    site, browser = tower(
+        before=lambda request: len(request.session),
+        after=lambda request: seen.append(dict(request.session)),
+    )
+
+    @site.view
+    def work(request):
+        request.session['n'] = 2
+        request.tm.doom()
+
+    browser.get('/work')
+    assert seen == [STORED]
+    assert site.data() == STORED
+
+
+def test_a_tween_that_reads_after_the_commit(tower):
+    """T8: it sees what was stored, without another statement."""
+    seen = []
+    site, browser = tower(
+        after=lambda request: seen.append(dict(request.session))
+    )
+    site.statements.clear()
+    browser.get('/work')
+    assert seen == [STORED | {'view': True}]
+    assert site.statements.verbs == ['SELECT', 'UPDATE']
+
+
+def test_a_tween_that_ends_the_session_after_the_commit(tower):
+    """T8: the record that was just written is deleted again."""
+    site, browser = tower(
+        after=lambda request: request.session.invalidate()
+    )
+    browser.get('/work')
+    assert site.rows() == []
+    assert site.token(browser) is None
+
+
+# -- T8: later and later ------------------------------------------------------
+
+
+@MANAGERS
+@pytest.mark.parametrize('look', [True, False])
+def test_response_callbacks(make_site, look, manager):
+    """T8: their changes are stored, in whichever order they were added."""
+    site = with_views(make_site(**{'tm.manager_hook': manager}))
+
+    @site.view
+    def work(request):
+        def first(request, response):
+            request.session['first'] = True
+            request.add_response_callback(last)
+
+        def second(request, response):
+            request.session['list'].append(2)
+
+        def last(request, response):
+            request.session['last'] = True
+
+        request.add_response_callback(first)
+        if look:
+            request.session['view'] = True
+        request.add_response_callback(second)
+
+    browser = returning(site)
+    browser.get('/work')
+    assert site.data() == {
+        'n': 1, 'list': [1, 2], 'first': True, 'last': True,
+    } | ({'view': True} if look else {})
+
+
+def test_a_response_callback_of_a_new_visitor(free):
+    """T8: its session has a record and a cookie."""
+
+    @free.view
+    def work(request):
+        request.add_response_callback(
+            lambda request, response: request.session.update(late=True)
+        )
+
+    browser = free.browser()
+    browser.get('/work')
+    assert browser.get('/show').text == "{'late': True}"
+
+
+def test_a_response_callback_from_the_beginning(make_site):
+    """T8: one that NewRequest has added runs first and is heard."""
+
+    def configure(config):
+        config.add_subscriber(
+            lambda event: event.request.add_response_callback(
+                lambda request, response: request.session.update(late=True)
+            ),
+            NewRequest,
+        )
+
+    site = make_site(configure=configure)
+
+    @site.view
+    def work(request):
+        request.session['n'] = 1
+
+    site.browser().get('/work')
+    assert site.data() == {'n': 1, 'late': True}
+
+
+def change_key(request):
+    """Set a key."""
+    request.session['too_late'] = True
+
+
+def change_nested(request):
+    """Change a value that the session gave away before."""
+    request.held.append(1)
+
+
+@pytest.mark.parametrize('change', [change_key, change_nested])
+@pytest.mark.parametrize('moment', ['NewResponse', 'finished', 'body'])
+def test_a_change_after_the_response(free, caplog, moment, change):
+    """T8: an error in the log that names the key, nothing is stored."""
+
+    def body(request):
+        change(request)
+        yield b'text'
+
+    @free.view
+    def work(request):
+        request.held = request.session.setdefault('too_late', [])
+        if change is change_key:
+            del request.session['too_late']
+        if moment == 'finished':
+            request.add_finished_callback(change)
+        if moment == 'body':
+            return Response(app_iter=body(request))
+        request.is_marked = True
+
+    if moment == 'NewResponse':
+        free.registry.registerHandler(
+            lambda event: getattr(event.request, 'is_marked', False)
+            and change(event.request),
+            [NewResponse],
+        )
+        free.registry.has_listeners = True
+    browser = returning(free)
+    caplog.clear()
+    browser.get('/work')
+    # A value that changes while the body is sent is seen by nobody.
+    if (moment, change) != ('body', change_nested):
+        assert any('too_late' in message for message in errors(caplog))
+    assert free.data().get('too_late', []) == []
+
+
+@pytest.mark.parametrize('moment', ['NewResponse', 'finished'])
+def test_a_first_look_that_is_too_late(free, caplog, moment):
+    """T8: the same if nobody looked at the session before."""
+
+    @free.view
+    def work(request):
+        if moment == 'finished':
+            request.add_finished_callback(change_key)
+        request.is_marked = True
+
+    if moment == 'NewResponse':
+        free.registry.registerHandler(
+            lambda event: getattr(event.request, 'is_marked', False)
+            and change_key(event.request),
+            [NewResponse],
+        )
+        free.registry.has_listeners = True
+    browser = returning(free)
+    caplog.clear()
+    browser.get('/work')
+    assert any('too_late' in message for message in errors(caplog))
+    assert free.data() == STORED
+
+
+@pytest.mark.parametrize('moment', ['NewResponse', 'finished', 'body'])
+@pytest.mark.parametrize('look', [True, False])
+def test_reading_after_the_response(free, caplog, moment, look):
+    """T8: it works and is no reason to complain."""
+    seen = []
+
+    def read(request):
+        seen.append(dict(request.session))
+
+    def body(request):
+        read(request)
+        yield b'text'
+
+    @free.view
+    def work(request):
+        if look:
+            request.session['view'] = True
+        if moment == 'finished':
+            request.add_finished_callback(read)
+        if moment == 'body':
+            return Response(app_iter=body(request))
+        request.is_marked = True
+
+    if moment == 'NewResponse':
+        free.registry.registerHandler(
+            lambda event: getattr(event.request, 'is_marked', False)
+            and read(event.request),
+            [NewResponse],
+        )
+        free.registry.has_listeners = True
+    browser = returning(free)
+    caplog.clear()
+    browser.get('/work')
+    assert seen == [STORED | ({'view': True} if look else {})]
+    assert errors(caplog) == []
+
+
+def test_a_finished_callback_after_an_error(free, caplog):
+    """T8: it reads what is stored, the failed view's words are no error."""
+    seen = []
+
+    @free.view
+    def work(request):
+        request.session['n'] = 2
+        request.add_finished_callback(
+            lambda request: seen.append(request.session['n'])
+        )
+        raise ZeroDivisionError
+
+    browser = returning(free)
+    with pytest.raises(ZeroDivisionError):
+        browser.get('/work')
+    assert seen == [1]
+    assert errors(caplog) == []
+
+
+def test_no_connection_is_left_behind(free):
+    """T8: late reads and writes give their connections back."""
+
+    @free.view
+    def work(request):
+        request.session['n'] = 2
+        request.add_response_callback(
+            lambda request, response: request.session.update(late=True)
+        )
+        request.add_finished_callback(lambda request: request.session['n'])
+
+    @free.view
+    def free_work(request):
+        request.session['m'] = 2
+
+    browser = returning(free)
+    for path in ('/work', '/free_work', '/show'):
+        browser.get(path)
+        assert free.engine.pool.checkedout() == 0
+    assert threading.active_count() >= 1
+
+
+# -- T10 ----------------------------------------------------------------------
+
+
+class SessionPolicy:
+    """A security policy that has the user in the session."""
+
+    def identity(self, request):
+        return request.session.get('user')
+
+    def authenticated_userid(self, request):
+        return self.identity(request)
+
+    def permits(self, request, context, permission):
+        return self.identity(request) is not None
+
+
+@MANAGERS
+@pytest.mark.parametrize('annotate', ['true', 'false'])
+def test_a_policy_that_reads_the_session(make_site, annotate, manager):
+    """T10: pyramid_tm asks for the user before the view; all is kept."""
+    users = []
+    site = with_views(make_site(
+        **{'tm.annotate_user': annotate, 'tm.manager_hook': manager},
+        configure=lambda config: config.set_security_policy(SessionPolicy()),
+    ))
+
+    @site.view
+    def login(request):
+        users.append(request.authenticated_userid)
+        request.session.rotate()
+        request.session['user'] = 'ann'
+        request.dbsession.add(Note(text='a note'))
+
+    @site.view
+    def work(request):
+        users.append(request.authenticated_userid)
+        request.session['view'] = True
+
+    browser = site.browser()
+    browser.get('/login')
+    site.statements.clear()
+    browser.get('/work')
+    assert users == [None, 'ann']
+    assert site.data() == {'user': 'ann', 'view': True}
+    assert site.notes() == ['a note']
+    assert site.statements.verbs == ['SELECT', 'UPDATE']
+
+
+def test_a_policy_that_loads_the_user_from_the_database(make_site):
+    """T10, T1: with rows read first the session is still written."""
+
+    class RowPolicy(SessionPolicy):
+        def identity(self, request):
+            number = request.session.get('user')
+            if number is None:
+                return None
+            return request.dbsession.get(Note, number)
+
+        def authenticated_userid(self, request):
+            row = self.identity(request)
+            return None if row is None else row.text
+
+    site = with_views(make_site(
+        configure=lambda config: config.set_security_policy(RowPolicy()),
+    ))
+    site.execute("INSERT INTO notes (id, text) VALUES (1, 'ann')")
+
+    @site.view
+    def login(request):
+        request.session['user'] = 1
+
+    @site.view
+    def work(request):
+        request.session['view'] = True
+        return request.authenticated_userid
+
+    browser = site.browser()
+    browser.get('/login')
+    assert browser.get('/work').text == 'ann'
+    assert site.data() == {'user': 1, 'view': True}
+
+
+TWEENS = 'pyramid_tm.tm_tween_factory pyramid.tweens.excview_tween_factory'
+
+
+def test_an_explicit_list_of_tweens(make_site):
+    """T10: the package works with the tweens of an ini file."""
+    site = with_views(make_site(
+        **{'pyramid.tweens': TWEENS},
+        configure=answering(
+            lambda request: request.session.flash('Please log in')
+        ),
+    ))
+
+    @site.view
+    def fail(request):
+        request.session.flash('Saved!')
+        raise Failure
+
+    browser = returning(site)
+    browser.get('/fail')
+    assert site.data() == STORED | {'_f_': ['Please log in']}
+
+
+def test_a_list_without_pyramid_tm(make_site):
+    """T10, T8: no transaction at all, and still sessions."""
+    site = with_views(make_site(**{'pyramid.tweens': EXCVIEW}))
+    browser = returning(site)
+    assert browser.get('/show').text == str(STORED)
+
+
+def test_a_list_with_pyramid_tm_below_the_exception_views(make_site):
+    """T10, T3: the error page runs after the abort; its words count."""
+    site = with_views(make_site(
+        **{'pyramid.tweens': ' '.join(TWEENS.split()[::-1])},
+        configure=answering(
+            lambda request: request.session.flash('Please log in')
+        ),
+    ))
+
+    @site.view
+    def fail(request):
+        request.session['n'] = 2
+        request.dbsession.add(Note(text='a note'))
+        raise Failure
+
+    browser = returning(site)
+    browser.get('/fail')
+    assert site.data() == STORED | {'_f_': ['Please log in']}
+    assert site.notes() == []
+
+
+@pytest.fixture
+def with_toolbar(make_site):
+    """A function that makes a site with the debug toolbar."""
+
+    def make(**settings):
+        site = with_views(make_site(
+            configure=lambda config: config.include('pyramid_debugtoolbar'),
+            **settings,
+        ))
+
+        @site.view
+        def work(request):
+            request.session['n'] = request.session.get('n', 0) + 1
+            request.session.setdefault('list', []).append(2)
+            request.dbsession.scalars(sa.select(Note)).all()
+            if 'fail' in request.params:
+                raise ZeroDivisionError
+            return Response('<html><body>page</body></html>')
+
+        return site
+
+    yield make
+
+
+@MANAGERS
+@pytest.mark.parametrize('active', ['session', ''])
+def test_the_toolbars_session_panel(with_toolbar, active, manager, caplog):
+    """T10: it reads before and after the transaction; the view's is kept."""
+    site = with_toolbar(**{
+        'debugtoolbar.active_panels': active,
+        'tm.manager_hook': manager,
+        'debugtoolbar.hosts': '127.0.0.1',
+    })
+    browser = site.browser(REMOTE_ADDR='127.0.0.1')
+    page = browser.get('/work')
+    assert 'pDebug' in page.text
+    assert site.data() == {'n': 1, 'list': [2]}
+    site.statements.clear()
+    browser.get('/work')
+    assert site.data() == {'n': 2, 'list': [2, 2]}
+    assert [verb for verb in site.statements.verbs if verb != 'SELECT'] == [
+        'UPDATE'
+    ]
+    assert errors(caplog) == []
+
+
+@pytest.mark.parametrize('active', ['session', ''])
+def test_the_toolbar_and_a_request_that_does_not_look(with_toolbar, active):
+    """T10: the panel's look changes nothing."""
+    site = with_toolbar(**{
+        'debugtoolbar.active_panels': active,
+        'debugtoolbar.hosts': '127.0.0.1',
+    })
+
+    @site.view
+    def nothing(request):
+        return Response('<html><body>page</body></html>')
+
+    browser = site.browser(REMOTE_ADDR='127.0.0.1')
+    browser.get('/nothing')
+    assert site.rows() == []
+    assert site.token(browser) is None
+
+
+def test_the_panel_and_a_view_that_fails(with_toolbar):
+    """T10, T2: with the panel active nothing of a failed view is stored."""
+    site = with_toolbar(**{
+        'debugtoolbar.active_panels': 'session',
+        'debugtoolbar.hosts': '127.0.0.1',
+        'debugtoolbar.intercept_exc': 'false',
+    })
+    browser = site.browser(REMOTE_ADDR='127.0.0.1')
+    browser.get('/work')
+    with pytest.raises(ZeroDivisionError):
+        browser.get('/work?fail=1')
+    assert site.data() == {'n': 1, 'list': [2]}
