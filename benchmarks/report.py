@@ -13,6 +13,7 @@ OURS = 'sqlasession'
 NAMES = {
     'sqlasession': 'pyramid_sqlasession',
     'raw': 'the driver alone (floor)',
+    'raw_view': 'the driver alone, in a view',
     'core': 'SQLAlchemy Core alone',
     'django_db': 'Django, db',
     'flask_session': 'Flask-Session, SQLAlchemy',

@@ -260,10 +260,12 @@ def _own_engine(prefix: str, settings: Settings) -> sa.Engine:
         # where it is about something else.
         text = str(error)
         if settings.url is not None and str(settings.url) in text:
-            text = 'it cannot be parsed, dialect://user:password@host/name'
+            text = 'it cannot be parsed'
         raise ConfigurationError(
             f'{prefix}.url or {prefix}.engine.* cannot make an engine: '
-            f'{type(error).__name__}: {text}'
+            f'{type(error).__name__}: {text}. An URL is written '
+            f'dialect+driver://user:password@host/name, the options are '
+            f'those of sqlalchemy.create_engine'
         ) from error
     dialects.prepare_engine(engine)
     return engine

@@ -89,6 +89,10 @@ except ImportError:  # pragma: no cover
 log = logging.getLogger(__name__)
 
 
+#: Where an attempt leaves what it committed for the next one.
+_CARRIED = 'sqlasession.carried'
+
+
 class Binding:
     """Ties one request to its session; a ``Source`` and a ``Participant``."""
 
@@ -120,7 +124,10 @@ class Binding:
         self._plan: Plan | None = None
         self._tentative: Outcome | None = None
         self._outcomes: list[Outcome] = []
-        self._was_last = {'respond': False, 'finish': False}
+        #: Of an earlier attempt of pyramid_retry that committed by hand.
+        self._carried: list[Outcome] = []
+        self._is_concluded = False
+        self._was_last = {'respond': False, 'outer': False, 'finish': False}
         #: Snapshots at SAVEPOINTs of the application's SQLAlchemy session.
         self.savepoints: dict[Any, Snapshot] = {}
 
@@ -136,6 +143,7 @@ class Binding:
             return
         if not self._is_registered:
             self._is_registered = True
+            self._carried = self.request.environ.pop(_CARRIED, [])
             self.request.add_response_callback(self._respond)
             self.request.add_finished_callback(self._finish)
         if not self._is_answered:
@@ -155,6 +163,7 @@ class Binding:
             self._base, found = load(
                 self.application, self.request, self.connections,
                 self._manager, in_exception_view=self._in_exception_view,
+                carried=self._carried,
             )
             self.session._begin(self._base)
             self.watcher.loaded(found, self._base, perf_counter() - started)
@@ -227,12 +236,20 @@ class Binding:
     # -- Participant: called by the data manager -----------------------------
 
     @property
+    def ends_token(self) -> bool:
+        """Whether other writes of the same session have to come first."""
+        return self._plan is not None and self._plan.ends_token
+
+    @property
     def is_atomic(self) -> bool:
         """Whether two statements of the write belong together."""
         return self._plan is not None and self._plan.is_atomic
 
     def prepare(self) -> bool:
         """Find what has to be written; return whether there is anything."""
+        self._plan = None
+        if self._is_to_be_repeated():
+            return False
         self._put_together()
         self._plan = self._make_plan()
         return self._plan is not None
@@ -428,12 +445,26 @@ class Binding:
         if outer is not None and self._is_in_transaction():
             vary(response)
             outer.add_response_callback(
-                lambda _, outer_response: self._conclude(
-                    outer_response if self._shares_cookie(outer) else response
-                )
+                partial(self._respond_with_outer, inner_response=response)
             )
             return
         self._conclude(response)
+
+    def _respond_with_outer(
+        self, outer: Any, response: Any, *, inner_response: Any
+    ) -> None:
+        if not self._was_last['outer']:
+            # The outer session is saved first: this one may end its token.
+            self._was_last['outer'] = True
+            outer.add_response_callback(
+                partial(
+                    self._respond_with_outer, inner_response=inner_response
+                )
+            )
+            return
+        self._conclude(
+            response if self._shares_cookie(outer) else inner_response
+        )
 
     def _shares_cookie(self, outer: Any) -> bool:
         # Another browser's session, or a stranger's, must not replace the
@@ -444,6 +475,7 @@ class Binding:
     def _conclude(self, response: Any) -> None:
         self._save_rest(response)
         self._is_answered = True
+        self._is_concluded = True
         vary(response)
         self._end_surplus()
         self._touch()
@@ -585,7 +617,8 @@ class Binding:
 
     def _send_cookie(self, response: Any) -> None:
         header, reason = cookie_header(
-            self.application.cookies, self._outcomes, self.request, self.now()
+            self.application.cookies, [*self._carried, *self._outcomes],
+            self.request, self.now(),
         )
         if header is not None:
             response.headers.add('Set-Cookie', header)
@@ -621,8 +654,15 @@ class Binding:
             request.add_finished_callback(self._finish)
             return
         self._is_over = True
-        if self._is_answered and not self._is_to_be_repeated():
+        is_responded = self._is_answered or sys.exc_info()[1] is None
+        if is_responded and not self._is_to_be_repeated():
             self._complain_of_changes()
+        if not self._is_concluded and (self._carried or self._outcomes):
+            # The next attempt goes on from what is committed, and sends its
+            # cookie.
+            self.request.environ[_CARRIED] = [
+                *self._carried, *self._outcomes
+            ]
         if self._outer_request() is None:
             self._part()
         self._send_events()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import datetime as dt
 import logging
 from typing import Any
@@ -16,6 +17,7 @@ from pyramid_sqlasession.cookie import Token
 from pyramid_sqlasession.errors import SessionStoreUnavailable
 from pyramid_sqlasession.records import Record
 from pyramid_sqlasession.records import Standing
+from pyramid_sqlasession.saving import Outcome
 from pyramid_sqlasession.session import Base
 from pyramid_sqlasession.transaction import SessionDataManager
 from pyramid_sqlasession.watching import Found
@@ -28,10 +30,12 @@ _SUSPICIOUS = 'sqlasession.suspicious'
 def load(
     application: Application, request: Any, connections: Connections,
     manager: SessionDataManager | None, *, in_exception_view: bool,
+    carried: Sequence[Outcome] = (),
 ) -> tuple[Base, Found]:
     """Return what the session of *request* starts from, and why.
 
     :param manager: of the transaction that the request works in, if any.
+    :param carried: what earlier attempts of pyramid_retry committed by hand.
     :raises SessionStoreUnavailable: if the database does not answer, unless
         an exception view runs: the page that says so may look at the
         session, and finds it empty.
@@ -39,6 +43,9 @@ def load(
     token, is_forged = application.cookies.read(request.environ)
     if is_forged:
         _suspect(application, request, 'signature')
+    if carried:
+        # The browser has not heard of it yet.
+        token = carried[-1].base.token
     if token is None:
         return Base(), Found.FORGED if is_forged else Found.ABSENT
     now = application.now()

@@ -207,7 +207,9 @@ def session_model(
             _column_type(one), index=one.index or None,
             unique=one.unique or None, nullable=one.nullable,
         )
-    model = made[key] = type('Session', (SessionMixin, base), attributes)
+    # Of its own name: a base may have several.
+    name = f'Session_{schema or ""}_{table_name}'
+    model = made[key] = type(name, (SessionMixin, base), attributes)
     return model
 
 

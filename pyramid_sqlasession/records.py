@@ -20,7 +20,6 @@ from typing import Any
 import uuid
 
 import sqlalchemy as sa
-from sqlalchemy.schema import CreateTable
 
 from pyramid_sqlasession import dialects
 from pyramid_sqlasession.cookie import Token
@@ -357,17 +356,6 @@ class Records:
     def create_table(self, connection: sa.Connection) -> None:
         """Create the table and its indexes if they are missing."""
         self.table.create(connection, checkfirst=True)
-
-    def ddl(self, dialect: sa.Dialect) -> str:
-        """Return the statements that create the table and its indexes."""
-        parts = [str(CreateTable(self.table).compile(dialect=dialect)).strip()]
-        parts.extend(
-            str(sa.schema.CreateIndex(index).compile(dialect=dialect)).strip()
-            for index in sorted(
-                self.table.indexes, key=lambda index: str(index.name)
-            )
-        )
-        return ';\n\n'.join(parts) + ';\n'
 
 
 def _with_expressions(

@@ -78,6 +78,11 @@ class Plan:
         )
 
     @property
+    def ends_token(self) -> bool:
+        """Whether the token that the request came with is dead after it."""
+        return self.pending.rotate or self.pending.ended is not None
+
+    @property
     def is_atomic(self) -> bool:
         """Whether two statements of it belong together."""
         return self.pending.ended is not None and self.creates

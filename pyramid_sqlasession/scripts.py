@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.traceback:
             traceback.print_exception(error)
         _say(_explained(error, args.ini))
-        return error.code if isinstance(error, Failure) else 1
+        return _code_of(error)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -368,6 +368,13 @@ def _explained(error: Exception, ini: str) -> str:
     return _line(
         _text_of(error), *notes, '"psessions --traceback …" tells more'
     )
+
+
+def _code_of(error: Exception) -> int:
+    # DataError: a value that only the database could judge, such as an INET.
+    if isinstance(error, exc.DataError):
+        return UsageFailure.code
+    return error.code if isinstance(error, Failure) else Failure.code
 
 
 def _text_of(error: BaseException) -> str:
@@ -801,9 +808,7 @@ def _disk(application: Application) -> tuple[int | None, int | None]:
         # No right to ask, or no such module: nothing depends on it.
         log.debug('the database does not tell its sizes: %s', error)
         return None, None
-    if row is None:
-        return None, None
-    table_bytes, index_bytes = row
+    table_bytes, index_bytes = (None, None) if row is None else row
     return (
         None if table_bytes is None else int(table_bytes),
         None if index_bytes is None else int(index_bytes),

@@ -109,7 +109,8 @@ class Settings:
         for name in ('secret', 'encryption_keys'):
             shown[name] = f'({len(shown[name])} not shown)'
         if self.url is not None:
-            shown['url'] = re.sub(r'//.*@', '//(not shown)@', str(self.url))
+            # A password may be before the host, or in the query.
+            shown['url'] = re.sub(r':.*', '://(not shown)', str(self.url))
         options = [name for name, _ in self.engine_options]
         shown['engine_options'] = ', '.join(options)
         if self.cookie_secure is None:
@@ -153,11 +154,11 @@ def read_settings(given: Mapping[str, Any]) -> Settings:
 def _unknown(key: str, value: object) -> ConfigurationError:
     name = key[len(PREFIX):]
     shown = repr(value)
-    near = difflib.get_close_matches(name, _READERS, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name.lower(), _READERS, n=1, cutoff=0.5)
     hint = f'did you mean {PREFIX}{near[0]}?' if near else (
         'the settings are ' + ', '.join(sorted(_READERS))
     )
-    if 'secret' in name or 'key' in name or 'url' in name:
+    if set(near) & _SECRET or re.search('secret|key|url|uri|pass', name):
         shown = '(not shown)'
     return ConfigurationError(f'{key} = {shown}: unknown setting, {hint}')
 
@@ -188,9 +189,9 @@ def _check(settings: Settings, given: Mapping[str, Any]) -> None:
     _check_timeouts(settings)
     _check_cookie(settings)
     if settings.url is None:
-        for name, value in settings.engine_options:
+        for name, _ in settings.engine_options:
             raise _error(
-                name, value,
+                name, '(not shown)',
                 f'is only used with {PREFIX}url, which is not set',
             )
     elif 'dbsession' in given:
@@ -277,6 +278,8 @@ def _check_cookie(settings: Settings) -> None:
 # -- readers: one for each kind of value --------------------------------------
 
 _UNITS = {'s': 1.0, 'm': 60.0, 'h': 3600.0, 'd': 86400.0}
+#: Settings whose value is not shown in errors.
+_SECRET = {'secret', 'encryption_keys', 'url', 'engine'}
 _DURATION = (
     'give a number of seconds, or a number with a unit such as 90s, 15m, '
     '24h, 7d or 1h30m'
@@ -294,9 +297,13 @@ def duration(value: Any) -> float:
         return _spoken(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(_DURATION)
-    if not math.isfinite(value):
+    try:
+        seconds = float(value)
+    except OverflowError:
+        raise ValueError(_DURATION) from None
+    if not math.isfinite(seconds):
         raise ValueError(_DURATION)
-    return float(value)
+    return seconds
 
 
 def _spoken(text: str) -> float:
@@ -410,7 +417,9 @@ _SIZES = {
 
 def _size(name: str, value: Any) -> int:
     problem = 'must be a number of bytes, or one with a unit such as 64KiB'
-    match = re.fullmatch(r'([0-9]+)\s*([a-z]*)', str(value).lower(), re.ASCII)
+    match = re.fullmatch(
+        r'([0-9]{1,15})\s*([a-z]*)', str(value).lower(), re.ASCII
+    )
     if match is None or match[2] not in _SIZES:
         raise _error(name, value, problem)
     size = int(match[1]) * _SIZES[match[2]]
@@ -465,11 +474,16 @@ def _url(name: str, value: Any) -> Any:
     return value
 
 
-def _resolved(what: str) -> Callable[[str, Any], Any]:
+def _resolved(
+    what: str, fits: Callable[[Any], bool]
+) -> Callable[[str, Any], Any]:
     def read(name: str, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        return _resolve(name, value, what)
+        found = _resolve(name, value, what) if isinstance(
+            value, str
+        ) else value
+        if not fits(found):
+            raise _error(name, value, f'must be the dotted name of {what}')
+        return found
 
     return read
 
@@ -567,9 +581,10 @@ def _fields(name: str, value: Any) -> tuple[Field, ...]:
         ]
     seen = set()
     for one in fields:
-        if one.name in seen:
+        # Some databases do not tell A from a.
+        if one.name.lower() in seen:
             raise _error(name, one.name, 'is given twice')
-        seen.add(one.name)
+        seen.add(one.name.lower())
     return tuple(fields)
 
 
@@ -620,7 +635,7 @@ def _column(name: Any, line: object) -> str:
             f'{name!r} is not a name of ASCII letters, digits and '
             f'underscores that begins with a letter',
         )
-    if name in COLUMNS or name in ('metadata', 'registry'):
+    if name.lower() in (*COLUMNS, 'metadata', 'registry'):
         raise _error(
             'additional_fields', line,
             f'{name!r} is the name of a column that the table has already',
@@ -633,7 +648,9 @@ def _arguments(
 ) -> tuple[tuple[Any, ...], tuple[tuple[str, Any], ...]]:
     try:
         call = ast.parse(f'f{text}', mode='eval').body
-        if not isinstance(call, ast.Call):
+        if not isinstance(call, ast.Call) or (
+            not isinstance(call.func, ast.Name)
+        ):
             raise ValueError
         return (
             tuple(ast.literal_eval(arg) for arg in call.args),
@@ -654,8 +671,14 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     'secret': _words,
     'dbsession': _identifier,
     'url': _url,
-    'engine': _resolved('an Engine or of a function f(registry) -> Engine'),
-    'model': _resolved('a mapped class built on SessionMixin'),
+    'engine': _resolved(
+        'an Engine or of a function f(registry) -> Engine',
+        lambda found: callable(found) or hasattr(found, 'dialect'),
+    ),
+    'model': _resolved(
+        'a mapped class built on SessionMixin',
+        lambda found: isinstance(found, type),
+    ),
     'table_name': _table_name,
     'schema': _string,
     'create_table': _flag,

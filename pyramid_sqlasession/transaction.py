@@ -52,6 +52,10 @@ class Participant(Protocol):
     """A session in a transaction."""
 
     @property
+    def ends_token(self) -> bool:
+        """Whether other writes of the same session have to come first."""
+
+    @property
     def is_atomic(self) -> bool:
         """Whether two statements of the write belong together."""
 
@@ -284,7 +288,10 @@ class SessionDataManager:
 
     def _write(self, connection: sa.Connection) -> None:
         try:
-            for participant in self._participants:
+            # Stable: otherwise in the order of joining.
+            for participant in sorted(
+                self._participants, key=lambda p: p.ends_token
+            ):
                 participant.write(connection)
         except sa.exc.IntegrityError as error:
             if dialects.fault_of(error) is dialects.Fault.DUPLICATE:

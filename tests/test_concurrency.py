@@ -9,6 +9,7 @@ import threading
 
 import pytest
 import sqlalchemy as sa
+from transaction.interfaces import TransientError
 
 from pyramid_sqlasession import SessionConflict
 from pyramid_sqlasession import SessionCreated
@@ -34,6 +35,7 @@ from .meeting import revoke
 from .meeting import rotate
 from .meeting import set_cookies
 from .meeting import USER
+from .site import Note
 
 EVENTS = (
     SessionCreated, SessionInvalidated, SessionRotated, SessionWriteDropped,
@@ -811,6 +813,105 @@ class Logout:
         logout_and_say_so(request)
 
 
+@pytest.mark.parametrize('rotations', [1, 2, 3])
+def test_a_ghost_of_several_logins_is_a_ghost(meeting, rotations):
+    """C5: each token that was rotated out within the grace is one."""
+    one = meeting.visitor(n=0)
+    ghost = meeting.site.browser(like=one)
+    for _ in range(rotations):
+        meeting.do(one, rotate)
+        meeting.site.clock.advance(seconds=10)
+    before = meeting.site.rows()
+    assert set_cookies(meeting.do(ghost, put(a=1))) == []
+    assert meeting.site.rows() == before
+
+
+def test_a_write_in_flight_is_dropped_without_a_grace(make_meeting):
+    """C5: the grace is for the cookie; a write in flight never counts."""
+    meeting = make_meeting(renewal_grace='0')
+    one = meeting.visitor(n=0)
+    slow = meeting.start(one, put(a=1))
+    meeting.do(one, rotate)
+    before = meeting.site.rows()
+    with meeting.site.events(SessionWriteDropped) as seen:
+        assert set_cookies(slow.finish()) == []
+    assert reasons(seen) == ['rotated']
+    assert meeting.site.rows() == before
+
+
+def test_a_repeated_attempt_with_a_dead_token_is_a_ghost(make_meeting):
+    """C5, T5: pyramid_retry's next attempt finds the token rotated out."""
+    meeting = make_meeting(retry=True)
+    one = meeting.visitor(n=0)
+    runs = []
+
+    def fail_once(request):
+        runs.append(dict(request.session))
+        request.session['a'] = 1
+        if len(runs) == 1:
+            raise TransientError
+
+    slow = meeting.start(one, fail_once)
+    meeting.do(one, rotate)
+    before = meeting.site.rows()
+    with meeting.site.events(SessionWriteDropped) as seen:
+        assert set_cookies(slow.finish()) == []
+    assert runs[1] == {}
+    assert reasons(seen) == ['rotated']
+    assert meeting.site.rows() == before
+
+
+def test_an_expiry_set_in_flight_merges(meeting):
+    """C1: ``set_expiry`` and another request's key are both kept."""
+    one = meeting.visitor(n=0)
+    slow = meeting.start(one, brief)
+    meeting.do(one, put(a=1))
+    slow.finish()
+    (row,) = meeting.site.rows()
+    assert row['lifetime'] == 600
+    assert data_of(meeting) == {'n': 0, 'a': 1}
+    slow = meeting.start(one, put(b=1))
+    meeting.do(one, lambda request: request.session.set_expiry(300))
+    slow.finish()
+    (row,) = meeting.site.rows()
+    assert row['lifetime'] == 300
+
+
+# -- T0: a database of their own ---------------------------------------------
+
+
+@pytest.fixture
+def apart(make_meeting, database):
+    """A ``Meeting`` whose sessions have an engine of their own."""
+    return make_meeting(url=database.url)
+
+
+@pytest.mark.parametrize(
+    'case', ['different keys', 'same key', 'delete and set']
+)
+def test_sessions_of_their_own_database_merge(apart, case):
+    """T0, C1, C2: with ``url`` two writes merge as well."""
+    act, meanwhile, expected = WRITES[case]
+    one = apart.visitor(n=0, m=0)
+    slow = apart.start(one, act)
+    apart.do(one, meanwhile)
+    slow.finish()
+    assert data_of(apart) == expected
+
+
+@pytest.mark.parametrize('ending', ENDINGS)
+def test_sessions_of_their_own_database_are_not_revived(apart, ending):
+    """T0, C4, C5: with ``url`` a write in flight is dropped as well."""
+    one = apart.visitor(n=0)
+    slow = apart.start(one, write_late)
+    reason = end_session(apart, one, ending)
+    before = apart.site.rows()
+    with apart.site.events(SessionWriteDropped) as seen:
+        assert set_cookies(slow.finish()) == []
+    assert set(reasons(seen)) == {reason}
+    assert apart.site.rows() == before
+
+
 # -- C5: periodic renewal ----------------------------------------------------
 
 RENEWAL = {'renewal_interval': '10m', 'renewal_grace': '60s'}
@@ -1134,6 +1235,43 @@ def test_a_view_holds_no_lock_on_its_record(meeting, stage):
     assert data_of(meeting) == {
         'n': 0, 'seventh': True, **{f'k{number}': True for number in range(6)}
     }
+
+
+@pytest.mark.parametrize(
+    'database', ['postgresql', 'mariadb'], indirect=True
+)
+def test_rows_of_the_application_and_the_record_do_not_deadlock(
+    meeting, stage
+):
+    """T6: one request writes the session first and an application's row
+    then, the other one the other way round: both come through.
+    """
+    one = meeting.visitor(n=0)
+    meeting.do(one, add_note('note'))
+
+    def change_note(request):
+        request.dbsession.execute(sa.update(Note).values(text='changed'))
+
+    def row_first(request):
+        change_note(request)
+        stage.reach('row locked')
+        request.session['a'] = 1
+
+    def session_first(request):
+        request.session['b'] = 1
+        stage.let('session written')
+        change_note(request)
+
+    slow = meeting.start(one, row_first)
+    slow.let()
+    stage.wait('row locked')
+    other = meeting.start(one, session_first)
+    other.let()
+    stage.reach('session written')
+    stage.let('row locked')
+    slow.result()
+    other.result()
+    assert data_of(meeting) == {'n': 0, 'a': 1, 'b': 1}
 
 
 # -- limits ------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The table: its model, its creation, what it holds (contract 2, 3)."""
 
 import threading
+import time
 
 from pyramid.config import Configurator
 from pyramid.exceptions import ConfigurationError
@@ -20,6 +21,7 @@ from pyramid_sqlasession import SessionMixin
 from pyramid_sqlasession import stop_expiring_sessions
 
 from .cleaning import make_app
+from .cleaning import PATIENCE
 from .cleaning import Worker
 
 ON_SQLITE = pytest.mark.parametrize('database', ['sqlite'], indirect=True)
@@ -312,6 +314,33 @@ def test_create_table_from_many_threads(database):
         ('sweep',), ('user_id',)
     }
     assert key == ['id']
+
+
+@pytest.mark.parametrize('database', ['postgresql'], indirect=True)
+def test_create_table_waits_for_another_that_creates_it(database, stage):
+    """Contract 2: PostgreSQL fails in this race in a way of its own."""
+    first, second = database.create_engine(), database.create_engine()
+
+    @sa.event.listens_for(first, 'after_cursor_execute')
+    def stop(connection, cursor, statement, *args):
+        if statement.strip().startswith('CREATE TABLE'):
+            stage.reach('created')
+
+    one = stage.run(make_app, first, interval='0')
+    stage.wait('created')
+    other = stage.run(make_app, second, interval='0')
+    waiting = sa.text(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    )
+    with database.create_engine().connect() as connection:
+        connection.execution_options(isolation_level='AUTOCOMMIT')
+        end = time.monotonic() + PATIENCE
+        while not connection.scalar(waiting) and time.monotonic() < end:
+            pass
+        assert connection.scalar(waiting)
+    stage.let('created')
+    one.result()
+    other.result()
 
 
 def test_create_table_from_many_processes(database):

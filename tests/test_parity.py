@@ -42,10 +42,10 @@ def row(*names):
 
 
 def cells():
-    """Return the rows of the page: (there, here, remarks)."""
+    """Return the rows of the page: (there, here, start of the remarks)."""
     text = PAGE.read_text(encoding='utf-8')
     return re.findall(
-        r'   \* - (``.*)\n     - (.*)\n     -(.*(?:\n       .*)*)', text
+        r'   \* - (``.*)\n     - (.*(?:\n       .*)*)\n     -(.*)', text
     )
 
 

@@ -353,16 +353,6 @@ def test_nothing_is_automatic(suite):
     done.stdout.no_fnmatch_line('*session_cleaners*')
 
 
-def test_what_pytest_shows_of_the_fixtures(suite):
-    """``pytest --fixtures`` has a line for each fixture of the plugin."""
-    done = suite('', '--fixtures')
-    for name in (
-        'freeze_sessions', 'login_session', 'no_session_cleaners',
-        'stop_session_cleaners',
-    ):
-        done.stdout.re_match_lines([rf'{name}\b'])
-
-
 def test_the_plugin_costs_no_import():
     """A run of somebody else's tests imports neither Pyramid nor SQLAlchemy
     for it.

@@ -18,6 +18,7 @@ from pyramid.paster import get_app
 from pyramid.response import Response
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.orm import Mapped
 from sqlalchemy.orm import mapped_column
@@ -578,6 +579,43 @@ class KindSession(SessionMixin, Base):
     kind: Mapped[Kind | None] = mapped_column()
 
 
+@pytest.mark.parametrize('database', ['postgresql'], indirect=True)
+def test_list_by_what_only_the_database_reads(database, make_shop):
+    """An address is given as text; a wrong one is a wrong call."""
+    made = make_shop(database.url, model=f'{__name__}.PlaceSession')
+    made.done('table')
+    made.new(ip='10.1.2.3')
+    (one,) = made.json('list', '--field', 'ip=10.1.2.3')
+    assert one['fields'] == {'ip': '10.1.2.3'}
+    assert made.json('list', '--field', 'ip=10.1.2.4') == []
+    assert 'nowhere' in made.fails(2, 'list', '--field', 'ip=nowhere')
+
+
+class PlaceSession(SessionMixin, Base):
+    """A model with a type that has no counterpart in Python."""
+
+    __tablename__ = 'place_sessions'
+
+    ip: Mapped[str | None] = mapped_column(postgresql.INET)
+
+
+def test_no_fields(tmp_path, make_shop):
+    """An application without additional fields has none to show."""
+    made = make_shop(
+        f'sqlite:///{tmp_path}/plain.sqlite', model=f'{__name__}.PlainSession'
+    )
+    made.done('table')
+    assert 'Fields' not in made.done('show', made.new())
+    line = made.fails(2, 'list', '--field', 'user_id=7')
+    assert 'sqlasession.additional_fields' in line
+
+
+class PlainSession(SessionMixin, Base):
+    """A model without fields."""
+
+    __tablename__ = 'plain_sessions'
+
+
 def test_terminal_is_not_commanded(stocked):
     """A user agent with control characters is shown with escapes."""
     stocked.new(agent='\x1b[2J\u202egnp')
@@ -625,6 +663,11 @@ def test_show_of_an_expired_session(stocked):
     """A session that has expired is shown for as long as it is there."""
     id = stocked.new(ago=48 * HOUR)
     assert stocked.json('show', id)['state'] == 'expired'
+
+
+def test_show_of_an_unknown_id(stocked):
+    """An id that nobody has: one line, code 1."""
+    assert '" shows which there are' in stocked.fails(1, 'show', NOBODY)
 
 
 def test_no_secret_is_shown(stocked):

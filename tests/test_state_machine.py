@@ -6,6 +6,8 @@ to a copy of the model, and an ending that says what becomes of them.
 """
 
 import copy
+import datetime as dt
+import uuid
 
 from hypothesis import HealthCheck
 from hypothesis import settings
@@ -15,15 +17,19 @@ from hypothesis.stateful import invariant
 from hypothesis.stateful import rule
 from hypothesis.stateful import RuleBasedStateMachine
 from hypothesis.stateful import run_state_machine_as_test
+from pyramid.request import Request
 from pyramid.response import Response
 import pytest
+import sqlalchemy as sa
 
 from pyramid_sqlasession import SessionNotSerializable
+from pyramid_sqlasession.cleaner import Cleaner
 
 from .site import Note
 
 BROWSERS = 3
-HOURS = 24  # the default of ``expiration``
+#: The default of ``expiration``.
+LIFETIME = dt.timedelta(hours=24)
 
 
 class Failed(Exception):
@@ -39,12 +45,11 @@ class Model:
 
     def __init__(self):
         self.data = {}
-        #: Which record: a number, or None if there is none.
-        self.record = None
+        self.is_stored = False
+        #: Once a request has seen it.
+        self.id = None
+        #: When a request last extended the expiry.
         self.used = None
-
-    def copied(self):
-        return copy.deepcopy(self)
 
 
 # -- operations: done to the session and to the model -------------------------
@@ -195,90 +200,104 @@ _operations = st.lists(
 _browsers = st.integers(0, BROWSERS - 1)
 
 
-class Request:
+# Endings of a view that no response follows: a cookie would be lost.
+def _without_commits(operations):
+    return [one for one in operations if one[0] != 'tm.commit']
+
+
+class Visit:
     """One request in both worlds."""
 
     def __init__(self, machine, number, operations):
-        self.machine = machine
+        self.now = machine.site.clock()
         self.committed = machine.models[number]
-        self.model = self.committed.copied()
+        self.model = copy.deepcopy(self.committed)
         self.operations = operations
 
     def work(self, request):
-        """Do the operations of the view."""
+        """Do what the view does."""
         self.perform(request, self.operations)
         self.check(request.session)
 
     def perform(self, request, operations):
-        session = request.session
+        """Do *operations* to the session and to the model."""
         for what, key, value in operations:
             if callable(what):
-                what(session, self.model.data, key, copy.deepcopy(value))
-                continue
-            getattr(self, '_' + what.replace('.', '_'))(request, key, value)
+                what(
+                    request.session, self.model.data, key,
+                    copy.deepcopy(value),
+                )
+            else:
+                getattr(self, '_' + what.replace('.', '_'))(request, key)
 
     def check(self, session):
-        assert dict(session) == self.model.data
-        assert repr(sorted(session.items(), key=str)) == repr(
-            sorted(self.model.data.items(), key=str)
-        )
-        assert session.new == (self.model.record is None)
+        """Assert that the session is what the model says."""
+        model = self.model
+        assert dict(session) == model.data
+        assert shown(session) == shown(model.data)
+        assert session.new is not model.is_stored
         assert (session.id is None) == session.new
+        assert model.id in (None, session.id)
+        model.id = session.id
 
     def saved(self):
         """What the request did was committed."""
-        model = self.model
-        if model.record is None and model.data:
-            model.record = self.machine.new_record()
-        model.used = self.machine.site.clock()
-        vars(self.committed).update(vars(model.copied()))
+        self.model.is_stored = self.model.is_stored or bool(self.model.data)
+        self.model.used = self.now
+        vars(self.committed).update(vars(copy.deepcopy(self.model)))
 
     def taken_back(self):
         """What the request did was rolled back."""
-        self.model = self.committed.copied()
+        self.model = copy.deepcopy(self.committed)
 
-    def _invalidate(self, request, key, value):
+    def _invalidate(self, request, key):
         request.session.invalidate()
         self.model = Model()
 
-    def _rotate(self, request, key, value):
+    def _rotate(self, request, key):
         request.session.rotate()
         self.model.data.pop('_csrft_', None)
 
-    def _touch(self, request, key, value):
+    def _touch(self, request, key):
         request.session.touch()
 
-    def _tm_abort(self, request, key, value):
+    def _tm_abort(self, request, key):
         request.tm.abort()
         request.tm.begin()
         self.taken_back()
-        assert dict(request.session) == self.model.data
+        self.check(request.session)
 
-    def _tm_commit(self, request, key, value):
+    def _tm_commit(self, request, key):
         request.tm.commit()
         request.tm.begin()
         self.saved()
-        assert dict(request.session) == self.model.data
+        self.check(request.session)
 
-    def _savepoint(self, request, key, value):
-        before = copy.deepcopy(self.model.data)
+    def _savepoint(self, request, key):
+        # zope.sqlalchemy has no savepoints on SQLite.
+        if 'dbsession' in request.__dict__:
+            return
+        session = request.session
         savepoint = request.tm.savepoint()
-        request.session[key] = 'rolled back'
-        request.session.flash('rolled back')
-        request.session.pop('a', None)
-        for item in request.session.values():
+        session[key] = 'rolled back'
+        session.flash('rolled back')
+        session.pop('a', None)
+        for item in session.values():
             if isinstance(item, list):
                 item.append('rolled back')
         savepoint.rollback()
-        self.model.data = before
-        assert dict(request.session) == before
+        assert dict(session) == self.model.data
 
-    def _subrequest(self, request, key, value):
-        # Another browser's: without a cookie, a session of its own.
-        sub = type(request).blank('/nothing')
-        sub.registry = request.registry
-        assert request.invoke_subrequest(sub).text == 'True'
+    def _subrequest(self, request, key):
+        # Without a cookie: another session, of nobody.
+        other = Request.blank('/nothing')
+        assert request.invoke_subrequest(other).text == 'True'
         assert dict(request.session) == self.model.data
+
+
+def shown(data):
+    """Return a text of *data* that tells 1 from True."""
+    return repr(sorted(data.items(), key=str))
 
 
 class Sessions(RuleBasedStateMachine):
@@ -292,132 +311,199 @@ class Sessions(RuleBasedStateMachine):
             self.site.execute(f'DELETE FROM {table}')
         self.browsers = [self.site.browser() for _ in range(BROWSERS)]
         self.models = [Model() for _ in range(BROWSERS)]
-        self.records = 0
-        self.notes = 0
+        self.site.views['nothing'] = lambda request: request.session.new
 
-        @self.site.view
-        def nothing(request):
-            return request.session.new
-
-    def new_record(self):
-        self.records += 1
-        return self.records
-
-    def expire(self, number):
-        """Forget what has expired."""
+    def begun(self, number, operations):
+        """Return the visit of a browser; its session may have expired."""
         model = self.models[number]
-        if model.record is not None and (
-            (self.site.clock() - model.used).total_seconds() >= HOURS * 3600
-        ):
+        if model.is_stored and self.site.clock() >= model.used + LIFETIME:
             self.models[number] = Model()
+        return Visit(self, number, operations)
 
-    def visit(self, number, view, *, status=200):
+    def get(self, number, view, status=200):
         """Run *view* as a request of a browser; return the response."""
         self.site.views['page'] = view
         return self.browsers[number].get('/page', status=status)
 
-    def is_stored(self, number):
-        return self.models[number].record is not None
-
     @rule(number=_browsers, operations=_operations, writes=st.booleans())
     def commit(self, number, operations, writes):
-        """A request that succeeds."""
-        self.expire(number)
-        request = Request(self, number, operations)
+        """A request that succeeds, with or without rows of its own."""
+        visit = self.begun(number, operations)
 
-        def view(pyramid_request):
-            request.work(pyramid_request)
+        def view(request):
+            visit.work(request)
             if writes:
-                self.notes += 1
-                pyramid_request.dbsession.add(Note(text=str(self.notes)))
+                request.dbsession.add(Note(text=str(uuid.uuid4())))
 
-        self.visit(number, view)
-        request.saved()
+        before = self.site.notes()
+        self.get(number, view)
+        visit.saved()
+        assert len(self.site.notes()) == len(before) + writes
 
     @rule(number=_browsers)
     def ignore(self, number):
         """A request that does not look at its session."""
-        response = self.visit(number, lambda request: request.session and None
-                              if False else None)
+        response = self.get(number, lambda request: None)
         assert 'Set-Cookie' not in response.headers
+        assert 'Vary' not in response.headers
 
     @rule(
         number=_browsers, operations=_operations,
-        how=st.sampled_from(['raise', 'doom', 'veto', 'bad', 'twice']),
+        how=st.sampled_from(['doom', 'veto']),
     )
-    def abort(self, number, operations, how):
-        """A request of which nothing stays (T2)."""
-        self.expire(number)
-        request = Request(self, number, operations)
+    def abort_with_response(self, number, operations, how):
+        """T2: of a doomed or vetoed request nothing stays but the touch."""
+        visit = self.begun(number, operations)
 
-        def view(pyramid_request):
-            request.work(pyramid_request)
+        def view(request):
+            visit.work(request)
+            request.dbsession.add(Note(text=str(uuid.uuid4())))
+            if how == 'doom':
+                request.tm.doom()
+                return None
+            return Response(headers={'X-Tm': 'abort'})
+
+        before = self.site.notes()
+        self.get(number, view)
+        assert self.site.notes() == before
+        if visit.committed.is_stored:
+            visit.committed.used = visit.now
+
+    @rule(
+        number=_browsers, operations=_operations.map(_without_commits),
+        how=st.sampled_from(['raise', 'bad', 'twice']),
+    )
+    def abort_without_response(self, number, operations, how):
+        """T2, R6: nothing stays of a request that fails."""
+        visit = self.begun(number, operations)
+
+        def view(request):
+            visit.work(request)
             if how == 'raise':
                 raise Unanswered
-            if how == 'doom':
-                pyramid_request.tm.doom()
             if how == 'bad':
-                pyramid_request.session['bad'] = [object()]
+                request.session['bad'] = [object()]
             if how == 'twice':
-                pyramid_request.dbsession.execute(
-                    Note.__table__.insert(), [{'text': 'x'}, {'text': 'x'}]
-                )
-            return Response(headers={'X-Tm': 'abort'} * (how == 'veto')
-                            if False else
-                            ({'X-Tm': 'abort'} if how == 'veto' else {}))
+                request.dbsession.add_all([Note(text='x'), Note(text='x')])
 
-        if how in ('doom', 'veto'):
-            self.visit(number, view)
-        else:
-            with pytest.raises(Exception) as caught:  # noqa: PT011
-                self.visit(number, view)
-            expected = {'raise': Unanswered, 'bad': SessionNotSerializable}
-            assert type(caught.value) is expected.get(how, caught.type)
-            assert caught.type is not AssertionError
-        self.seen_by_abort(request)
+        errors = {
+            'raise': Unanswered, 'bad': SessionNotSerializable,
+            'twice': sa.exc.IntegrityError,
+        }
+        with pytest.raises(errors[how]):
+            self.get(number, view)
+        assert 'x' not in self.site.notes()
 
-    def seen_by_abort(self, request):
-        """A commit by hand stays; what came after it is gone."""
-        if request.committed.record is not None:
-            request.committed.used = max(
-                request.committed.used or self.site.clock(),
-                self.site.clock(),
-            ) if self.touched(request) else request.committed.used
+    @rule(number=_browsers, operations=_operations, later=_operations)
+    def exception_view(self, number, operations, later):
+        """T3: the view's words are gone, the exception view's are stored."""
+        visit = self.begun(number, operations)
 
-    def touched(self, request):
-        return False
-
-    @rule(number=_browsers, view=_operations, later=_operations)
-    def exception_view(self, number, view, later):
-        """An exception view's words stay, the view's are gone (T3)."""
-        self.expire(number)
-        request = Request(self, number, view)
-
-        def fail(pyramid_request):
-            request.work(pyramid_request)
+        def view(request):
+            visit.work(request)
             raise Failed
 
-        def sorry(pyramid_request):
-            request.taken_back()
-            request.check(pyramid_request.session)
-            request.perform(pyramid_request, [
+        def sorry(request):
+            visit.taken_back()
+            visit.check(request.session)
+            visit.perform(request, [
                 one for one in later
                 if callable(one[0]) or one[0] in ('rotate', 'invalidate')
             ])
-            return 'sorry'
+            visit.check(request.session)
+            # A veto that is asked about 200 would commit everything.
+            return Response('sorry', status=500)
 
         self.site.sorry = sorry
-        assert self.visit(number, fail).text == 'sorry'
-        request.saved()
+        assert self.get(number, view, status=500).text == 'sorry'
+        visit.saved()
+
+    @rule(number=_browsers, value=_values)
+    def commit_though_the_view_failed(self, number, value):
+        """T3: if the veto lets the transaction commit, both are stored."""
+        visit = self.begun(number, [])
+
+        def view(request):
+            visit.perform(request, [
+                (_set, 'a', value), (_flash, 'a', 'of the view')
+            ])
+            raise Failed
+
+        def sorry(request):
+            assert shown(request.session) == shown(visit.committed.data)
+            request.session['b'] = value
+            visit.model.data['b'] = value
+            request.session.flash('of the exception view', 'a')
+            visit.model.data['_f_a'].append('of the exception view')
+            return Response('sorry')
+
+        self.site.sorry = sorry
+        self.get(number, view)
+        visit.saved()
+
+    @rule(number=_browsers)
+    def forget_the_cookie(self, number):
+        """A visitor deletes the cookies; the record stays until it expires.
+
+        The record is ended here, so that the invariant can count.
+        """
+        visit = self.begun(number, [])
+        self.get(number, lambda request: request.session.invalidate())
+        vars(visit.committed).update(vars(Model()))
+        assert self.browsers[number].cookies == {}
 
     @rule(minutes=st.sampled_from([1, 2, 30, 60 * 13, 60 * 24]))
     def wait(self, minutes):
-        """Time passes; some sessions may expire."""
+        """Time passes; some sessions may expire (E1)."""
         self.site.clock.advance(minutes=minutes)
 
     @rule()
     def clean(self):
-        """The cleaner comes."""
-        from pyramid_sqlasession.cleaner import Cleaner
-
+        """The cleaner comes (E3)."""
         Cleaner(self.site.application).clean()
+
+    @invariant()
+    def records_are_those_of_the_models(self):
+        """No record is lost, revived, orphaned or doubled."""
+        now = self.site.clock()
+        read = self.site.application.codec.read
+        rows = {
+            str(row['id']): read(row['data'])[0]
+            for row in self.site.rows() if row['expires'] > now
+        }
+        models = [
+            model for model in self.models
+            if model.is_stored and now < model.used + LIFETIME
+        ]
+        assert sorted(map(shown, rows.values())) == sorted(
+            shown(model.data) for model in models
+        )
+        for model in models:
+            if model.id is not None:
+                assert shown(rows[model.id]) == shown(model.data)
+
+
+@pytest.mark.parametrize('database', ['sqlite'], indirect=True)
+def test_sessions_are_dicts_of_what_was_committed(make_site):
+    """R7, R9, R10, T2, T3, T9, E1: whatever requests do, in any order."""
+    def configure(config):
+        config.add_exception_view(
+            lambda error, request: site.sorry(request), Failed
+        )
+
+    site = make_site(
+        configure=configure,
+        **{'tm.commit_veto': 'pyramid_tm.default_commit_veto'},
+    )
+
+    class OnThisSite(Sessions):
+        pass
+
+    OnThisSite.site = site
+    run_state_machine_as_test(
+        OnThisSite,
+        settings=settings(
+            max_examples=40, stateful_step_count=20, deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

@@ -1,7 +1,7 @@
 """Sessions without a transaction, before it and after it (T8, T10)."""
 
+import contextlib
 import logging
-import threading
 
 from pyramid.events import NewRequest
 from pyramid.events import NewResponse
@@ -226,7 +226,7 @@ def test_a_block_of_the_views_own_that_fails(free):
     @free.view
     def free_block(request):
         request.session['before'] = True
-        with pytest.raises(Failure), request.tm:
+        with contextlib.suppress(Failure), request.tm:
             request.session['n'] = 2
             request.dbsession.add(Note(text='a note'))
             raise Failure
@@ -692,7 +692,6 @@ def test_no_connection_is_left_behind(free):
     for path in ('/work', '/free_work', '/show'):
         browser.get(path)
         assert free.engine.pool.checkedout() == 0
-    assert threading.active_count() >= 1
 
 
 # -- T10 ----------------------------------------------------------------------
@@ -848,7 +847,7 @@ def with_toolbar(make_site):
 
         return site
 
-    yield make
+    return make
 
 
 @MANAGERS

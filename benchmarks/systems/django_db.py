@@ -69,7 +69,7 @@ def _database(url):
 
 def make(url):
     settings.configure(
-        SECRET_KEY='benchmark' * 6,  # noqa: S106
+        SECRET_KEY='benchmark' * 6,
         ALLOWED_HOSTS=['*'],
         ROOT_URLCONF=__name__,
         DATABASES={'default': _database(sa.make_url(url))},

@@ -1,0 +1,508 @@
+"""SessionAuthenticationHelper in a security policy, as Pyramid's own is."""
+
+import datetime as dt
+import inspect
+
+import pyramid.authentication
+from pyramid.response import Response
+from pyramid.security import forget
+from pyramid.security import remember
+from pyramid.session import SignedCookieSessionFactory
+import pytest
+
+from pyramid_sqlasession import SessionConflict
+from pyramid_sqlasession import SessionError
+from pyramid_sqlasession import SessionFieldError
+from pyramid_sqlasession.authentication import SessionAuthenticationHelper
+
+from . import meeting as acts
+from .failing import answering
+from .failing import Failure
+from .meeting import Meeting
+
+ADA, GRACE = 7, 8
+
+
+class Policy:
+    """The security policy of Pyramid's documentation, with our helper."""
+
+    def __init__(self):
+        self.helper = SessionAuthenticationHelper()
+
+    def identity(self, request):
+        return self.authenticated_userid(request)
+
+    def authenticated_userid(self, request):
+        return self.helper.authenticated_userid(request)
+
+    def permits(self, request, context, permission):
+        return self.identity(request) is not None
+
+    def remember(self, request, userid, **kw):
+        return self.helper.remember(request, userid, **kw)
+
+    def forget(self, request, **kw):
+        return self.helper.forget(request, **kw)
+
+
+def login(userid=ADA):
+    """Return an act that logs in."""
+
+    def act(request):
+        return Response(headerlist=[
+            ('Content-Type', 'text/plain; charset=utf-8'),
+            *remember(request, userid),
+        ])
+
+    return act
+
+
+def logout(request):
+    """Log out."""
+    assert forget(request) == []
+
+
+def who(request):
+    """Show who is logged in."""
+    return request.authenticated_userid
+
+
+@pytest.fixture
+def make_club(make_site, stage):
+    """A function that makes a ``Meeting`` on a site with the policy."""
+
+    def make(configure=None, **settings):
+        def secure(config):
+            config.set_security_policy(Policy())
+            if configure is not None:
+                configure(config)
+
+        settings.setdefault('additional_fields', 'user_id: Integer index')
+        return Meeting(make_site(configure=secure, **settings), stage)
+
+    return make
+
+
+@pytest.fixture
+def club(make_club):
+    """A ``Meeting`` on a site with the policy."""
+    return make_club()
+
+
+def asked(club, browser):
+    """Return who is logged in with *browser*."""
+    return club.do(browser, who).text
+
+
+def shopper(club, **data):
+    """Return a browser that nobody is logged in with, with a session."""
+    browser = club.site.browser()
+    club.do(browser, acts.put(**data))
+    return browser
+
+
+# -- remember ----------------------------------------------------------------
+
+
+def test_the_interface_of_pyramids_own():
+    """Each public method of Pyramid's helper is there, with its arguments."""
+    theirs = pyramid.authentication.SessionAuthenticationHelper
+    for name, method in inspect.getmembers(theirs, inspect.isfunction):
+        if name.startswith('_'):
+            continue
+        ours = getattr(SessionAuthenticationHelper, name)
+        expected = list(inspect.signature(method).parameters)
+        assert list(inspect.signature(ours).parameters) == expected
+
+
+def test_a_visitor_is_nobody(club):
+    """R1: asking who is there stores nothing."""
+    browser = club.site.browser()
+    assert asked(club, browser) == ''
+    assert club.site.rows() == []
+
+
+def test_login(club):
+    """Whoever logged in is known to the next request, and to the store."""
+    browser = club.site.browser()
+    club.do(browser, login())
+    assert asked(club, browser) == str(ADA)
+    (row,) = club.site.rows()
+    assert row['user_id'] == ADA
+    found = club.do(
+        browser, lambda r: len(r.session_store.find(user_id=ADA))
+    )
+    assert found.text == '1'
+
+
+def test_login_rotates_the_token(club):
+    """A login gives the session a new token; id and data stay."""
+    browser = shopper(club, cart=['tea'])
+    before, token = club.site.rows()[0], club.site.token(browser)
+    club.do(browser, login())
+    (after,) = club.site.rows()
+    assert after['id'] == before['id']
+    assert after['secret_hash'] != before['secret_hash']
+    assert club.site.token(browser) != token
+    assert club.site.data()['cart'] == ['tea']
+
+
+@pytest.mark.parametrize('with_data', [True, False])
+def test_no_fixation(club, with_data):
+    """Who planted a cookie before the login is not logged in by it."""
+    attacker = club.site.browser()
+    club.do(attacker, acts.put(a=1) if with_data else acts.csrf)
+    victim = club.site.browser(like=attacker)
+    club.do(victim, login())
+    assert asked(club, victim) == str(ADA)
+    assert asked(club, attacker) == ''
+    club.site.clock.advance(minutes=5)
+    assert asked(club, attacker) == ''
+
+
+def test_login_takes_a_new_csrf_token(club):
+    """The CSRF token that was known before the login is not valid after it."""
+    browser = club.site.browser()
+    before = club.do(browser, acts.csrf).text
+    club.do(browser, login())
+    assert club.do(browser, acts.csrf).text != before
+
+
+def test_another_user_does_not_inherit(club):
+    """A login of another user begins a session of its own; that of the first
+    one has ended.
+    """
+    browser = club.site.browser()
+    club.do(browser, login(ADA))
+    club.do(browser, acts.put(letter='of Ada', _csrft_='known to Ada'))
+    club.do(browser, acts.flash('Hello Ada'))
+    (first,) = club.site.rows()
+    stolen = club.site.browser(like=browser)
+    club.do(browser, login(GRACE))
+    (second,) = club.site.rows()
+    assert second['id'] != first['id']
+    assert asked(club, browser) == str(GRACE)
+    assert asked(club, stolen) == ''
+    assert set(club.site.data()) == {'user_id', '_login_'}
+
+
+def test_the_same_user_again(club):
+    """A second login of the same user keeps the session, with a new token."""
+    browser = club.site.browser()
+    club.do(browser, login())
+    club.do(browser, acts.put(cart=['tea']))
+    (first,) = club.site.rows()
+    token = club.site.token(browser)
+    club.do(browser, login())
+    (second,) = club.site.rows()
+    assert second['id'] == first['id']
+    assert club.site.token(browser) != token
+    assert club.site.data()['cart'] == ['tea']
+
+
+def test_a_login_that_fails_later(make_club):
+    """T2, T3: if the transaction aborts nobody is logged in."""
+    club = make_club(configure=answering(acts.flash('sorry'), Failure))
+    browser = shopper(club, a=1)
+    token = club.site.token(browser)
+
+    def fail(request):
+        remember(request, GRACE)
+        raise Failure
+
+    response = club.do(browser, fail)
+    assert acts.set_cookies(response) == []
+    assert club.site.token(browser) == token
+    assert asked(club, browser) == ''
+    assert club.site.rows()[0]['user_id'] is None
+    assert club.do(browser, acts.pop).text == 'sorry'
+
+
+def test_an_id_that_does_not_fit_the_column(club):
+    """D3: a user id of the wrong type is an error, nobody is logged in."""
+    browser = club.site.browser()
+    with pytest.raises(SessionFieldError, match='user_id'):
+        club.do(browser, login('ada'))
+    assert club.site.rows() == []
+
+
+def test_another_field(make_club):
+    """The setting user_field names the key, and so the column."""
+    club = make_club(
+        additional_fields='member: String(8)', user_field='member',
+        max_sessions_per_user='1',
+    )
+    browsers = [club.site.browser() for _ in range(2)]
+    for browser in browsers:
+        club.do(browser, login('ada'))
+        club.site.clock.advance(seconds=1)
+    (row,) = club.site.rows()
+    assert row['member'] == 'ada'
+    assert [asked(club, browser) for browser in browsers] == ['', 'ada']
+
+
+def test_a_field_of_the_helper(site):
+    """A helper can be given a key of its own, for a second kind of login."""
+    helper = SessionAuthenticationHelper('admin_id')
+    club, browser = Meeting(site, None), site.browser()
+    club.do(browser, lambda request: helper.remember(request, 1) and None)
+    assert club.do(browser, helper.authenticated_userid).text == '1'
+    assert site.rows()[0]['user_id'] is None
+
+
+def test_without_an_additional_field(make_club):
+    """A login works without a column for the user."""
+    club = make_club(additional_fields='')
+    browser = club.site.browser()
+    club.do(browser, login('ada'))
+    assert asked(club, browser) == 'ada'
+
+
+@pytest.mark.parametrize('database', ['sqlite'], indirect=True)
+@pytest.mark.parametrize('act', [login(), logout])
+def test_with_another_session_factory(make_club, act):
+    """Sessions that cannot rotate or end are refused, in words."""
+    club = make_club(
+        configure=lambda config: config.set_session_factory(
+            SignedCookieSessionFactory('secret')
+        )
+    )
+    with pytest.raises(SessionError, match='another session factory'):
+        club.do(club.site.browser(), act)
+
+
+# -- forget ------------------------------------------------------------------
+
+
+def test_logout(club):
+    """forget ends the session on the server and removes the cookie."""
+    browser = club.site.browser()
+    club.do(browser, login())
+    stolen = club.site.browser(like=browser)
+    response = club.do(browser, logout)
+    assert acts.set_cookies(response) == ['']
+    assert club.site.rows() == []
+    assert asked(club, browser) == ''
+    assert asked(club, stolen) == ''
+
+
+def test_logout_of_nobody(club):
+    """R1: who is not logged in can log out, and it stores nothing."""
+    response = club.do(club.site.browser(), logout)
+    assert acts.set_cookies(response) == []
+    assert club.site.rows() == []
+
+
+def test_logout_and_login_at_once(club):
+    """A change of users in one request leaves one session, of the second."""
+    browser = club.site.browser()
+    club.do(browser, login(ADA))
+    club.do(browser, acts.put(letter='of Ada'))
+
+    def change(request):
+        forget(request)
+        remember(request, GRACE)
+
+    club.do(browser, change)
+    (row,) = club.site.rows()
+    assert row['user_id'] == GRACE
+    assert 'letter' not in club.site.data()
+    assert asked(club, browser) == str(GRACE)
+
+
+# -- fresh -------------------------------------------------------------------
+
+
+def fresh(max_age):
+    """Return an act that shows whether the login is fresh."""
+    return lambda request: SessionAuthenticationHelper().fresh(
+        request, max_age
+    )
+
+
+@pytest.mark.parametrize(
+    'max_age', [600, 600.0, '10m', '600', dt.timedelta(minutes=10)], ids=repr
+)
+def test_fresh(club, max_age):
+    """A login is fresh as long as max_age, however that is given."""
+    browser = club.site.browser()
+    club.do(browser, login())
+    assert club.do(browser, fresh(max_age)).text == 'True'
+    club.site.clock.advance(seconds=600)
+    assert club.do(browser, fresh(max_age)).text == 'True'
+    club.site.clock.advance(seconds=2)
+    assert club.do(browser, fresh(max_age)).text == 'False'
+
+
+def test_fresh_after_using_the_site(club):
+    """Using the site does not make the login any fresher; logging in does."""
+    browser = club.site.browser()
+    club.do(browser, login())
+    for _ in range(4):
+        club.site.clock.advance(minutes=5)
+        club.do(browser, acts.rotate)
+    assert club.do(browser, fresh('15m')).text == 'False'
+    club.do(browser, login())
+    assert club.do(browser, fresh('15m')).text == 'True'
+
+
+@pytest.mark.parametrize(
+    'data', [{}, {'_login_': 10**12}, {'_login_': True}, {'_login_': 'now'}],
+    ids=repr,
+)
+def test_never_fresh(club, data):
+    """Without a login, or with a time that is none, nothing is fresh."""
+    browser = shopper(club, user_id=ADA, **data)
+    assert club.do(browser, fresh('365d')).text == 'False'
+    assert club.do(club.site.browser(), fresh('365d')).text == 'False'
+
+
+def test_not_fresh_after_logout(club):
+    """What was fresh is so no more after the logout."""
+    browser = club.site.browser()
+    club.do(browser, login())
+    club.do(browser, logout)
+    assert club.do(browser, fresh('1h')).text == 'False'
+
+
+# -- the absolute timeout ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('act', 'expected'), [(login(), str(ADA)), (acts.rotate, '')],
+    ids=['login', 'rotate'],
+)
+def test_the_absolute_timeout_restarts_at_login(make_club, act, expected):
+    """E1: a login begins the absolute timeout anew, rotate() does not."""
+    club = make_club(absolute_timeout='10h', expiration='5h')
+    browser = club.site.browser()
+    club.do(browser, login())
+    for _ in range(2):
+        club.site.clock.advance(hours=4)
+        club.do(browser, who)
+    club.do(browser, act)
+    club.site.clock.advance(hours=3)
+    assert asked(club, browser) == expected
+
+
+def test_use_does_not_extend_the_absolute_timeout(make_club):
+    """Whoever is logged in has to do so again after the absolute timeout."""
+    club = make_club(absolute_timeout='10h', expiration='5h')
+    browser = club.site.browser()
+    club.do(browser, login())
+    for _ in range(9):
+        club.site.clock.advance(hours=1)
+        assert asked(club, browser) == str(ADA)
+    club.site.clock.advance(hours=1)
+    assert asked(club, browser) == ''
+
+
+# -- devices -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize('how', ['revoke', 'revoke_where', 'revoke_all'])
+def test_a_revoked_browser_is_out(club, how):
+    """A revoked browser is out at its next request, this one stays."""
+    here, there = club.site.browser(), club.site.browser()
+    club.do(here, login())
+    club.do(there, login())
+
+    def revoke(request):
+        store, this = request.session_store, request.session.id
+        if how == 'revoke':
+            (other,) = [s.id for s in store.find(user_id=ADA) if s.id != this]
+            return store.revoke(other)
+        if how == 'revoke_where':
+            return store.revoke_where(user_id=ADA, except_id=this)
+        return store.revoke_all(except_id=this)
+
+    assert club.do(here, revoke).text == '1'
+    assert asked(club, there) == ''
+    assert asked(club, here) == str(ADA)
+
+
+# -- at once -----------------------------------------------------------------
+
+
+def test_parallel_logins_of_two_users(club):
+    """C5: of two logins that began with one cookie each has a session of its
+    own, with nothing of the other's.
+    """
+    browser = shopper(club, cart=['tea'])
+
+    def slowly(request):
+        remember(request, ADA)
+        request.session['letter'] = 'of Ada'
+
+    def quickly(request):
+        remember(request, GRACE)
+        request.session['letter'] = 'of Grace'
+
+    slow = club.start(browser, slowly)
+    club.do(browser, quickly)
+    slow.finish()
+    assert asked(club, browser) == str(GRACE)
+    assert asked(club, slow.browser) == str(ADA)
+    letters = {
+        row['user_id']: club.site.application.codec.read(row['data'])[0]
+        for row in club.site.rows()
+    }
+    assert letters[ADA]['letter'] == 'of Ada'
+    assert letters[GRACE]['letter'] == 'of Grace'
+
+
+def test_parallel_logins_of_one_user(make_club):
+    """Two logins of one user at the same moment both work, and count
+    against the limit.
+    """
+    club = make_club(max_sessions_per_user='1')
+    browser = shopper(club, cart=['tea'])
+    slow = club.start(browser, login())
+    club.do(browser, login())
+    slow.finish()
+    assert len(club.site.rows()) == 1
+    found = sorted([asked(club, browser), asked(club, slow.browser)])
+    assert found == ['', str(ADA)]
+
+
+def test_a_request_in_flight_during_a_login(club):
+    """C5: what a request with the old token does is not done as the user."""
+    browser = shopper(club, n=0)
+
+    def late(request):
+        request.session['planted'] = True
+        return who(request)
+
+    slow = club.start(browser, late)
+    club.do(browser, login())
+    assert slow.finish().text == ''
+    assert 'planted' not in club.site.data()
+    assert asked(club, browser) == str(ADA)
+
+
+def test_a_login_in_flight_during_a_logout(club):
+    """C4: a login that began before a logout of the same browser works, and
+    brings nothing back of the session that has ended.
+    """
+    browser = club.visitor(letter='of Ada')
+    slow = club.start(browser, login(GRACE))
+    club.do(browser, logout)
+    slow.finish()
+    assert asked(club, slow.browser) == str(GRACE)
+    assert set(club.site.data()) == {'user_id', '_login_'}
+
+
+def test_logins_with_conflict_retry(make_club):
+    """C2: with conflict = retry a login that meets another one is no error
+    that the visitor sees.
+    """
+    club = make_club(conflict='retry', retry=True)
+    browser = shopper(club, n=0)
+    slow = club.start(browser, login(ADA))
+    try:
+        club.do(browser, login(GRACE))
+        slow.finish()
+    except SessionConflict:  # pragma: no cover
+        pytest.fail('the visitor got an error')
+    assert asked(club, slow.browser) == str(ADA)
+    assert asked(club, browser) == str(GRACE)
