@@ -13,7 +13,8 @@ def read(name):
 postgresql = ['psycopg[binary]>=3.1.4']
 mysql = ['PyMySQL>=1.0.3']
 encryption = ['cryptography>=41']
-metrics = ['opentelemetry-api>=1.20']
+# 1.30: buckets of a histogram that fit seconds.
+metrics = ['opentelemetry-api>=1.30']
 
 demo = [
     'plaster_pastedeploy',
@@ -32,7 +33,9 @@ testing = [
     'alembic>=1.13',
     'coverage>=7.4',
     'hypothesis>=6.90',
-    'opentelemetry-sdk>=1.20',
+    # Over the code of a user (tests/typing).
+    'mypy>=1.11',
+    'opentelemetry-sdk>=1.30',
     'pytest>=8',
     'pytest-timeout>=2.2',
     'webtest>=3.0',

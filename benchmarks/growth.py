@@ -106,7 +106,7 @@ def measure_cleaner(app, call, options):
         print(f'S2 {name:10} p50 {quantile(row, 0.5):6.0f} µs, '
               f'p99 {quantile(row, 0.99):6.0f} µs ({len(row)} requests)')
     factor = quantile(beside, 0.99) / quantile(alone, 0.99)
-    print(f'p99 × {factor:.2f}, at most {BESIDE}: '
+    print(f'p99: {factor:.2f} times, at most {BESIDE}: '
           f'{verdict(factor <= BESIDE)}')
     idle = median(times(cleaner.clean, 20)) / 1000
     print(f'an idle tick: {idle:.1f} ms, at most {IDLE_MS}: '

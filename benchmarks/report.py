@@ -198,7 +198,7 @@ def _costs(figures):
     with_raw = 'raw' in figures.systems
     header = ['µs', 'S0', *SCENARIOS, 'CPU S2', 'CPU S3', 'CPU S4']
     if with_raw:
-        header += [f'× floor {s}' for s in SCENARIOS[1:]]
+        header += [f'{s} / floor' for s in SCENARIOS[1:]]
     rows = []
     for system in figures.systems:
         row = [NAMES[system], _us(figures.absolute(system, 'S0'))]

@@ -31,11 +31,12 @@ RESULTS = Path(__file__).parent / 'results'
 #: module of benchmarks.systems (or ``sequelize``) by kind of store.
 SYSTEMS = {
     'postgresql': [
-        'raw', 'raw_view', 'core', 'sqlasession', 'django_db', 'flask_session', 'beaker',
-        'sequelize',
+        'raw', 'raw_view', 'core', 'sqlasession', 'django_db',
+        'flask_session', 'beaker', 'sequelize',
     ],
     'sqlite': [
-        'raw', 'raw_view', 'core', 'sqlasession', 'django_db', 'flask_session', 'beaker',
+        'raw', 'raw_view', 'core', 'sqlasession', 'django_db',
+        'flask_session', 'beaker',
     ],
     'other': ['signed_cookie', 'redis'],
 }

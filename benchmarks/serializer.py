@@ -81,7 +81,7 @@ def main():
                 )
             )
             verdict = 'kept' if ratio <= LIMIT else 'MISSED'
-            print(f'{label:14} × orjson     {ratio:7.2f}    at most '
+            print(f'{label:14} / orjson     {ratio:7.2f}    at most '
                   f'{LIMIT:g}: {verdict}')
 
 

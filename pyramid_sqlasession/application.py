@@ -153,9 +153,10 @@ class Application:
     @contextmanager
     def own_transaction(self) -> Iterator[sa.Connection]:
         """Give a connection in a transaction of its own, and commit it."""
-        with self.translated_errors(), self.engine.begin() as connection:
+        with self.translated_errors(), self.engine.connect() as connection:
             dialects.discard_leftovers(connection)
             yield connection
+            dialects.commit(connection)
 
     def connect(self) -> sa.Connection:
         """Return a connection of the own engine."""
@@ -264,7 +265,7 @@ def _own_engine(prefix: str, settings: Settings) -> sa.Engine:
         raise ConfigurationError(
             f'{prefix}.url or {prefix}.engine.* cannot make an engine: '
             f'{type(error).__name__}: {text}. An URL is written '
-            f'dialect+driver://user:password@host/name, the options are '
+            f'dialect://user:password@host/name, the options are '
             f'those of sqlalchemy.create_engine'
         ) from error
     dialects.prepare_engine(engine)
@@ -276,8 +277,10 @@ def _given_engine(registry: Any, given: Any) -> sa.Engine:
     if callable(given) and not isinstance(given, sa.Engine):
         engine = given(registry)
     if not isinstance(engine, sa.Engine):
+        name = getattr(given, '__qualname__', None)
+        shown = f'{given.__module__}.{name}' if name else repr(given)
         raise ConfigurationError(
-            f'sqlasession.engine = {given!r}: must be an Engine or a function '
+            f'sqlasession.engine = {shown!r}: must be an Engine or a function '
             f'f(registry) -> Engine, and gave {engine!r}'
         )
     return engine

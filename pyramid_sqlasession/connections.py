@@ -145,8 +145,10 @@ class Connections:
             another connection can still read (T4).
         """
         application = self._application
-        if not self.has_dbsession or manager is None or not manager.is_open:
+        if manager is None or not manager.is_open:
             return application.read_aside(read)
+        if self.is_apart:
+            return self._read_apart(read, manager)
         try:
             with application.translated_errors():
                 connection = manager.open_connection()
@@ -160,6 +162,22 @@ class Connections:
                 raise
             engine = application.engine
         return application.read_aside(read, engine)
+
+    def _read_apart(
+        self, read: Callable[[sa.Connection], Result],
+        manager: SessionDataManager,
+    ) -> Result:
+        application = self._application
+        connection = manager.open_connection()
+        if connection is None and (
+            dialects.has_one_connection(application.engine)
+        ):
+            connection = manager.own_connection()
+        if connection is None:
+            return application.read_aside(read)
+        # request.session_store has written with it already.
+        with application.translated_errors():
+            return read(connection)
 
     def _engine_beside(self, manager: SessionDataManager) -> sa.Engine | None:
         """Return the engine to read with, None for the joined connection.

@@ -279,6 +279,19 @@ def is_writing(connection: sa.Connection) -> bool:
     return bool(getattr(raw, 'in_transaction', False))
 
 
+def commit(connection: sa.Connection) -> None:
+    """Commit; a connection whose COMMIT failed is not used again.
+
+    SQLite: the transaction is still open then, and SQLAlchemy would return
+    the connection to the pool without a ROLLBACK.
+    """
+    try:
+        connection.commit()
+    except sa.exc.DBAPIError:
+        connection.invalidate()
+        raise
+
+
 def discard_leftovers(connection: sa.Connection) -> None:
     """Roll back what a failed COMMIT of somebody else left on *connection*.
 

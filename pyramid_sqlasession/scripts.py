@@ -529,6 +529,8 @@ def _field_value(application: Application, name: str, text: str) -> Any:
     try:
         kind = type_.python_type
     except NotImplementedError:
+        kind = object
+    if kind is object and not isinstance(type_, sa.JSON):
         # INET and its like: the database reads text.
         kind = str
     what, read = _kind(type_, kind)

@@ -189,9 +189,10 @@ def _check(settings: Settings, given: Mapping[str, Any]) -> None:
     _check_timeouts(settings)
     _check_cookie(settings)
     if settings.url is None:
-        for name, _ in settings.engine_options:
+        for name, value in settings.engine_options:
+            hidden = re.search('pass|args|secret|key|url', name)
             raise _error(
-                name, '(not shown)',
+                name, '(not shown)' if hidden else value,
                 f'is only used with {PREFIX}url, which is not set',
             )
     elif 'dbsession' in given:

@@ -316,7 +316,7 @@ class SessionDataManager:
             try:
                 if attempt > 1:
                     self._write(connection)
-                connection.commit()
+                dialects.commit(connection)
                 self._close()
                 return
             except sa.exc.DBAPIError as error:

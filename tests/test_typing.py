@@ -1,0 +1,37 @@
+"""The types that the package gives to an application's code."""
+
+import importlib
+from pathlib import Path
+
+from mypy import api
+
+import pyramid_sqlasession
+
+HERE = Path(__file__).parent / 'typing'
+ROOT = Path(pyramid_sqlasession.__file__).parents[1]
+
+
+def test_strict_mypy_over_an_application(monkeypatch):
+    """mypy --strict knows request.session, and refuses what is wrong: an
+    ``ignore`` that hides nothing is an error.
+    """
+    monkeypatch.setenv('MYPYPATH', str(ROOT))
+    out, err, status = api.run([
+        '--config-file', str(HERE / 'mypy.ini'),
+        # As if the package was installed: `make types` checks itself.
+        '--follow-imports', 'silent',
+        '--cache-dir', str(ROOT / '.mypy_cache' / 'typing'),
+        str(HERE / 'shop.py'),
+    ])
+    assert (out, err, status) == (
+        'Success: no issues found in 1 source file\n', '', 0
+    )
+
+
+def test_every_public_name_has_a_type():
+    """py.typed is there, and __all__ names what can be imported."""
+    package = Path(pyramid_sqlasession.__file__).parent
+    assert (package / 'py.typed').is_file()
+    module = importlib.import_module('pyramid_sqlasession')
+    for name in module.__all__:
+        assert getattr(module, name) is not None
