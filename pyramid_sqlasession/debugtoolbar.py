@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from dataclasses import field
+from pathlib import Path
 import re
 from time import perf_counter
 from typing import Any
@@ -20,11 +21,14 @@ import sqlalchemy as sa
 
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.application import REGISTRY_KEY
+from pyramid_sqlasession.changes import FLASH
+from pyramid_sqlasession.changes import FlashChange
 from pyramid_sqlasession.lifecycle import binding_of
 from pyramid_sqlasession.records import Record
 from pyramid_sqlasession.saving import Outcome
 from pyramid_sqlasession.saving import Plan
 from pyramid_sqlasession.session import Base
+from pyramid_sqlasession.settings import Field
 from pyramid_sqlasession.settings import PREFIX
 from pyramid_sqlasession.settings import Settings
 from pyramid_sqlasession.watching import ATTRIBUTE
@@ -209,7 +213,10 @@ class SQLASessionPanel(DebugPanel):
     name = 'sqlasession'
     title = 'Session in the database'
     nav_title = 'SQLA session'
-    template = 'pyramid_sqlasession:templates/session.dbtmako'
+    # A path, no asset specification: where our pytest plugin is installed,
+    # pytest loads this package, and pkg_resources (which Pyramid asks) does
+    # not know its loader.
+    template = str(Path(__file__).parent / 'templates' / 'session.dbtmako')
 
     def __init__(self, request: Any) -> None:
         self._trace: Trace | None = None
@@ -253,9 +260,20 @@ def _shown(settings: Settings) -> list[tuple[str, str, bool]]:
     """Return (key, value, whether it is the default) of all settings."""
     defaults = Settings().masked()
     return [
-        (PREFIX + name, str(value), str(value) == str(defaults[name]))
+        (PREFIX + name, _words(value), _words(value) == _words(defaults[name]))
         for name, value in settings.masked().items()
     ]
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ', '.join(map(_words, value))
+    if isinstance(value, Field):
+        return f'{value.name}: {_words(value.type)}'
+    if value is None or isinstance(value, str | int | float):
+        return str(value)
+    named = value if hasattr(value, '__qualname__') else type(value)
+    return f'{named.__module__}.{named.__qualname__}'
 
 
 def _facts(record: Record) -> dict[str, Any]:
@@ -277,8 +295,7 @@ def _write(plan: Plan, outcome: Outcome, seconds: float) -> Write:
         keys_set=sorted(map(str, changes.assigned)),
         keys_deleted=sorted(map(str, changes.deleted)),
         flash=[
-            f'{queue}: {len(change.appended) + len(change.once)} added'
-            + (', messages taken' if queue in pending.popped else '')
+            _flashed(queue, change, queue in pending.popped)
             for queue, change in changes.flash.items()
         ],
     )
@@ -307,6 +324,15 @@ def _write(plan: Plan, outcome: Outcome, seconds: float) -> Write:
             f'session {session_id} took nothing: {DROPS.get(reason, reason)}'
         )
     return write
+
+
+def _flashed(key: str, change: FlashChange, is_popped: bool) -> str:
+    added = len(change.appended) + len(change.once)
+    said = [f'{added} added'] if added else []
+    if is_popped:
+        said.append('taken')
+    queue = key.removeprefix(FLASH) or '(default)'
+    return f'{queue}: {", ".join(said) or "changed"}'
 
 
 def _listed(keys: Iterable[str]) -> str:

@@ -136,7 +136,7 @@ def test_what_the_request_changed(watched):
     """Keys set, keys deleted and flash are named, the values are not."""
     panel = watched.visit(watched.visitor(n=1, m=2), change)
     assert 'committed The session was updated' in panel
-    assert 'keys set added keys deleted n flash _f_news: 1 added' in panel
+    assert 'keys set added keys deleted n flash news: 1 added' in panel
     assert 'what nobody may see' not in panel
 
 
@@ -276,7 +276,7 @@ def test_what_a_failed_view_had_changed(make_watched):
     panel = watched.visit(browser, fail)
     assert 'The view raised Failure' in panel
     assert '(lost)' in panel
-    assert 'flash _f_: 1 added' in panel
+    assert 'flash (default): 1 added' in panel
 
 
 def test_what_an_abort_took_back(watched):

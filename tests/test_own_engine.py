@@ -5,6 +5,7 @@ import sqlalchemy as sa
 import transaction
 
 from pyramid_sqlasession import SessionCreated
+from pyramid_sqlasession import SessionError
 from pyramid_sqlasession import SessionInvalidated
 from pyramid_sqlasession import SessionRotated
 
@@ -534,7 +535,7 @@ def test_the_commit_of_the_sessions_fails(own):
             'BEGIN INSERT INTO children VALUES (1); END',
         ):
             connection.execute(sa.text(sql))
-    with pytest.raises(sa.exc.IntegrityError):
+    with pytest.raises(SessionError, match='were committed, but'):
         browser.get('/work?change=replace')
     # The application's COMMIT came first: the docs say so.
     assert house.site.notes() == ['a note']
