@@ -106,16 +106,7 @@ class Codec:
         raw = self._serializer.dumps(join(data, heads))
         if len(raw) > self._max_size:
             raise SessionTooLarge(len(raw), self._max_size)
-        if self._cipher is not None:
-            return _ENCRYPTED + self._cipher.encrypt(raw).decode()
-        try:
-            text = raw.decode()
-        except UnicodeDecodeError:
-            return _BASE64 + base64.b64encode(raw).decode()
-        # PostgreSQL has no NUL in text.
-        if '\x00' in text or text.startswith((_BASE64, _ENCRYPTED)):
-            return _BASE64 + base64.b64encode(raw).decode()
-        return text
+        return self._stored(raw)
 
     def read(self, text: str) -> tuple[dict[str, Any], dict[str, int]]:
         """Return data and flash heads of a record's text.
@@ -123,13 +114,7 @@ class Codec:
         :raises DamagedData: if the text is not what was written.
         """
         try:
-            if text.startswith(_ENCRYPTED):
-                raw = self._decrypted(text[len(_ENCRYPTED):])
-            elif text.startswith(_BASE64):
-                raw = base64.b64decode(text[len(_BASE64):], validate=True)
-            else:
-                raw = text.encode()
-            stored = self._serializer.loads(raw)
+            stored = self._serializer.loads(self._raw(text))
         except DamagedData:
             raise
         # A serializer of the application may raise anything.
@@ -150,6 +135,37 @@ class Codec:
             return False
         return self._cipher.is_first(text[len(_ENCRYPTED):].encode())
 
+    def reencrypted(self, text: str) -> str:
+        """Return *text* as it would be stored now; the bytes of the
+        serializer are the same.
+
+        :raises DamagedData: if no key fits.
+        """
+        try:
+            return self._stored(self._raw(text))
+        # No base64; DamagedData is one.
+        except ValueError as error:
+            raise DamagedData(str(error)) from error
+
+    def _stored(self, raw: bytes) -> str:
+        if self._cipher is not None:
+            return _ENCRYPTED + self._cipher.encrypt(raw).decode()
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError:
+            return _BASE64 + base64.b64encode(raw).decode()
+        # PostgreSQL has no NUL in text.
+        if '\x00' in text or text.startswith((_BASE64, _ENCRYPTED)):
+            return _BASE64 + base64.b64encode(raw).decode()
+        return text
+
+    def _raw(self, text: str) -> bytes:
+        if text.startswith(_ENCRYPTED):
+            return self._decrypted(text[len(_ENCRYPTED):])
+        if text.startswith(_BASE64):
+            return base64.b64decode(text[len(_BASE64):], validate=True)
+        return text.encode()
+
     def _decrypted(self, text: str) -> bytes:
         if self._cipher is None:
             raise DamagedData(
@@ -161,7 +177,12 @@ class Codec:
             raise DamagedData(str(error)) from error
 
     def reader(
-        self, text: str
+        self, text: str,
+        first: tuple[dict[str, Any], dict[str, int]] | None = None,
     ) -> Callable[[], tuple[dict[str, Any], dict[str, int]]]:
-        """Return a function that reads *text* anew at each call."""
-        return lambda: self.read(text)
+        """Return a function that reads *text* anew at each call.
+
+        :param first: what a reading gave already; the first call returns it.
+        """
+        ready = [] if first is None else [first]
+        return lambda: ready.pop() if ready else self.read(text)

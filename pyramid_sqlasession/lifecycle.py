@@ -127,6 +127,8 @@ class Binding:
         #: Of an earlier attempt of pyramid_retry that committed by hand.
         self._carried: list[Outcome] = []
         self._is_concluded = False
+        #: A subrequest whose transaction the outer request ends.
+        self._is_deferred = False
         self._was_last = {'respond': False, 'outer': False, 'finish': False}
         #: Snapshots at SAVEPOINTs of the application's SQLAlchemy session.
         self.savepoints: dict[Any, Snapshot] = {}
@@ -177,6 +179,7 @@ class Binding:
             # pyramid_tm asks for the user, above of all exception views:
             # nobody is logged in there, and the view gets the error.
             self._unavailable = error
+            dict.clear(self.session)
         except BaseException:
             self._is_loaded = False
             raise
@@ -444,6 +447,7 @@ class Binding:
         outer = self._outer_request()
         if outer is not None and self._is_in_transaction():
             vary(response)
+            self._is_deferred = True
             outer.add_response_callback(
                 partial(self._respond_with_outer, inner_response=response)
             )
@@ -470,7 +474,14 @@ class Binding:
         # Another browser's session, or a stranger's, must not replace the
         # one of the browser that is answered.
         read = self.application.cookies.read
-        return read(self.request.environ) == read(outer.environ)
+        token, forged = read(self.request.environ)
+        if (token, forged) != read(outer.environ):
+            return False
+        # Of two new sessions the outer one is the browser's.
+        binding = binding_of(outer)
+        return token is not None or binding is None or (
+            binding._base.record is None
+        )
 
     def _conclude(self, response: Any) -> None:
         self._save_rest(response)
@@ -655,7 +666,9 @@ class Binding:
             return
         self._is_over = True
         is_responded = self._is_answered or sys.exc_info()[1] is None
-        if is_responded and not self._is_to_be_repeated():
+        if is_responded and not (
+            self._is_deferred or self._is_to_be_repeated()
+        ):
             self._complain_of_changes()
         if not self._is_concluded and (self._carried or self._outcomes):
             # The next attempt goes on from what is committed, and sends its

@@ -89,7 +89,7 @@ def _base_of(application: Application, record: Record, token: Token) -> Base:
     try:
         if record.data is None:
             raise DamagedData('a column has no value that fits it')
-        application.codec.read(record.data)
+        content = application.codec.read(record.data)
     except DamagedData as error:
         log.error(
             'session %s cannot be read and is taken as empty (%s). The row '
@@ -97,7 +97,8 @@ def _base_of(application: Application, record: Record, token: Token) -> Base:
             record.id, error,
         )
         return Base(damaged=record, token=token)
-    return Base(record, token, application.codec.reader(record.data))
+    reader = application.codec.reader(record.data, content)
+    return Base(record, token, reader)
 
 
 def _suspect(application: Application, request: Any, reason: str) -> None:

@@ -1,8 +1,12 @@
 """Ways in which a view, or the end of its transaction, fails."""
 
 from pyramid.response import Response
+import pytest
 import sqlalchemy as sa
 import transaction
+
+#: For a test of which nothing depends on the database.
+on_sqlite = pytest.mark.parametrize('database', ['sqlite'], indirect=True)
 
 
 class Failure(Exception):

@@ -800,7 +800,10 @@ def test_logouts_that_flash_do_not_deadlock(make_meeting, stage):
 
 
 class Logout:
-    """A view that loads the session, stops, and logs out."""
+    """A view that loads the session, stops, and logs out.
+
+    With a row of the application: a save alone could simply be repeated.
+    """
 
     def __init__(self, stage):
         self.stage = stage
@@ -810,6 +813,7 @@ class Logout:
         self.runs += 1
         request.session.get('n')
         self.stage.reach(request.GET['load'])
+        add_note(request.GET['load'])(request)
         logout_and_say_so(request)
 
 
@@ -1189,7 +1193,7 @@ def test_first_csrf_tokens_across_a_renewal_are_the_same(renewing, order):
     assert shown[0] == shown[1]
 
 
-@pytest.mark.parametrize('renews', [csrf, look])
+@pytest.mark.parametrize('renews', [csrf, look, put(a=1)])
 def test_a_first_csrf_token_in_flight_at_a_renewal(renewing, renews):
     """C5, C6: a page that was rendered before the renewal stays valid."""
     one = renewing.visitor(n=0)

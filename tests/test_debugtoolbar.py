@@ -24,6 +24,9 @@ INCLUDES = {
 }
 PANEL = 'pDebugPanel-sqlasession'
 
+#: What the panel says in words is the same on every database.
+on_sqlite = pytest.mark.parametrize('database', ['sqlite'], indirect=True)
+
 
 def toolbar_page(app, number=1):
     """Return the toolbar's page about the last request but *number* - 1."""
@@ -103,6 +106,7 @@ def ignore(request):
 # -- what it says ------------------------------------------------------------
 
 
+@on_sqlite
 def test_what_was_loaded(watched):
     """Id, times and version of the record that was loaded are shown."""
     browser = watched.visitor()
@@ -116,6 +120,7 @@ def test_what_was_loaded(watched):
         assert words in panel
 
 
+@on_sqlite
 def test_a_visitor_without_a_cookie(watched):
     """Without a cookie the panel says so, and that nothing was written."""
     panel = watched.visit(watched.browser(), read)
@@ -132,6 +137,7 @@ def change(request):
     session.flash('hello', 'news')
 
 
+@on_sqlite
 def test_what_the_request_changed(watched):
     """Keys set, keys deleted and flash are named, the values are not."""
     panel = watched.visit(watched.visitor(n=1, m=2), change)
@@ -149,6 +155,7 @@ def test_what_the_request_changed(watched):
         (acts.logout_and_say_so, 'A new session was inserted'),
     ],
 )
+@on_sqlite
 def test_each_kind_of_write(watched, act, title):
     """An update, a rotation and an end are told apart."""
     browser = watched.visitor()
@@ -203,6 +210,7 @@ def test_a_statement_that_failed(make_watched):
     ],
     ids=['read', 'write', 'rotate', 'end', 'anew', 'touch', 'ignore'],
 )
+@on_sqlite
 def test_the_cookie_and_why(watched, act, words):
     """The decision about the cookie comes with its reason."""
     browser = watched.visitor()
@@ -213,6 +221,7 @@ def test_the_cookie_and_why(watched, act, words):
     assert ('Set-Cookie' in response.headers) == words.startswith('Set')
 
 
+@on_sqlite
 def test_a_touch(watched):
     """R11: a touch is told, and that the cookie is extended with it."""
     browser = watched.visitor()
@@ -222,6 +231,7 @@ def test_a_touch(watched):
     assert 'Set-Cookie: the session lives longer.' in panel
 
 
+@on_sqlite
 def test_a_renewal(make_watched):
     """A periodic new token is told, and is the cookie's reason."""
     watched = make_watched(renewal_interval='1h')
@@ -279,6 +289,7 @@ def test_what_a_failed_view_had_changed(make_watched):
     assert 'flash (default): 1 added' in panel
 
 
+@on_sqlite
 def test_what_an_abort_took_back(watched):
     """T2: changes that were taken back by an abort are named."""
     browser = watched.visitor()
@@ -302,6 +313,7 @@ def test_what_an_abort_took_back(watched):
     ],
     ids=['malformed', 'unknown'],
 )
+@on_sqlite
 def test_why_nothing_was_loaded(watched, cookie, words):
     """R3: the panel tells apart the cookies that lead to nothing."""
     browser = watched.browser()
@@ -309,6 +321,7 @@ def test_why_nothing_was_loaded(watched, cookie, words):
     assert words in watched.visit(browser, read)
 
 
+@on_sqlite
 def test_a_forged_cookie(make_watched):
     """R3: a badly signed cookie is told, and that it cost no statement."""
     watched = make_watched(secret='seekrit')
@@ -319,6 +332,7 @@ def test_a_forged_cookie(make_watched):
     assert 'Statements None.' in panel
 
 
+@on_sqlite
 def test_the_effective_settings(make_watched):
     """All settings are shown, secrets masked."""
     watched = make_watched(
@@ -331,6 +345,7 @@ def test_the_effective_settings(make_watched):
     assert 'the-second' not in panel
 
 
+@on_sqlite
 def test_the_word_on_the_tab(watched):
     """The tab says in a word what became of the session."""
     browser = watched.browser()
@@ -349,6 +364,7 @@ def test_the_word_on_the_tab(watched):
 # -- that it only listens ----------------------------------------------------
 
 
+@on_sqlite
 def test_it_never_loads(watched):
     """R2, R4: a request that ignores its session still does."""
     browser = watched.visitor()
@@ -360,6 +376,7 @@ def test_it_never_loads(watched):
     assert 'Nobody looked at the session' in watched.panel()
 
 
+@on_sqlite
 def test_it_never_makes_the_session_dirty(watched):
     """D4: reading costs one statement, with the toolbar too."""
     browser = watched.visitor(n=[1, {'a': 2}])
@@ -385,6 +402,7 @@ def test_no_credential_is_shown(make_watched):
             assert not any(digest in page for digest in hashes)
 
 
+@on_sqlite
 def test_a_tween_above_the_toolbar_has_looked(make_watched):
     """T10: the session of a tween above the toolbar is told all the same."""
     watched = make_watched(
@@ -409,6 +427,7 @@ def looking_tween(handler, registry):
     return tween
 
 
+@on_sqlite
 def test_the_toolbar_below_the_transaction(make_watched):
     """T10: with the toolbar below pyramid_tm the COMMIT is told too."""
     watched = make_watched(
@@ -453,6 +472,7 @@ def test_each_attempt_is_a_request_of_its_own(make_watched, stage):
     assert any('committed The session was updated' in p for p in panels)
 
 
+@on_sqlite
 def test_the_stock_session_panel_beside_it(watched):
     """T10: both panels, active, leave a session as it is."""
     browser = watched.visitor(n=[1])
@@ -477,6 +497,7 @@ def test_an_application_without_the_package():
     assert f'id="{PANEL}-content"' not in page
 
 
+@on_sqlite
 def test_a_request_that_the_toolbar_is_not_for(watched):
     """A client the toolbar is not for leaves nothing behind."""
     browser = watched.site.browser(REMOTE_ADDR='192.0.2.1')

@@ -110,6 +110,7 @@ def test_idle_session_ends_at_its_expiry(shop, seconds, alive):
     assert len(shop.rows()) == 1
 
 
+@ON_SQLITE
 def test_expired_session_is_neither_written_nor_revived(shop):
     """E1, R3: a write begins a new session beside the expired row."""
     browser = shop.browser()
@@ -155,6 +156,7 @@ def test_session_that_expires_while_a_view_runs_is_not_written(shop):
     assert names.count('SessionWriteDropped') == 1
 
 
+@ON_SQLITE
 def test_session_in_use_slides(shop):
     """E1, E2: a session that is read each half hour does not end."""
     browser = shop.browser()
@@ -199,6 +201,7 @@ def test_absolute_timeout_ends_a_session_in_use(make_shop, path):
     assert not lives(browser)
 
 
+@ON_SQLITE
 def test_login_begins_the_absolute_timeout_anew(make_shop):
     """E1: at login the absolute timeout counts from zero."""
     shop = make_shop(expiration='2h', absolute_timeout='2h')
@@ -241,6 +244,7 @@ def test_created_stays_at_login(make_shop):
 # -- set_expiry ---------------------------------------------------------------
 
 
+@ON_SQLITE
 @pytest.mark.parametrize(
     'value', [dt.timedelta(minutes=5), 300, 300.0, 299.2],
     ids=['timedelta', 'int', 'float', 'fraction'],
@@ -284,6 +288,7 @@ def test_set_expiry_can_be_longer_than_the_setting(shop, value):
     assert left(shop) == 30 * 86400
 
 
+@ON_SQLITE
 @pytest.mark.parametrize('first', ['seconds', 'datetime'])
 def test_set_expiry_none_returns_to_the_setting(shop, first):
     """E1: ``set_expiry(None)`` is the setting again, sliding."""
@@ -477,6 +482,7 @@ def test_touch_is_due_after_the_interval(shop, seconds, verbs):
     assert shop.statements.verbs == verbs
 
 
+@ON_SQLITE
 def test_touch_interval_zero_touches_each_read(make_shop):
     """E2: ``touch_interval = 0`` extends on every request."""
     shop = make_shop(expiration='1h', touch_interval='0')
@@ -554,6 +560,7 @@ def test_touch_method_extends_within_the_interval(shop):
     assert left(shop) == 3600
 
 
+@ON_SQLITE
 def test_write_extends_when_a_touch_is_due_in_one_statement(shop):
     """D4, E2: a write extends the expiry itself, there is no touch more."""
     browser = shop.browser()
@@ -955,6 +962,7 @@ def test_touch_goes_through_the_given_dbsession(shop, given):
     assert shop.rows() == []
 
 
+@ON_SQLITE
 def test_touch_through_the_given_dbsession_is_one_update(shop, given):
     """T7, D4: the same two statements as everywhere."""
     browser = shop.browser(**given)

@@ -297,6 +297,7 @@ def test_field_is_kept_by_a_read_and_a_touch(site):
     assert field(site, 'user_id') == 7
 
 
+@ON_SQLITE
 def test_field_is_reset_by_invalidate(site):
     """D3: the session after ``invalidate()`` belongs to nobody."""
 
@@ -451,6 +452,7 @@ def test_value_that_does_not_fit_is_refused(
     assert site.notes() == []
 
 
+@ON_SQLITE
 @pytest.mark.parametrize(
     ('declared', 'value'),
     [
@@ -510,6 +512,7 @@ def test_long_value_is_cut_in_the_message(make_site):
     assert len(str(refused(site, view, 'at most 4'))) < 300
 
 
+@ON_SQLITE
 def test_accepted_beside_the_own_type(make_site):
     """D3: an int fits a Float and a Numeric, as no digit is lost."""
     site = make_site(additional_fields='a: Float\nb: Numeric(10, 2)')
@@ -598,6 +601,7 @@ def test_indexes_and_constraints_are_made(make_site):
 # -- extend_default_fields ----------------------------------------------------
 
 
+@ON_SQLITE
 def test_extend_gets_defaults_session_and_request(make_site):
     """D3: called with the defaults, the session and the request."""
     calls = []

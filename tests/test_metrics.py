@@ -19,6 +19,9 @@ from .meeting import Meeting
 
 DELTA = AggregationTemporality.DELTA
 
+#: What does not depend on the database.
+on_sqlite = pytest.mark.parametrize('database', ['sqlite'], indirect=True)
+
 
 class Meter:
     """What was counted since the last look."""
@@ -75,6 +78,7 @@ def make_counted(make_site, meter):
     return make
 
 
+@on_sqlite
 def test_a_request_that_stores_nothing(make_counted, meter):
     """R1: a visitor without a cookie counts nowhere."""
     counted = make_counted()
@@ -102,6 +106,7 @@ def test_loads_and_saves(make_counted, meter, act, kind):
     }
 
 
+@on_sqlite
 def test_a_cookie_that_is_unknown(make_counted, meter):
     """R3: a look in vain is told from one that found a session."""
     counted = make_counted()
@@ -112,6 +117,7 @@ def test_a_cookie_that_is_unknown(make_counted, meter):
     assert meter.counts() == {('session.loads', 'unknown'): 1}
 
 
+@on_sqlite
 def test_what_is_rolled_back_is_no_save(make_counted, meter):
     """T2: what was not committed is not counted as saved."""
     counted = make_counted(configure=answering(acts.look_only, Exception))
@@ -178,6 +184,7 @@ def test_touches_and_renewals(make_counted, meter):
     assert meter.counts()[('session.renewals',)] == 1
 
 
+@on_sqlite
 def test_a_renewal_with_a_write(make_counted, meter):
     """A new token that came with a write is counted too."""
     counted = make_counted(renewal_interval='1h')
@@ -188,6 +195,7 @@ def test_a_renewal_with_a_write(make_counted, meter):
     assert meter.counts()[('session.renewals',)] == 1
 
 
+@on_sqlite
 def test_forged_cookies(make_counted, meter):
     """R3: a bad signature and a wrong secret are counted."""
     counted = make_counted(secret='seekrit')
@@ -197,6 +205,7 @@ def test_forged_cookies(make_counted, meter):
     assert meter.counts() == {('cookie.forgeries', 'signature'): 1}
 
 
+@on_sqlite
 def test_a_wrong_secret(make_counted, meter):
     """R3: a cookie with the id of a session and another secret counts."""
     counted = make_counted()
@@ -223,7 +232,7 @@ def test_cleaned_rows(make_counted, meter):
     assert meter.counts() == {('session.cleaned',): 3}
 
 
-@pytest.mark.parametrize('database', ['sqlite'], indirect=True)
+@on_sqlite
 def test_durations_are_in_seconds(make_counted, meter):
     """Durations have the unit s and buckets that fit a database."""
     counted = make_counted()
@@ -247,7 +256,7 @@ def test_durations_are_in_seconds(make_counted, meter):
         assert point.explicit_bounds[0] < 0.01 < 1 < point.explicit_bounds[-1]
 
 
-@pytest.mark.parametrize('database', ['sqlite'], indirect=True)
+@on_sqlite
 def test_names_and_units(make_counted, meter):
     """Names have the namespace, counters a unit in braces, all a text."""
     counted = make_counted()

@@ -27,7 +27,6 @@ CHANGES = {
     'replace': lambda session: (session.invalidate(), session.update(n=3)),
 }
 
-MANAGERS = ['pyramid_tm.explicit_manager', None]
 
 
 class House:
@@ -96,7 +95,11 @@ def settings(request, database, tmp_path):
     return {
         'own database': {'url': url},
         'no dbsession': {'url': url, 'with_dbsession': False},
-        'sqlalchemy.url': {'sqlalchemy.url': url, 'with_dbsession': False},
+        # With the thread's manager, for a change.
+        'sqlalchemy.url': {
+            'sqlalchemy.url': url, 'with_dbsession': False,
+            'tm.manager_hook': None,
+        },
     }[request.param]
 
 
@@ -122,10 +125,9 @@ def own(make_house, database, tmp_path):
     return make
 
 
-@pytest.mark.parametrize('manager', MANAGERS)
-def test_each_change_is_committed(make_house, settings, manager):
+def test_each_change_is_committed(make_house, settings):
     """T0: the session commits with ``request.tm``, the cookie fits it."""
-    house = make_house(**{'tm.manager_hook': manager}, **settings)
+    house = make_house(**settings)
     expected = {
         'put': {'n': 2, 'list': [1]},
         'nested': {'n': 1, 'list': [1, 2]},
@@ -168,11 +170,9 @@ def fail_vote(request):
     Voter(request, raiser())
 
 
-@pytest.mark.parametrize('manager', MANAGERS)
-def test_nothing_is_stored_after_an_abort(make_house, settings, manager):
+def test_nothing_is_stored_after_an_abort(make_house, settings):
     """T0, T2: no record, no cookie, no event, however it came to it."""
     house = make_house(**{
-        'tm.manager_hook': manager,
         'tm.commit_veto': 'pyramid_tm.default_commit_veto',
     }, **settings)
     browser, stranger = house.start_over(), house.site.browser()
@@ -198,12 +198,12 @@ def test_nothing_is_stored_after_an_abort(make_house, settings, manager):
     assert browser.get('/show').text == str(STORED)
 
 
-def test_an_exception_view(make_house, settings):
+def test_an_exception_view(own):
     """T0, T3: the view's words are gone, the error page's are stored."""
-    house = make_house(
+    house = own(
         configure=answering(
             lambda request: request.session.flash('Please log in')
-        ), **settings,
+        ),
     )
     house.end = fail
     browser = house.start_over()
@@ -214,21 +214,21 @@ def test_an_exception_view(make_house, settings):
     assert stranger.get('/show').text == "{'_f_': ['Please log in']}"
 
 
-def test_an_exception_view_and_a_commit(make_house, settings):
+def test_an_exception_view_and_a_commit(own):
     """T0, T3: with a veto that lets it pass both words are stored."""
-    house = make_house(
+    house = own(
         configure=answering(
             lambda request: request.session.flash('Please log in')
-        ), **{'tm.commit_veto': lambda request, response: False}, **settings,
+        ), **{'tm.commit_veto': lambda request, response: False},
     )
     house.end = fail
     house.start_over().get('/work?change=flash')
     assert house.data() == STORED | {'_f_': ['Saved!', 'Please log in']}
 
 
-def test_statements(make_house, settings):
+def test_statements(own):
     """T0, D4: no more statements than with the application's engine."""
-    house = make_house(**settings)
+    house = own()
     browser = house.start_over()
     for path, verbs in [
         ('/show', ['SELECT']),
@@ -241,8 +241,7 @@ def test_statements(make_house, settings):
         house.statements.clear()
         browser.get(path)
         assert (path, house.statements.verbs) == (path, verbs)
-        if settings.get('with_dbsession', True):
-            house.site.execute('DELETE FROM notes')
+        house.site.execute('DELETE FROM notes')
 
 
 def test_the_applications_engine_is_left_alone(own):
@@ -308,9 +307,9 @@ def test_the_applications_last_word_is_a_failure(own):
     assert browser.get('/show').text == str(STORED)
 
 
-def test_commit_and_abort_by_hand(make_house, settings):
+def test_commit_and_abort_by_hand(own):
     """T0, T9: what was committed stays, the rest is gone."""
-    house = make_house(**settings)
+    house = own()
 
     @house.site.view
     def half(request):
@@ -327,9 +326,9 @@ def test_commit_and_abort_by_hand(make_house, settings):
     assert house.data() == STORED | {'a': 1, 'c': 3}
 
 
-def test_a_savepoint(make_house, settings):
+def test_a_savepoint(own):
     """T0, T9: after its rollback the session is what it was there."""
-    house = make_house(**settings)
+    house = own()
 
     @house.site.view
     def maybe(request):
@@ -344,9 +343,9 @@ def test_a_savepoint(make_house, settings):
     assert house.data() == STORED | {'a': 1, 'c': 3}
 
 
-def test_the_store(make_house, settings):
+def test_the_store(own):
     """T0: it commits and aborts with ``request.tm``."""
-    house = make_house(**settings)
+    house = own()
 
     @house.site.view
     def revoke(request):
@@ -415,9 +414,9 @@ def test_a_pool_of_one_connection_is_enough(make_house, settings):
     assert house.engine.pool.checkedout() == 0
 
 
-def test_due_touches_survive_an_abort(make_house, settings):
+def test_due_touches_survive_an_abort(own):
     """T0, E2: they are no part of the transaction."""
-    house = make_house(**settings)
+    house = own()
 
     @house.site.view
     def read(request):
@@ -433,10 +432,10 @@ def test_due_touches_survive_an_abort(make_house, settings):
     assert 'Set-Cookie' in response.headers
 
 
-def test_no_transaction(make_house, settings):
+def test_no_transaction(own):
     """T0, T8: with pyramid_tm inactive the session is stored at once."""
-    house = make_house(
-        **{'tm.activate_hook': lambda request: False}, **settings
+    house = own(
+        **{'tm.activate_hook': lambda request: False}
     )
     browser = house.site.browser()
     browser.get('/fill')
@@ -444,9 +443,9 @@ def test_no_transaction(make_house, settings):
     assert house.engine.pool.checkedout() == 0
 
 
-def test_two_requests_at_once(make_house, settings, stage):
+def test_two_requests_at_once(own, stage):
     """T0, T6, C1: no lock while the view runs, both keys are kept."""
-    house = make_house(**settings)
+    house = own()
 
     @house.site.view
     def slow(request):
@@ -463,9 +462,9 @@ def test_two_requests_at_once(make_house, settings, stage):
     assert house.data() == STORED | {'slow': True, 'quick': True}
 
 
-def test_retried(make_house, settings):
+def test_retried(own):
     """T0, T5: one record and one cookie after three attempts."""
-    house = make_house(retry=True, **settings)
+    house = own(retry=True)
 
     @house.site.view
     def attempt(request):

@@ -165,8 +165,8 @@ def suite(pytester, monkeypatch):
     pytester.makepyfile(application=APPLICATION)
     pytester.makeconftest(CONFTEST)
 
-    def run(tests, *options):
-        pytester.makepyfile(tests)
+    def run(tests='', *options, **modules):
+        pytester.makepyfile(**modules or {'test_it': tests})
         return pytester.runpytest_subprocess(
             '-p', 'no:cacheprovider', *_plugin(), *options
         )
@@ -180,9 +180,7 @@ def _plugin():
     return [] if 'pyramid_sqlasession' in names else ['-p', PLUGIN]
 
 
-def test_a_logged_in_browser(suite):
-    """login_session logs in through app.dbsession, and leaves no row."""
-    suite("""
+LOGGED_IN = """
         def test_logged_in(testapp, login_session, rows):
             testapp.get('/data', status=403)
             login_session(testapp, user_id=7, cart=['tea'])
@@ -193,14 +191,9 @@ def test_a_logged_in_browser(suite):
         def test_rolled_back(testapp, rows):
             assert testapp.get('/who').text == 'None'
             assert rows() == 0
-    """).assert_outcomes(passed=2)
-
-
-def test_from_login_to_login(suite):
-    """The cookie of login_session is the one that the application's own
-    replace and remove.
     """
-    suite("""
+
+FROM_LOGIN_TO_LOGIN = """
         def test_logout_and_login(testapp, login_session):
             login_session(testapp, user_id=7)
             testapp.get('/logout')
@@ -224,12 +217,9 @@ def test_from_login_to_login(suite):
             login_session(other, user_id=9)
             assert testapp.get('/who').text == '7'
             assert other.get('/who').text == '9'
-    """).assert_outcomes(passed=3)
+    """
 
-
-def test_a_browser_outside_of_a_transaction(suite):
-    """Without tm.active the session is committed, as by a request."""
-    suite("""
+OUTSIDE = """
         from webtest import TestApp
 
         def test_logged_in(app, login_session, rows):
@@ -260,12 +250,9 @@ def test_a_browser_outside_of_a_transaction(suite):
             browser = TestApp(app)
             browser.set_cookie('session', value)
             assert browser.get('/who').text == '7'
-    """).assert_outcomes(passed=4)
+    """
 
-
-def test_a_frozen_clock(suite):
-    """freeze_sessions stops the time of one application, until the end."""
-    suite("""
+FROZEN = """
         def test_idle(app, testapp, login_session, freeze_sessions):
             clock = freeze_sessions(app)
             login_session(testapp, user_id=7)
@@ -284,7 +271,19 @@ def test_a_frozen_clock(suite):
             first = freeze_sessions(app)
             second = freeze_sessions(testapp)
             assert app.registry['sqlasession'].now() == second.time
-    """, '-p', 'no:randomly').assert_outcomes(passed=3)
+    """
+
+
+def test_in_the_cookiecutters_form(suite):
+    """login_session logs in through app.dbsession and leaves no row; its
+    cookie is the one that the application's own replace and remove; without
+    tm.active the session is committed; freeze_sessions stops the time of one
+    application, until the test ends.
+    """
+    suite(
+        test_a_logged_in=LOGGED_IN, test_b_from=FROM_LOGIN_TO_LOGIN,
+        test_c_frozen=FROZEN, test_d_outside=OUTSIDE,
+    ).assert_outcomes(passed=12)
 
 
 CLEANERS = """

@@ -14,6 +14,7 @@ from pyramid_sqlasession import SessionRotated
 from pyramid_sqlasession import SuspiciousCookie
 
 from .failing import answering
+from .failing import on_sqlite
 from .failing import Passing
 from .failing import raiser
 from .failing import Voter
@@ -48,8 +49,14 @@ def flush_fails(request):
 
 FAILURES = [view_raises, vote_fails, flush_fails]
 
+#: The second kind of manager is not another one on a server.
 both_managers = pytest.mark.parametrize(
-    'make_shop', ['explicit', 'implicit'], indirect=True
+    ('database', 'make_shop'),
+    [
+        ('sqlite', 'explicit'), ('sqlite', 'implicit'),
+        ('postgresql', 'explicit'), ('mariadb', 'explicit'),
+    ],
+    indirect=True,
 )
 
 
@@ -144,6 +151,7 @@ def test_one_record_one_cookie_one_event(make_shop):
         site.execute('DELETE FROM notes')
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     ('work', 'kind'),
     [
@@ -187,6 +195,7 @@ def flash_attempt(request):
     request.session.flash(f"page {request.environ['retry.attempt']}")
 
 
+@on_sqlite
 @pytest.mark.parametrize('settings', [
     {}, {'tm.commit_veto': 'pyramid_tm.default_commit_veto'},
 ], ids=['no veto', 'default veto'])
@@ -232,6 +241,7 @@ def test_the_error_page_of_the_last_attempt(make_shop, visitor):
         assert "'page 2'" in browser.get('/show').text
 
 
+@on_sqlite
 def test_the_next_attempt_sees_what_others_stored(make_shop):
     """T5: another request commits between two attempts."""
     site = make_shop(count_up)
@@ -249,6 +259,7 @@ def test_the_next_attempt_sees_what_others_stored(make_shop):
     assert site.data() == {'n': 22, 'list': [1, 2], '_f_': ['Saved!']}
 
 
+@on_sqlite
 def test_the_session_ends_between_two_attempts(make_shop):
     """T5, C4: the next attempt has an empty session, and no old one."""
     site = make_shop(count_up)
@@ -308,6 +319,7 @@ def test_one_record_although_an_attempt_committed_by_hand(make_shop):
     assert browser.get('/show').text == "{'n': 3}"
 
 
+@on_sqlite
 def test_an_attempt_rotated_and_committed_by_hand(make_shop):
     """T5, T9: its cookie was never sent; the visitor stays in."""
 
@@ -324,6 +336,7 @@ def test_an_attempt_rotated_and_committed_by_hand(make_shop):
     assert browser.get('/show').text == "{'n': 2, 'list': [1]}"
 
 
+@on_sqlite
 def test_attempts_without_a_transaction(make_site):
     """T5, T8: without pyramid_tm's transaction nothing is left either."""
     site = make_site(
@@ -344,6 +357,7 @@ def test_attempts_without_a_transaction(make_site):
     assert len(response.headers.getall('Set-Cookie')) == 1
 
 
+@on_sqlite
 def test_a_suspicious_cookie_is_reported_once(make_shop):
     """T5, R3: three attempts with a wrong secret are one event."""
     site = make_shop(count_up)
@@ -357,6 +371,7 @@ def test_a_suspicious_cookie_is_reported_once(make_shop):
     assert len(events) == 1
 
 
+@on_sqlite
 def test_the_csrf_token_of_the_page_is_the_stored_one(make_shop):
     """T5: the page of the last attempt shows a token that is accepted."""
     site = make_shop(lambda request: request.session.get_csrf_token())

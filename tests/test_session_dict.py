@@ -8,6 +8,7 @@ import enum
 import json
 import logging
 import operator
+import pathlib
 import pickle
 import threading
 import uuid
@@ -339,6 +340,54 @@ def test_the_interface(shop):
                 session.update(a=1),
             )
         ) == (True, True, None)
+
+
+def other(request):
+    """A view that does not need the session."""
+    return 'without a session'
+
+
+class Asking:
+    """A security policy that asks the session who is there."""
+
+    def __init__(self):
+        self.ask = bool
+
+    def authenticated_userid(self, request):
+        self.answer = self.ask(request.session)
+
+    def identity(self, request):
+        return None
+
+    def permits(self, request, context, permission):
+        return True
+
+
+@sqlite
+@pytest.mark.parametrize('ask', [
+    dict, len, bool, list, repr, lambda session: session == {},
+    lambda session: session.copy(), lambda session: session.get('a'),
+    lambda session: list(session.items()), lambda session: session | {},
+    json.dumps,
+], ids=range(11))
+def test_a_session_of_a_database_that_is_down(make_site, ask):
+    """R10, D1: empty where no exception view could answer the error."""
+    policy = Asking()
+    site = make_site(
+        configure=lambda config: config.set_security_policy(policy)
+    )
+    shop = Shop(site)
+    shop.store(a=1)
+    site.view(other)
+    path = pathlib.Path(site.engine.url.database)
+    site.engine.dispose()
+    for file in path.parent.glob(path.name + '*'):
+        file.rename(f'{file}.away')
+    # What cannot be opened as a database.
+    path.mkdir()
+    policy.ask = ask
+    assert shop.browser.get('/other').text == 'without a session'
+    assert policy.answer == ask({})
 
 
 # -- types, through the database ----------------------------------------------

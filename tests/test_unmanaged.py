@@ -15,9 +15,22 @@ from webtest import TestApp
 
 from .failing import answering
 from .failing import Failure
+from .failing import on_sqlite
 from .site import Note
 
 STORED = {'n': 1, 'list': [1]}
+
+#: The second kind of manager is not another one on a server.
+both_managers = pytest.mark.parametrize(
+    ('database', 'manager'),
+    [
+        ('sqlite', 'pyramid_tm.explicit_manager'),
+        ('sqlite', None),
+        ('postgresql', 'pyramid_tm.explicit_manager'),
+        ('mariadb', 'pyramid_tm.explicit_manager'),
+    ],
+    indirect=['database'],
+)
 
 #: What a view can do to its session, and what is stored then.
 CHANGES = {
@@ -87,7 +100,7 @@ def errors(caplog):
 # -- T8: no transaction -------------------------------------------------------
 
 
-@pytest.mark.parametrize('manager', ['pyramid_tm.explicit_manager', None])
+@both_managers
 def test_each_change_without_a_transaction(make_site, manager, caplog):
     """T8: it is stored in a transaction of its own, with its cookie."""
     site = with_views(make_site(**{
@@ -125,6 +138,7 @@ def test_a_new_visitor_without_a_transaction(free):
     assert len(free.rows()) == 1
 
 
+@on_sqlite
 def test_statements_without_a_transaction(free):
     """T8, D4: a read is one statement, a change one more."""
 
@@ -176,6 +190,7 @@ def test_an_exception_view_without_a_transaction(free, visitor):
     assert 'Please log in' in browser.get('/show').text
 
 
+@on_sqlite
 def test_an_error_that_nobody_answers(free):
     """T8: there is no response; nothing is stored."""
 
@@ -190,6 +205,7 @@ def test_an_error_that_nobody_answers(free):
     assert free.data() == STORED
 
 
+@on_sqlite
 def test_a_value_that_cannot_be_stored(free):
     """T8, R6: the error is not silent, and nothing is stored."""
 
@@ -220,6 +236,7 @@ def test_a_block_of_the_views_own(free):
     assert free.data() == {'n': 2, 'list': [1], 'm': 3}
 
 
+@on_sqlite
 def test_a_block_of_the_views_own_that_fails(free):
     """T8, T2: what the block put in is gone, what was before is not."""
 
@@ -370,12 +387,7 @@ def tower(make_site):
     return make
 
 
-MANAGERS = pytest.mark.parametrize(
-    'manager', ['pyramid_tm.explicit_manager', None]
-)
-
-
-@MANAGERS
+@both_managers
 @pytest.mark.parametrize('path', ['/work', '/nothing'])
 def test_a_tween_that_writes_after_the_commit(tower, path, manager):
     """T8: it is stored, beside what the view did."""
@@ -390,7 +402,7 @@ def test_a_tween_that_writes_after_the_commit(tower, path, manager):
     )
 
 
-@MANAGERS
+@both_managers
 @pytest.mark.parametrize('path', ['/work', '/nothing'])
 def test_a_tween_that_writes_before_the_transaction(tower, path, manager):
     """T8, T10: what was put in before it is stored with the rest."""
@@ -405,7 +417,7 @@ def test_a_tween_that_writes_before_the_transaction(tower, path, manager):
     )
 
 
-@MANAGERS
+@both_managers
 def test_a_tween_that_wrote_before_a_transaction_that_failed(tower, manager):
     """T2, T8: only what belonged to the transaction is gone with it."""
     site, browser = tower(
@@ -418,7 +430,7 @@ def test_a_tween_that_wrote_before_a_transaction_that_failed(tower, manager):
     }
 
 
-@MANAGERS
+@both_managers
 def test_a_tween_that_reads_before_the_transaction(tower, manager):
     """T10: the view's changes are kept, also in a value it was given."""
 
@@ -439,6 +451,7 @@ def test_a_tween_that_reads_before_the_transaction(tower, manager):
     assert site.statements.verbs == ['SELECT', 'UPDATE']
 
 
+@on_sqlite
 def test_a_view_that_aborts_what_a_tween_has_read(tower):
     """T2, T10: the session is what it was before the transaction."""
     seen = []
@@ -457,6 +470,7 @@ def test_a_view_that_aborts_what_a_tween_has_read(tower):
     assert site.data() == STORED
 
 
+@on_sqlite
 def test_a_tween_that_reads_after_the_commit(tower):
     """T8: it sees what was stored, without another statement."""
     seen = []
@@ -469,6 +483,7 @@ def test_a_tween_that_reads_after_the_commit(tower):
     assert site.statements.verbs == ['SELECT', 'UPDATE']
 
 
+@on_sqlite
 def test_a_tween_that_ends_the_session_after_the_commit(tower):
     """T8: the record that was just written is deleted again."""
     site, browser = tower(
@@ -482,7 +497,7 @@ def test_a_tween_that_ends_the_session_after_the_commit(tower):
 # -- T8: later and later ------------------------------------------------------
 
 
-@MANAGERS
+@both_managers
 @pytest.mark.parametrize('look', [True, False])
 def test_response_callbacks(make_site, look, manager):
     """T8: their changes are stored, in whichever order they were added."""
@@ -512,6 +527,7 @@ def test_response_callbacks(make_site, look, manager):
     } | ({'view': True} if look else {})
 
 
+@on_sqlite
 def test_a_response_callback_of_a_new_visitor(free):
     """T8: its session has a record and a cookie."""
 
@@ -526,6 +542,7 @@ def test_a_response_callback_of_a_new_visitor(free):
     assert browser.get('/show').text == "{'late': True}"
 
 
+@on_sqlite
 def test_a_response_callback_from_the_beginning(make_site):
     """T8: one that NewRequest has added runs first and is heard."""
 
@@ -557,6 +574,7 @@ def change_nested(request):
     request.held.append(1)
 
 
+@on_sqlite
 @pytest.mark.parametrize('change', [change_key, change_nested])
 @pytest.mark.parametrize('moment', ['NewResponse', 'finished', 'body'])
 def test_a_change_after_the_response(free, caplog, moment, change):
@@ -593,6 +611,7 @@ def test_a_change_after_the_response(free, caplog, moment, change):
     assert free.data().get('too_late', []) == []
 
 
+@on_sqlite
 @pytest.mark.parametrize('moment', ['NewResponse', 'finished'])
 def test_a_first_look_that_is_too_late(free, caplog, moment):
     """T8: the same if nobody looked at the session before."""
@@ -617,6 +636,7 @@ def test_a_first_look_that_is_too_late(free, caplog, moment):
     assert free.data() == STORED
 
 
+@on_sqlite
 @pytest.mark.parametrize('moment', ['NewResponse', 'finished', 'body'])
 @pytest.mark.parametrize('look', [True, False])
 def test_reading_after_the_response(free, caplog, moment, look):
@@ -654,6 +674,7 @@ def test_reading_after_the_response(free, caplog, moment, look):
     assert errors(caplog) == []
 
 
+@on_sqlite
 def test_a_finished_callback_after_an_error(free, caplog):
     """T8: it reads what is stored, the failed view's words are no error."""
     seen = []
@@ -710,7 +731,7 @@ class SessionPolicy:
         return self.identity(request) is not None
 
 
-@MANAGERS
+@both_managers
 @pytest.mark.parametrize('annotate', ['true', 'false'])
 def test_a_policy_that_reads_the_session(make_site, annotate, manager):
     """T10: pyramid_tm asks for the user before the view; all is kept."""
@@ -779,6 +800,7 @@ def test_a_policy_that_loads_the_user_from_the_database(make_site):
 TWEENS = 'pyramid_tm.tm_tween_factory pyramid.tweens.excview_tween_factory'
 
 
+@on_sqlite
 def test_an_explicit_list_of_tweens(make_site):
     """T10: the package works with the tweens of an ini file."""
     site = with_views(make_site(
@@ -798,6 +820,7 @@ def test_an_explicit_list_of_tweens(make_site):
     assert site.data() == STORED | {'_f_': ['Please log in']}
 
 
+@on_sqlite
 def test_a_list_without_pyramid_tm(make_site):
     """T10, T8: no transaction at all, and still sessions."""
     site = with_views(make_site(**{'pyramid.tweens': EXCVIEW}))
@@ -850,7 +873,7 @@ def with_toolbar(make_site):
     return make
 
 
-@MANAGERS
+@both_managers
 @pytest.mark.parametrize('active', ['session', ''])
 def test_the_toolbars_session_panel(with_toolbar, active, manager, caplog):
     """T10: it reads before and after the transaction; the view's is kept."""
@@ -872,6 +895,7 @@ def test_the_toolbars_session_panel(with_toolbar, active, manager, caplog):
     assert errors(caplog) == []
 
 
+@on_sqlite
 @pytest.mark.parametrize('active', ['session', ''])
 def test_the_toolbar_and_a_request_that_does_not_look(with_toolbar, active):
     """T10: the panel's look changes nothing."""
@@ -890,6 +914,7 @@ def test_the_toolbar_and_a_request_that_does_not_look(with_toolbar, active):
     assert site.token(browser) is None
 
 
+@on_sqlite
 def test_the_panel_and_a_view_that_fails(with_toolbar):
     """T10, T2: with the panel active nothing of a failed view is stored."""
     site = with_toolbar(**{

@@ -1,0 +1,99 @@
+"""The demo, served by waitress in a thread of the tests' process."""
+
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+import threading
+
+from pyramid.paster import get_appsettings
+import sqlalchemy as sa
+from waitress import wasyncore
+from waitress.server import create_server
+
+from demo import main
+from demo.models import Order
+from demo.models import OrderLine
+from pyramid_sqlasession import stop_expiring_sessions
+
+INI = Path(__file__).parents[2] / 'development.ini'
+
+
+class Shop:
+    """The running demo: its address, its clock and its database."""
+
+    def __init__(self, app, address):
+        self.address = address
+        self._sessions = app.registry['sqlasession']
+        self._utcnow = self._sessions.now
+        self._make_dbsession = app.registry['dbsession_factory']
+        self.skipped = timedelta()
+
+    def skip(self, **span):
+        """Let time pass for the sessions: ``skip(minutes=5)``."""
+        self.skipped += timedelta(**span)
+        self._sessions.now = lambda: self._utcnow() + self.skipped
+
+    def open_anew(self):
+        """Forget all sessions and orders, and set the clock right."""
+        self.skipped = timedelta()
+        self._sessions.now = self._utcnow
+        with self._make_dbsession.begin() as dbsession:
+            for model in (OrderLine, Order, self._sessions.model):
+                dbsession.execute(sa.delete(model))
+
+    def count(self, model):
+        """Return how many rows a table of the shop has."""
+        with self._make_dbsession() as dbsession:
+            query = sa.select(sa.func.count()).select_from(model)
+            return dbsession.scalar(query)
+
+    @property
+    def session_count(self):
+        """How many sessions the database has."""
+        return self.count(self._sessions.model)
+
+
+@contextmanager
+def serving(folder, **changed):
+    """Serve the demo as development.ini has it, but for what is changed."""
+    settings = {
+        **get_appsettings(str(INI)),
+        'sqlalchemy.url': f'sqlite:///{folder}/shop.sqlite',
+        # Not in the way of what visitors see.
+        'pyramid.includes': '',
+        **changed,
+    }
+    app = main(None, **settings)
+    server = create_server(
+        app,
+        # A map of its own: the default one is the process's.
+        map={},
+        host='127.0.0.1',
+        port=0,
+        # A browser that says so is one that came by https.
+        trusted_proxy='127.0.0.1',
+        trusted_proxy_headers='x-forwarded-proto',
+        clear_untrusted_proxy_headers=True,
+    )
+    thread = threading.Thread(target=server.run, name='waitress')
+    thread.start()
+    try:
+        yield Shop(app, f'http://localhost:{server.effective_port}')
+    finally:
+        stop(server, thread)
+        stop_expiring_sessions(app)
+        app.registry['dbsession_factory'].kw['bind'].dispose()
+
+
+def stop(server, thread):
+    """End the server: its loop ends when its map is empty."""
+
+    def close():
+        server.task_dispatcher.shutdown()
+        wasyncore.close_all(server._map, ignore_all=True)
+
+    server.trigger.pull_trigger(close)
+    thread.join(10)
+    assert not thread.is_alive()
+
+
