@@ -17,6 +17,9 @@ from pyramid_sqlasession.settings import Settings
 _BASE64 = 'base64:'
 _ENCRYPTED = 'fernet:'
 
+# 32 bytes in base64.
+_KEY_LENGTH = 44
+
 
 class DamagedData(ValueError):
     """The text of a record cannot be read."""
@@ -41,6 +44,10 @@ class Cipher:
         self._fernets = []
         for number, key in enumerate(keys, 1):
             try:
+                # Two keys without a blank between are the first one, for
+                # Python's base64.
+                if len(key) != _KEY_LENGTH:
+                    raise ValueError
                 self._fernets.append(fernet.Fernet(key))
             except ValueError:
                 raise ConfigurationError(

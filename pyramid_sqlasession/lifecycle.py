@@ -606,7 +606,11 @@ class Binding:
                 outcome = self.application.write_aside(care)
         # The page is done; that it extends nothing is no reason to lose it.
         except (exc.SQLAlchemyError, SessionError, AssertionError) as error:
-            log.warning('the expiry was not extended: %s', error)
+            # Not SQLAlchemy's words: they repeat the parameters.
+            log.warning(
+                'the expiry was not extended: %s',
+                getattr(error, 'orig', error),
+            )
             return
         self.watcher.cared(outcome, perf_counter() - started)
         self._outcomes.append(outcome)
@@ -624,7 +628,10 @@ class Binding:
                     self.connections.alone(end)
             # The login itself is committed.
             except (exc.SQLAlchemyError, SessionError) as error:
-                log.warning('surplus sessions were not ended: %s', error)
+                log.warning(
+                    'surplus sessions were not ended: %s',
+                    getattr(error, 'orig', error),
+                )
 
     def _send_cookie(self, response: Any) -> None:
         header, reason = cookie_header(

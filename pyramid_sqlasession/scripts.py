@@ -46,6 +46,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.engine.mock import MockConnection
 
+from pyramid_sqlasession import advice
 from pyramid_sqlasession import dialects
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.changes import CSRF
@@ -68,6 +69,10 @@ DIALECTS = ('postgresql', 'mysql', 'mariadb', 'sqlite')
 # 15 MB.
 _BATCH = 1000
 _CHOSEN = 100_000
+
+# Rows whose data are held, and written in one transaction: each has up to
+# sqlasession.max_size.
+_REENCRYPTED = 100
 
 # A batch that the database refused in favour of another transaction.
 _REPETITIONS = 6
@@ -225,6 +230,10 @@ def _add_changing(commands: Any) -> None:
     )
     revoke.add_argument('--yes', action='store_true', help='do not ask')
     add('expire', _expire, 'delete the expired sessions now')
+    add(
+        'reencrypt', _reencrypt,
+        'encrypt all data with the first of sqlasession.encryption_keys',
+    )
 
 
 def _add_fields(parser: Any) -> None:
@@ -296,7 +305,9 @@ def _started(args: argparse.Namespace) -> Iterator[Application]:
     options.setdefault('__script__', 'psessions')
     try:
         setup_logging(args.ini, global_conf=options)
-        env = bootstrap(args.ini, options=options)
+        # This is no process that serves: its settings are none to weigh.
+        with advice.withheld():
+            env = bootstrap(args.ini, options=options)
     except Exception as error:
         raise _not_started(error, args.ini) from error
     try:
@@ -1171,6 +1182,15 @@ def _count(application: Application, condition: Any) -> int:
 
 def _execute(application: Application, statement: sa.Delete) -> int:
     """Run *statement* in a transaction of its own; return how many rows."""
+    return _commit(
+        application, lambda connection: connection.execute(statement).rowcount
+    )
+
+
+def _commit(
+    application: Application, work: Callable[[sa.Connection], Result]
+) -> Result:
+    """Return what *work* did in a transaction of its own."""
     pause = 0.05
     for attempt in range(1, _REPETITIONS + 1):
         try:
@@ -1182,15 +1202,133 @@ def _execute(application: Application, statement: sa.Delete) -> int:
                         isolation_level='READ COMMITTED'
                     )
                 dialects.begin_writing(connection)
-                count = connection.execute(statement).rowcount
+                result = work(connection)
                 connection.commit()
-                return count
+                return result
         except exc.DBAPIError as error:
             if attempt == _REPETITIONS or not dialects.is_retryable(error):
                 raise
             time.sleep(pause)
             pause *= 2
     raise AssertionError('unreachable')  # pragma: no cover
+
+
+# -- reencrypt ----------------------------------------------------------------
+
+
+def _reencrypt(application: Application, args: argparse.Namespace) -> int:
+    """Go through the table by the key, in batches.
+
+    Whoever starts it again goes on: what is encrypted with the first key is
+    left alone.  No version changes, so that no request in flight notices.
+    """
+    if not application.settings.encryption_keys:
+        raise Failure(
+            'sqlasession.encryption_keys is not set, so there is nothing to '
+            'encrypt with'
+        )
+    found = _Reencryption(application)
+    progress = _Progress(
+        _count(application, sa.true()) if _Progress.is_wanted() else None
+    )
+    try:
+        while rows := found.next_rows():
+            found.reencrypt(rows)
+            progress.show(found.seen)
+    except BaseException as error:
+        error.add_note(
+            f'{found.done:,} were encrypted before that; run it again to go on'
+        )
+        raise
+    finally:
+        progress.clear()
+    _print(f'{_plural(found.done, "session was", "sessions were")} encrypted')
+    if found.unreadable:
+        shown = ', '.join(map(str, found.unreadable[:5]))
+        more = ' and others' if len(found.unreadable) > 5 else ''
+        raise Failure(
+            f'{_plural(len(found.unreadable), "session", "sessions")} cannot '
+            f'be read, and stay as they are (is a key missing in '
+            f'sqlasession.encryption_keys?): {shown}{more}'
+        )
+    return 0
+
+
+class _Reencryption:
+    """How far ``reencrypt`` has come."""
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+        self._table = table = application.records.table
+        self._rows = sa.select(table.c.id, table.c.version, table.c.data)
+        self._last: Any = None
+        #: How many rows were looked at, and how many rewritten.
+        self.seen = 0
+        self.done = 0
+        self.unreadable: list[uuid.UUID] = []
+
+    def next_rows(self) -> Sequence[Any]:
+        """Return the rows of the next batch, none at the end."""
+        c = self._table.c
+        statement = self._rows.order_by(c.id).limit(_REENCRYPTED)
+        if self._last is not None:
+            statement = statement.where(c.id > self._last)
+        rows = self._read(statement)
+        if rows:
+            self._last = rows[-1].id
+        self.seen += len(rows)
+        return rows
+
+    def reencrypt(self, rows: Sequence[Any]) -> None:
+        """Rewrite *rows*; those that others write meanwhile, again."""
+        for _ in range(_REPETITIONS):
+            new = self._reencrypted(rows)
+            missed = self._write(new) if new else []
+            self.done += len(new) - len(missed)
+            if not missed:
+                return
+            # Gone, or written by a process that may not have the new key.
+            rows = self._read(self._rows.where(self._table.c.id.in_(missed)))
+        raise Failure(
+            f'session {missed[0]} is being written all the time; run it again'
+        )
+
+    def _read(self, statement: Any) -> Sequence[Any]:
+        return self._application.read_aside(
+            lambda connection: connection.execute(statement).all()
+        )
+
+    def _reencrypted(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
+        """Return what to write, before any row is locked."""
+        codec = self._application.codec
+        new = []
+        for row in rows:
+            try:
+                if not isinstance(row.data, str):
+                    raise DamagedData('no text')
+                if not codec.is_current(row.data):
+                    new.append({
+                        '_id': row.id, '_version': row.version,
+                        'data': codec.reencrypted(row.data),
+                    })
+            except DamagedData:
+                self.unreadable.append(row.id)
+        return new
+
+    def _write(self, new: list[dict[str, Any]]) -> list[uuid.UUID]:
+        """Write in one transaction; return the ids that were missed."""
+        c = self._table.c
+        statement = self._table.update().where(
+            c.id == sa.bindparam('_id'), c.version == sa.bindparam('_version')
+        )
+
+        def write(connection: sa.Connection) -> list[uuid.UUID]:
+            return [
+                values['_id'] for values in new
+                if not connection.execute(statement, values).rowcount
+            ]
+
+        return _commit(self._application, write)
 
 
 if __name__ == '__main__':

@@ -9,6 +9,7 @@ from pyramid.events import ApplicationCreated
 from pyramid.exceptions import ConfigurationError
 import sqlalchemy as sa
 
+from pyramid_sqlasession import advice
 from pyramid_sqlasession import dialects
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.application import REGISTRY_KEY
@@ -83,6 +84,7 @@ def _application_created(event: Any) -> None:
     registry = event.app.registry
     application = application_of(registry)
     _check_engine(application)
+    advice.give(application.settings, application.fields.columns)
     if application.settings.create_table:
         _create_table(application)
     if application.settings.check_expiration_interval > 0:

@@ -397,7 +397,7 @@ def test_missing_table_and_first_write(make_site):
     assert shop.browser().get('/read').text == ''
 
 
-@pytest.mark.parametrize('column', ['rotated', 'lifetime', 'data'])
+@pytest.mark.parametrize('column', ['rotated', 'data'])
 @pytest.mark.parametrize('path', ['/read', '/write'])
 def test_missing_column(shop, path, column):
     """D2: a table of an earlier version says so too."""

@@ -53,17 +53,13 @@ AWARE = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.timezone(
 ))
 TYPES = [
     ('Integer index', 7),
-    ('Integer', -(2**31)),
     ('BigInteger', 2**63 - 1),
     ('SmallInteger', -(2**15)),
     ('String(64)', 'Zoë ✓ \U0001f36a'),
-    ('String(4) index', 'ABCD'),
-    ('Unicode(8)', 'ß'),
     ('Text', 'x' * 5000),
     ('Numeric(10, 2)', Decimal('12345678.25')),
     ('Float', 1.5),
     ('Boolean', True),
-    ('Boolean', False),
     ('Date', dt.date(2026, 11, 23)),
     ('Time', dt.time(23, 59, 58)),
     ('DateTime', dt.datetime(2026, 1, 2, 3, 4, 5)),
@@ -72,9 +68,7 @@ TYPES = [
     ('Uuid', uuid.UUID(int=5)),
     ('JSON', {'a': [1, None, 'x'], 'b': {}}),
     ('JSON', [1, 2]),
-    ('JSON', 'text'),
     ('Enum("red", "green", name="colour")', 'green'),
-    ('sqlalchemy.Integer', 1),
     ('sqlalchemy:String(5)', 'five!'),
 ]
 

@@ -17,7 +17,7 @@ LAYERS = [
     {'serializers', 'transaction'},
     {'settings'},
     # What settings are turned into.
-    {'cookie', 'model', 'expiry', 'codec'},
+    {'cookie', 'model', 'expiry', 'codec', 'advice'},
     # Records.
     {'records', 'fields'},
     {'session'},

@@ -159,6 +159,27 @@ def test_a_late_change_is_an_error(site, log):
     assert not any('unspeakable' in message for message in errors)
 
 
+@pytest.mark.parametrize('database', ['sqlite'], indirect=True)
+def test_a_touch_that_fails_is_a_warning(make_site, log):
+    """E2: a touch that the database refuses is told at WARNING, without the
+    parameters of the statement; the page comes all the same.
+    """
+    site = make_site(renewal_interval='1h')
+    meeting = Meeting(site, None)
+    browser = site.browser()
+    meeting.do(browser, acts.put(letter='unspeakable'))
+    site.execute(
+        'CREATE TRIGGER refused BEFORE UPDATE ON sessions '
+        "BEGIN SELECT RAISE(ABORT, 'no update today'); END"
+    )
+    site.clock.advance(hours=2)
+    with log.of() as seen:
+        assert 'unspeakable' in meeting.do(browser, acts.look).text
+    (message,) = [m for level, m in seen if level == 'WARNING']
+    assert 'no update today' in message
+    assert 'unspeakable' not in message
+
+
 # -- credentials -------------------------------------------------------------
 
 

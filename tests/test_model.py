@@ -210,9 +210,8 @@ def test_table_is_transactional_and_unicode(site):
 
 @pytest.mark.parametrize(
     'text',
-    ['\U0001f36a' * 200_000, 'x' * 900_000, 'ß' * 70_000, '"\\' * 40_000,
-     '\x00\x01' * 40_000],
-    ids=['4-byte', 'ascii', '2-byte', 'escaped', 'control'],
+    ['\U0001f36a' * 200_000, 'x' * 900_000, '"\\\x00\x01' * 40_000],
+    ids=['4-byte', 'ascii', 'escaped'],
 )
 def test_data_beyond_64_kib(site, text):
     """Contract 1, R6: up to ``max_size`` comes back exactly."""

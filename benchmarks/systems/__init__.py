@@ -15,7 +15,7 @@ Q3    as S3, likewise
 ====  ================================================================
 """
 
-#: What is stored: 11 keys, about 600 bytes as compact JSON.
+#: What is stored: 12 keys, about 600 bytes as compact JSON.
 PAYLOAD = {
     'user_id': 48213,
     'name': 'Grace Example-Hopper',
@@ -29,8 +29,9 @@ PAYLOAD = {
     ],
     'last_seen_product': 'D-55120',
     'theme': {'dark': True, 'accent': '#3366cc', 'density': 'compact'},
-    'return_to': '/catalogue/stationery?page=3&sort=price',
-    'seen_banners': [101, 104, 117, 123, 130],
+    'return_to': '/catalogue/stationery?page=3&sort=price&view=list',
+    'last_search': 'mechanical pencil 0.5 mm',
+    'seen_banners': [101, 104, 117, 123, 130, 131, 138, 140, 152],
     'n': 0,
 }
 

@@ -1,6 +1,7 @@
 """The demo, served by waitress in a thread of the tests' process."""
 
 from contextlib import contextmanager
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 import threading
@@ -10,12 +11,27 @@ import sqlalchemy as sa
 from waitress import wasyncore
 from waitress.server import create_server
 
-from demo import main
+import demo
 from demo.models import Order
 from demo.models import OrderLine
 from pyramid_sqlasession import stop_expiring_sessions
 
 INI = Path(__file__).parents[2] / 'development.ini'
+
+
+def _let_pyramid_read(package):
+    """Have static files found where pytest has loaded the package: it does
+    so with a loader that pkg_resources, which Pyramid asks, does not know.
+    """
+    with suppress(ImportError):
+        import pkg_resources
+
+        pkg_resources.register_loader_type(
+            type(package.__loader__), pkg_resources.DefaultProvider
+        )
+
+
+_let_pyramid_read(demo)
 
 
 class Shop:
@@ -63,7 +79,7 @@ def serving(folder, **changed):
         'pyramid.includes': '',
         **changed,
     }
-    app = main(None, **settings)
+    app = demo.main(None, **settings)
     server = create_server(
         app,
         # A map of its own: the default one is the process's.

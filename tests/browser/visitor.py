@@ -67,8 +67,8 @@ class Visitor:
 
     def press(self, name, role='button'):
         """Press a button or a link of the first tab by its name."""
-        self.page.get_by_role(role, name=name, exact=True).click()
-        self.page.wait_for_load_state()
+        with self.page.expect_navigation():
+            self.page.get_by_role(role, name=name, exact=True).click()
 
     def log_in(self, name='ada'):
         """Log in by the form of the page that is open, or of /login."""
@@ -76,21 +76,20 @@ class Visitor:
             self.go('/login')
         self.page.get_by_label('Name').fill(name)
         self.page.get_by_label('Password').fill(PASSWORDS[name])
-        self.page.get_by_role('main').get_by_role('button').click()
-        self.page.wait_for_url(lambda url: '/login' not in url)
+        with self.page.expect_navigation():
+            self.page.get_by_role('main').get_by_role('button').click()
         return self
 
     def log_out(self):
         """Log out by the button in the head of the page."""
-        self.page.locator('.nav button').click()
-        self.page.wait_for_url('**/')
+        with self.page.expect_navigation():
+            self.page.locator('.nav button').click()
 
     def put_in_cart(self, slug='uji-sencha', tins=1):
         """Put tins of a tea into the cart, by its page."""
         self.go(f'/teas/{slug}')
         self.page.get_by_label('Tins').fill(str(tins))
         self.press('Put in the cart')
-        self.page.wait_for_url('**/cart')
         return self
 
     # -- what there is to see ------------------------------------------------

@@ -1,0 +1,153 @@
+"""What the log says at start-up about settings that weaken an application.
+
+Each is one line that names the key and says what to do.  Nothing here stops
+an application: what cannot work at all is refused by ``settings``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from collections.abc import Iterator
+from contextlib import contextmanager
+import logging
+
+from pyramid_sqlasession.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# 128 bits, if they are random.
+_SECRET_BYTES = 16
+
+# NIST SP 800-63B-4, section 2.1.3: the most for the weakest kind of login.
+_MONTH = 30 * 86400.0
+
+# A browser's parallel requests are over long before.
+_GRACE = 600.0
+
+
+def give(settings: Settings, columns: Container[str]) -> None:
+    """Log the advice on *settings*.
+
+    :param columns: the names of the additional fields.
+    """
+    for level, text in _advice(settings, columns):
+        log.log(level, '%s', text)
+
+
+@contextmanager
+def withheld() -> Iterator[None]:
+    """Log no advice, for a command that only starts the application."""
+
+    def nothing(record: logging.LogRecord) -> bool:
+        return False
+
+    log.addFilter(nothing)
+    try:
+        yield
+    finally:
+        log.removeFilter(nothing)
+
+
+def _advice(
+    settings: Settings, columns: Container[str]
+) -> Iterator[tuple[int, str]]:
+    """Yield level and text of each piece."""
+    for text in (*_on_cookie(settings), *_on_timeouts(settings, columns)):
+        yield logging.WARNING, text
+    for text in _on_secret(settings):
+        yield logging.WARNING, text
+    for text in _hints(settings):
+        yield logging.INFO, text
+
+
+def _on_cookie(settings: Settings) -> Iterator[str]:
+    if settings.cookie_secure is False:
+        yield (
+            'sqlasession.cookie_secure = false: browsers send the cookie over '
+            'plain http too, where it can be read on the way; remove the '
+            'setting (auto), or set it to true where there is only https'
+        )
+    if not settings.cookie_httponly:
+        yield (
+            'sqlasession.cookie_httponly = false: a script in a page can read '
+            'the cookie and send it elsewhere; remove the setting'
+        )
+    if settings.cookie_samesite == 'None':
+        yield (
+            'sqlasession.cookie_samesite = None: browsers send the cookie '
+            'with requests that other sites make; remove the setting (Lax) '
+            'unless this one is embedded in others, and check CSRF tokens '
+            'everywhere'
+        )
+    if settings.cookie_domain is not None:
+        yield (
+            f'sqlasession.cookie_domain = {settings.cookie_domain}: every '
+            f'subdomain gets the cookie and can replace it; remove the '
+            f'setting unless all of them are to share the session'
+        )
+
+
+def _on_timeouts(
+    settings: Settings, columns: Container[str]
+) -> Iterator[str]:
+    absolute = settings.absolute_timeout
+    if absolute is None and settings.user_field in columns:
+        yield (
+            f'sqlasession.absolute_timeout is not set, and the field '
+            f'{settings.user_field!r} tells that users log in: a login that '
+            f'is used never ends; set it, to 30d at most'
+        )
+    for name in ('expiration', 'absolute_timeout'):
+        seconds = getattr(settings, name)
+        if seconds is not None and seconds > _MONTH:
+            yield (
+                f'sqlasession.{name} = {seconds / 86400:.4g} days: a cookie '
+                f'that was stolen or forgotten works as long; set it to 30d '
+                f'at most, and lengthen single sessions by set_expiry()'
+            )
+    if settings.renewal_interval is not None and (
+        settings.renewal_grace > _GRACE
+    ):
+        yield (
+            f'sqlasession.renewal_grace = {settings.renewal_grace:g} seconds: '
+            f'a token that was renewed works as long beside the new one; set '
+            f'it to a minute or two'
+        )
+
+
+def _on_secret(settings: Settings) -> Iterator[str]:
+    for number, secret in enumerate(settings.secret, 1):
+        if len(secret.encode()) < _SECRET_BYTES:
+            yield (
+                f'sqlasession.secret: number {number} is shorter than '
+                f'{_SECRET_BYTES} bytes and can be guessed; make one with: '
+                f'python -c "import secrets; print(secrets.token_hex(32))"'
+            )
+
+
+def _hints(settings: Settings) -> Iterator[str]:
+    if not settings.secret:
+        yield (
+            'sqlasession.secret is not set: each cookie that somebody makes '
+            'up costs a SELECT; set it to keep them from the database'
+        )
+    prefixed = settings.cookie_name.lower().startswith(
+        ('__host-', '__secure-')
+    )
+    if settings.cookie_secure is True and not prefixed:
+        shared = settings.cookie_domain or settings.cookie_path != '/'
+        prefix, who = (
+            ('__Secure-', 'no page over plain http') if shared else
+            ('__Host-', 'no subdomain and no page over plain http')
+        )
+        yield (
+            f'sqlasession.cookie_name = {settings.cookie_name}: with '
+            f'cookie_secure = true it can be {prefix}{settings.cookie_name}, '
+            f'a cookie that {who} can replace'
+        )
+    if settings.check_expiration_interval <= 0:
+        yield (
+            'sqlasession.check_expiration_interval = 0: nothing deletes '
+            'expired sessions here; have "psessions <your.ini> expire" run '
+            'from time to time'
+        )
