@@ -435,7 +435,7 @@ class Binding:
 
     def _respond(self, request: Any, response: Any) -> None:
         """Save what is unsaved, touch, send the cookie."""
-        if not self._was_last['respond']:
+        if not self._was_last['respond'] and request.response_callbacks:
             # Other response callbacks may change the session.
             self._was_last['respond'] = True
             request.add_response_callback(self._respond)
@@ -666,7 +666,7 @@ class Binding:
 
     def _finish(self, request: Any) -> None:
         """Note that every change is too late from now on."""
-        if not self._was_last['finish']:
+        if not self._was_last['finish'] and request.finished_callbacks:
             # Changes of other finished callbacks are noticed too.
             self._was_last['finish'] = True
             request.add_finished_callback(self._finish)

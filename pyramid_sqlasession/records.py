@@ -133,9 +133,12 @@ class Records:
         self._find = sa.select(*(c[name] for name in _READ)).where(this, alive)
         # An expired one too: whoever looks again wants to know why.
         self._look_again = sa.select(*(c[name] for name in _READ)).where(this)
-        self._identify = sa.select(c.id, c.secret_hash, c.version).where(
-            this, alive
-        )
+        # The hash as the driver gives it: SQLAlchemy before 2.1 fails at text
+        # that SQLite keeps there.
+        secret_hash = sa.type_coerce(c.secret_hash, sa.types.NullType())
+        self._identify = sa.select(
+            c.id, secret_hash.label('secret_hash'), c.version
+        ).where(this, alive)
         self._insert = table.insert()
         same = c.version == sa.bindparam('_version')
         self._update = table.update().where(this, same, alive)

@@ -186,7 +186,9 @@ class SQLASession(dict[str, Any]):
         if not pending.touched and not pending.rotate:
             return Changes()
         base, heads = self._base.read()
-        token = pending.token or self._base.token
+        token = None
+        if CSRF in pending.touched:
+            token = pending.token or self._base.token
         found = find_changes(
             base, heads, dict(dict.items(self)), touched=pending.touched,
             popped=pending.popped, once=pending.once,

@@ -248,18 +248,20 @@ def test_logout_ends_the_session_for_good(ada, visit):
 def test_the_back_button_after_logout(ada):
     """No page from before the logout shows up again."""
     ada.put_in_cart('pine-smoke', 7)
-    for path in ('/', '/teas/red-bush', '/cart', '/checkout', '/orders',
-                 '/devices', '/session'):
+    paths = ('/', '/teas/red-bush', '/cart', '/checkout', '/orders',
+             '/devices', '/session')
+    for path in paths:
         ada.go(path)
         assert ada.user == 'ada', path
     ada.log_out()
-    for _ in range(7):
-        ada.page.go_back()
-        assert ada.user is None, ada.path
-        assert ada.page.locator('.count.full').count() == 0, ada.path
-        assert ada.path in ('/', '/teas/red-bush', '/cart', '/login',
-                            '/session')
-        assert 'Pine Smoke' not in ada.text or ada.path == '/'
+    for path in reversed(paths):
+        # Not until it is loaded: what comes out of the back-forward cache
+        # (nothing should) is not loaded again.
+        ada.page.go_back(wait_until='commit')
+        ada.page.get_by_role('contentinfo').wait_for()
+        assert ada.user is None, path
+        assert ada.tins == 0, path
+        assert ada.path in (path, '/login', '/cart')
 
 
 def test_a_login_in_another_tab(visit):
@@ -303,8 +305,7 @@ def test_a_form_from_before_the_login(visit):
         visitor.page = first
     visitor.press('Put in the cart')
     assert visitor.heading == 'That form has gone cold'
-    visitor.page.go_back()
-    visitor.page.reload()
+    visitor.page.go_back(wait_until='commit')
     visitor.press('Put in the cart')
     assert (visitor.user, visitor.tins) == ('ada', 1)
 
@@ -552,12 +553,11 @@ def test_a_form_of_an_expired_session(ada, shop):
     ada.put_in_cart()
     ada.go('/checkout')
     shop.skip(hours=25)
-    ada.page.get_by_role('button', name='Pay €').click()
-    ada.page.get_by_role('link', name='Back to the shelf').wait_for()
-    assert ada.heading == 'That form has gone cold'
+    with ada.page.expect_navigation():
+        ada.page.get_by_role('button', name='Pay €').click()
+    assert (ada.path, ada.user, ada.tins) == ('/login', None, 0)
+    assert ada.messages == {'notice': 'Please log in first.'}
     assert shop.count(Order) == 0
-    ada.press('Back to the shelf', 'link')
-    assert (ada.user, ada.tins) == (None, 0)
 
 
 # -- keyboard -----------------------------------------------------------------
@@ -568,7 +568,8 @@ FOCUS = """
   const style = getComputedStyle(element);
   const box = element.getBoundingClientRect();
   return {
-    name: (element.labels?.[0] ?? element).innerText.split('\\n')[0].trim(),
+    name: (element.labels?.[0] ?? element).textContent.trim()
+      .replace(/\\s+/g, ' '),
     ring: style.outlineStyle === 'none' ? 0 : parseFloat(style.outlineWidth),
     isVisible: box.width > 1 && box.height > 1 && box.top >= 0
       && box.bottom <= innerHeight && box.left >= 0 && box.right <= innerWidth,
@@ -596,10 +597,9 @@ def test_shopping_without_a_mouse(visit, shop):
     visitor = visit()
     keyboard = visitor.page.keyboard
     visitor.go('/login')
-    head = ['Skip to the content', 'Leaf & Ledger', 'Teas', 'Cart 0',
-            'Session', 'Log in']
-    assert [stop.replace('holds ', '') for stop in tab_stops(visitor, 7)] == [
-        *head[:3], 'Cart 0 tins', *head[4:], 'Name'
+    assert tab_stops(visitor, 7) == [
+        'Skip to the content', 'Leaf & Ledger', 'Teas', 'Cart holds 0 tins',
+        'Session', 'Log in', 'Name',
     ]
     keyboard.type('grace')
     assert tab_stops(visitor, 1) == ['Password']

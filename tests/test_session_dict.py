@@ -306,6 +306,21 @@ def test_a_value_that_was_kept_for_later(shop):
     }
 
 
+def test_a_value_that_was_kept_over_a_commit(shop):
+    """R7, T9: also after a manual commit that saved it."""
+    def work(request):
+        request.session['a'] = mine = []
+        request.tm.commit()
+        request.tm.begin()
+        mine.append(1)
+        request.tm.commit()
+        request.tm.begin()
+        mine.append(2)
+
+    shop.request(work)
+    assert shop.content == {'a': [1, 2]}
+
+
 def test_reading_writes_nothing(shop):
     """R7, D4: a look at nested values without a change is one SELECT."""
     shop.store(a=[{'b': ({1},)}], when=dt.datetime(2026, 1, 1, tzinfo=dt.UTC))

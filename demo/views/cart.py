@@ -13,6 +13,7 @@ from .shop import get_tea
 @view_config(
     route_name='cart',
     request_method='GET',
+    http_cache=0,
     renderer='demo:templates/cart.jinja2',
 )
 def cart(request: Request) -> dict[str, Any]:

@@ -1,4 +1,9 @@
-"""The shelf and the single tea."""
+"""The shelf and the single tea.
+
+These pages are not private, but their head says who is logged in and what
+the cart holds. ``http_cache=0`` (``Cache-Control: no-store``) is what keeps
+the browser's back button from showing that again after a logout.
+"""
 
 from typing import Any
 
@@ -13,6 +18,7 @@ from ..models import Tea
 @view_config(
     route_name='shelf',
     request_method='GET',
+    http_cache=0,
     renderer='demo:templates/shelf.jinja2',
 )
 def shelf(request: Request) -> dict[str, Any]:
@@ -29,6 +35,7 @@ def shelf(request: Request) -> dict[str, Any]:
 @view_config(
     route_name='tea',
     request_method='GET',
+    http_cache=0,
     renderer='demo:templates/tea.jinja2',
 )
 def tea(request: Request) -> dict[str, Any]:

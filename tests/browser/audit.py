@@ -44,11 +44,14 @@ SCRIPT = """
   const grounds = element => {
     for (; element; element = element.parentElement) {
       const style = getComputedStyle(element);
-      // One with a size of its own is an ornament, not a ground.
-      if (/^(auto(, )?)+$/.test(style.backgroundSize)) {
-        const found = colours(style.backgroundImage).filter(c => c.alpha);
-        if (found.length) return found;
-      }
+      const sizes = style.backgroundSize.split(', ');
+      const found = style.backgroundImage
+        .split(/, (?=[a-z-]*gradient)/)
+        // A layer with a size of its own is an ornament, not a ground.
+        .filter((_, index) => sizes[index % sizes.length] === 'auto')
+        .flatMap(colours)
+        .filter(colour => colour.alpha);
+      if (found.length) return found;
       const [colour] = colours(style.backgroundColor);
       if (colour.alpha) return [colour];
     }
@@ -129,23 +132,24 @@ def audit(visitor):
 
 
 def _read_out(visitor):
-    """Return (role, name, level) of each thing a screen reader meets."""
+    """Return (role, name, level) of each thing a screen reader meets, in the
+    order in which it does.
+    """
     cdp = visitor.context.new_cdp_session(visitor.page)
     nodes = cdp.send('Accessibility.getFullAXTree')['nodes']
     cdp.detach()
-    return [
-        (
-            node['role']['value'],
-            node.get('name', {}).get('value', '').strip(),
-            next(
-                (
-                    one['value']['value']
-                    for one in node.get('properties', ())
-                    if one['name'] == 'level'
-                ),
-                None,
-            ),
-        )
-        for node in nodes
-        if not node['ignored']
-    ]
+    by_id = {node['nodeId']: node for node in nodes}
+    found, left = [], [nodes[0]['nodeId']]
+    while left:
+        node = by_id[left.pop()]
+        left += reversed(node.get('childIds', ()))
+        if not node['ignored']:
+            properties = {
+                one['name']: one['value'].get('value')
+                for one in node.get('properties', ())
+            }
+            name = node.get('name', {}).get('value', '')
+            found.append((
+                node['role']['value'], name.strip(), properties.get('level')
+            ))
+    return found

@@ -5,6 +5,7 @@ from pathlib import Path
 import re
 from urllib.parse import urlsplit
 
+COOKIE = 'leaf_and_ledger'
 PASSWORDS = {'ada': 'lovelace', 'grace': 'hopper'}
 
 CHROME = (
@@ -132,7 +133,10 @@ class Visitor:
     @property
     def cookie(self):
         """The session's cookie as the browser has it, or None."""
-        cookies = self.context.cookies()
+        cookies = [
+            cookie for cookie in self.context.cookies(self.shop.address)
+            if cookie['name'] == COOKIE
+        ]
         assert len(cookies) <= 1
         return cookies[0] if cookies else None
 
@@ -145,7 +149,7 @@ class Visitor:
         """Have this cookie instead of one's own."""
         self.context.clear_cookies()
         self.context.add_cookies([
-            {'name': 'leaf_and_ledger', 'value': token, 'httpOnly': True,
+            {'name': COOKIE, 'value': token, 'httpOnly': True,
              'url': self.shop.address}
         ])
 

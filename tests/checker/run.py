@@ -1,6 +1,7 @@
 """Starts the workers, collects their histories, prints the judgement."""
 
 from collections import Counter
+import contextlib
 from dataclasses import dataclass
 from dataclasses import field
 import importlib
@@ -147,8 +148,10 @@ def _collect(config):
 
     # Not fork: this process may have threads and connections.
     context = multiprocessing.get_context('spawn')
-    with context.Manager() as manager:
-        shared = manager.dict()
+    with contextlib.ExitStack() as stack:
+        shared = {}
+        if config.processes > 1:
+            shared = stack.enter_context(context.Manager()).dict()
         histories = context.Queue()
         ready = context.Barrier(config.processes)
         processes = [
