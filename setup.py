@@ -98,9 +98,10 @@ setup(
         'pyramid>=2.0',
         # 2.4: `tm.active` and `tm.manager` in the environ, for tests.
         'pyramid_tm>=2.4',
+        # 2.0.11 survives anything that SQLite keeps in a column of bytes.
         # 2.0.32 to 2.0.35 dead-lock below zope.sqlalchemy, which excludes
         # them too from its release 4.0 on.
-        'SQLAlchemy>=2.0,!=2.0.32,!=2.0.33,!=2.0.34,!=2.0.35',
+        'SQLAlchemy>=2.0.11,!=2.0.32,!=2.0.33,!=2.0.34,!=2.0.35',
         'transaction>=4.0',
         'zope.interface>=5.5',
         # 3.0 knows SQLAlchemy 2 and psycopg 3; 3.1 survives psycopg errors

@@ -12,6 +12,7 @@ import logging
 import threading
 from typing import Any
 from typing import TypeVar
+import uuid
 
 from pyramid.exceptions import ConfigurationError
 import sqlalchemy as sa
@@ -27,9 +28,12 @@ from pyramid_sqlasession.expiry import Expiry
 from pyramid_sqlasession.fields import Fields
 from pyramid_sqlasession.metrics import watcher
 from pyramid_sqlasession.model import model_of
+from pyramid_sqlasession.records import Record
 from pyramid_sqlasession.records import Records
 from pyramid_sqlasession.saving import Saver
 from pyramid_sqlasession.settings import Settings
+from pyramid_sqlasession.shortcut import MISSED
+from pyramid_sqlasession.shortcut import Shortcut
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +65,7 @@ class Application:
         self.model = model_of(settings)
         self.mapper = sa.inspect(self.model)
         self.records = Records(self.model)
+        self._shortcut = Shortcut(self.records)
         self.fields = Fields(self.model)
         self.codec = Codec(settings)
         self.expiry = Expiry(settings)
@@ -117,6 +122,18 @@ class Application:
                 return self._aside(read, engine)
             except _StaleConnection as error:
                 raise error.original from error
+
+    def find_aside(
+        self, id: uuid.UUID, now: dt.datetime, engine: sa.Engine | None = None
+    ) -> Record | None:
+        """Return the live record *id*, read with a connection of its own."""
+        with self.translated_errors():
+            found = self._shortcut.find(engine or self.engine, id, now)
+        if found is not MISSED:
+            return found
+        return self.read_aside(
+            lambda connection: self.records.find(connection, id, now), engine
+        )
 
     def write_aside(self, write: Callable[[sa.Connection], Result]) -> Result:
         """Return what *write*, one guarded statement, did, committed.

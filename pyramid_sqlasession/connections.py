@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import contextmanager
+import datetime as dt
 import logging
 from typing import Any
 from typing import TypeVar
+import uuid
 
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -21,6 +23,7 @@ import zope.sqlalchemy
 from pyramid_sqlasession import dialects
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.errors import SessionError
+from pyramid_sqlasession.records import Record
 from pyramid_sqlasession.transaction import active_transaction
 from pyramid_sqlasession.transaction import SessionDataManager
 
@@ -135,49 +138,47 @@ class Connections:
         """Return the application's data manager in *transaction*."""
         return SessionDataManager.of(transaction, self._application, self)
 
-    def read(
-        self, read: Callable[[sa.Connection], Result],
+    def find(
+        self, id: uuid.UUID, now: dt.datetime,
         manager: SessionDataManager | None, *, may_be_broken: bool,
-    ) -> Result:
-        """Return what *read* reads, one statement.
+    ) -> Record | None:
+        """Return the live record *id*, or None; one statement.
 
+        :param manager: of the transaction that the request works in, if any.
         :param may_be_broken: the application's transaction may have failed;
             another connection can still read (T4).
         """
         application = self._application
-        if manager is None or not manager.is_open:
-            return application.read_aside(read)
-        if self.is_apart:
-            return self._read_apart(read, manager)
-        try:
-            with application.translated_errors():
-                connection = manager.open_connection()
-                if connection is not None:
-                    return read(connection)
-                engine = self._engine_beside(manager)
-                if engine is None:
-                    return read(self.joined())
-        except (exc.SQLAlchemyError, SessionError):
-            if not may_be_broken:
-                raise
-            engine = application.engine
-        return application.read_aside(read, engine)
+        engine = application.engine if self.is_apart else None
+        if manager is not None and manager.is_open:
+            try:
+                with application.translated_errors():
+                    connection, beside = self._connection_to_read(manager)
+                    if connection is not None:
+                        return application.records.find(connection, id, now)
+                    engine = beside or engine
+            except (exc.SQLAlchemyError, SessionError):
+                if not may_be_broken:
+                    raise
+        return application.find_aside(id, now, engine)
 
-    def _read_apart(
-        self, read: Callable[[sa.Connection], Result],
-        manager: SessionDataManager,
-    ) -> Result:
-        application = self._application
+    def _connection_to_read(
+        self, manager: SessionDataManager
+    ) -> tuple[sa.Connection | None, sa.Engine | None]:
+        """Return the connection to read with, or the engine to read beside.
+
+        One that is open sees what the request has written with it.
+        """
         connection = manager.open_connection()
-        if connection is None and (
-            dialects.has_one_connection(application.engine)
-        ):
-            connection = manager.own_connection()
-        if connection is None:
-            return application.read_aside(read)
-        # request.session_store has written with it already.
-        with application.translated_errors():
-            return read(connection)
+        if connection is not None:
+            return connection, None
+        if not self.is_apart:
+            engine = self._engine_beside(manager)
+            return (self.joined() if engine is None else None), engine
+        engine = self._application.engine
+        if dialects.has_one_connection(engine):
+            return manager.own_connection(), None
+        return None, engine
 
     def _engine_beside(self, manager: SessionDataManager) -> sa.Engine | None:
         """Return the engine to read with, None for the joined connection.

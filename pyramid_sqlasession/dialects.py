@@ -220,17 +220,21 @@ def private_connection(engine: sa.Engine) -> Iterator[sa.Connection]:
     private = engine.pool.recreate()
     try:
         with sa.Connection(
-            engine, connection=_connected(engine, private)
+            engine, connection=pooled_connection(engine, private)
         ) as connection:
             yield connection
     finally:
         private.dispose()
 
 
-def _connected(engine: sa.Engine, private: pool.Pool) -> Any:
+def pooled_connection(engine: sa.Engine, pool: pool.Pool) -> Any:
+    """Return a connection of *pool*, as ``engine.raw_connection()`` does.
+
+    :raises sqlalchemy.exc.DBAPIError: not the bare error of the driver.
+    """
     dbapi_error = engine.dialect.loaded_dbapi.Error
     try:
-        return private.connect()
+        return pool.connect()
     except dbapi_error as error:
         # As engine.connect() does it.
         raise sa.exc.DBAPIError.instance(

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-import datetime as dt
 import logging
 from typing import Any
-
-import sqlalchemy as sa
 
 from pyramid_sqlasession import events
 from pyramid_sqlasession.application import Application
@@ -54,8 +51,8 @@ def load(
     ):
         return Base(token=token, ghost='unavailable'), Found.UNAVAILABLE
     try:
-        record = _find(
-            application, connections, manager, token, now, in_exception_view
+        record = connections.find(
+            token.id, now, manager, may_be_broken=in_exception_view
         )
     except SessionStoreUnavailable:
         if in_exception_view:
@@ -72,17 +69,6 @@ def load(
         return Base(token=token, ghost='rotated'), Found.ROTATED
     base = _base_of(application, record, token)
     return base, Found.CURRENT if base.damaged is None else Found.DAMAGED
-
-
-def _find(
-    application: Application, connections: Connections,
-    manager: SessionDataManager | None, token: Token, now: dt.datetime,
-    in_exception_view: bool,
-) -> Record | None:
-    def find(connection: sa.Connection) -> Record | None:
-        return application.records.find(connection, token.id, now)
-
-    return connections.read(find, manager, may_be_broken=in_exception_view)
 
 
 def _base_of(application: Application, record: Record, token: Token) -> Base:

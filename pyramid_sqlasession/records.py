@@ -130,15 +130,13 @@ class Records:
         c = table.c
         alive = c.expires > sa.bindparam('_now')
         this = c.id == sa.bindparam('_id')
-        self._find = sa.select(*(c[name] for name in _READ)).where(this, alive)
+        columns = [c[name] for name in _READ]
+        self.find_statement = sa.select(*columns).where(this, alive)
         # An expired one too: whoever looks again wants to know why.
         self._look_again = sa.select(*(c[name] for name in _READ)).where(this)
-        # The hash as the driver gives it: SQLAlchemy before 2.1 fails at text
-        # that SQLite keeps there.
-        secret_hash = sa.type_coerce(c.secret_hash, sa.types.NullType())
-        self._identify = sa.select(
-            c.id, secret_hash.label('secret_hash'), c.version
-        ).where(this, alive)
+        self._identify = sa.select(c.id, c.secret_hash, c.version).where(
+            this, alive
+        )
         self._insert = table.insert()
         same = c.version == sa.bindparam('_version')
         self._update = table.update().where(this, same, alive)
@@ -161,7 +159,7 @@ class Records:
         self, connection: sa.Connection, id: uuid.UUID, now: dt.datetime
     ) -> Record | None:
         """Return the live record *id*, or None."""
-        return self._one(connection, self._find, id, now)
+        return self._one(connection, self.find_statement, id, now)
 
     def look_again(
         self, connection: sa.Connection, id: uuid.UUID, now: dt.datetime

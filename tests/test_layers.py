@@ -20,7 +20,7 @@ LAYERS = [
     {'cookie', 'model', 'expiry', 'codec', 'advice'},
     # Records.
     {'records', 'fields'},
-    {'session'},
+    {'session', 'shortcut'},
     {'saving'},
     {'watching'},
     {'metrics'},

@@ -43,7 +43,11 @@ class Step:
     choice: float
 
 
-def steps(seed, worker, *, slots, nodes, only=()):
+#: Milliseconds that a view waits, drawn from these.
+PAUSES = (0, 0, 0, 1, 5, 20)
+
+
+def steps(seed, worker, *, slots, nodes, only=(), pauses=PAUSES):
     """Yield what *worker* does, for ever; the same for the same seed.
 
     :param only: the operations to draw from; all if empty.
@@ -57,5 +61,5 @@ def steps(seed, worker, *, slots, nodes, only=()):
         yield Step(
             f'{worker}-{number}', draw.choices(names, weights)[0],
             draw.randrange(slots), draw.randrange(nodes),
-            draw.choice((0, 0, 0, 1, 5, 20)), draw.random(),
+            draw.choice(pauses), draw.random(),
         )

@@ -9,6 +9,7 @@ import multiprocessing
 import queue
 
 from . import model
+from .plan import PAUSES
 
 DEFAULT_SITE = 'tests.checker.site'
 
@@ -28,6 +29,8 @@ class Config:
     operations: int | None = None
     #: Operations to draw from; all if empty.
     only: list[str] = field(default_factory=list)
+    #: Milliseconds that views wait.
+    pauses: tuple[int, ...] = PAUSES
     isolation: str | None = None
     #: How often pyramid_retry runs a request at most.
     attempts: int = 60

@@ -70,6 +70,7 @@ class Worker:
         plan = steps(
             self._config.seed, self.name, slots=self._config.slots,
             nodes=len(self._apps), only=self._config.only,
+            pauses=self._config.pauses,
         )
         for number, step in enumerate(plan):
             if number == self._config.operations or time.monotonic() > end:
