@@ -62,6 +62,22 @@ class Connections:
         """The application's SQLAlchemy session if it was used already."""
         return self._request.__dict__.get(self._name)
 
+    def is_rolled_back(self, transaction: Any) -> bool:
+        """Return whether the application rolled its dbsession back by hand.
+
+        zope.sqlalchemy can only commit what it has joined with: it ends such
+        a dbsession without a word, unless somebody marks it as changed.
+        """
+        dbsession: Any = self.begun_dbsession
+        if dbsession is None:
+            return False
+        return any(
+            getattr(resource, 'session', None) is dbsession
+            and resource.tx is not dbsession.get_transaction()
+            for resource in getattr(transaction, '_resources', ())
+            if hasattr(resource, 'tx')
+        )
+
     # -- the application's ---------------------------------------------------
 
     def joined(self) -> sa.Connection:

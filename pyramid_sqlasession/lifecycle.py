@@ -257,6 +257,10 @@ class Binding:
         self._plan = self._make_plan()
         return self._plan is not None
 
+    def is_rolled_back(self, transaction: Any) -> bool:
+        """Return whether the application's part was rolled back by hand."""
+        return self.connections.is_rolled_back(transaction)
+
     def open_connection(self) -> sa.Connection | None:
         """Return the application's connection if one is open already."""
         dbsession = self.connections.begun_dbsession

@@ -75,7 +75,14 @@ class JSONSerializer:
         :raises ValueError: if *raw* is not what :meth:`dumps` writes.
         """
         data = orjson.loads(raw)
-        return _untag(data, 0) if b'"$' in raw else data
+        if b'"$' not in raw:
+            return data
+        try:
+            return _untag(data, 0)
+        # A set of lists, a timedelta of texts, a Decimal of letters; a
+        # stack that was nearly full before.
+        except (TypeError, ArithmeticError, RecursionError) as error:
+            raise ValueError(f'{type(error).__name__}: {error}') from error
 
 
 _PLAIN = frozenset({str, int, bool, type(None)})

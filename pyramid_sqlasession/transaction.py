@@ -10,9 +10,9 @@ route    when                               written in  committed
 =======  =================================  ==========  =====================
 joined   something of the application       commit()    by zope.sqlalchemy,
          takes part in the transaction                  with its data
-alone    nothing else takes part: there is  tpc_vote()  at once: saves making
-         nothing to be committed together               a SQLAlchemy session,
-         with                                           BEGIN and COMMIT
+alone    nothing else takes part, or it     tpc_vote()  at once: saves making
+         was rolled back by hand: there is              a SQLAlchemy session,
+         nothing to commit together with                BEGIN and COMMIT
 apart    the sessions have a database of    commit()    in tpc_vote(), after
          their own                                      all others
 =======  =================================  ==========  =====================
@@ -61,6 +61,9 @@ class Participant(Protocol):
 
     def prepare(self) -> bool:
         """Before the commit: return whether something will be written."""
+
+    def is_rolled_back(self, transaction: Any) -> bool:
+        """Return whether the application's part was rolled back by hand."""
 
     def open_connection(self) -> sa.Connection | None:
         """Return the application's connection if one is open already."""
@@ -256,6 +259,11 @@ class SessionDataManager:
             return
         # Only we have joined: nothing has to be committed with the session.
         if len(getattr(self.transaction, '_resources', ())) == 1:
+            self._route = Route.ALONE
+            return
+        if any(
+            p.is_rolled_back(self.transaction) for p in self._participants
+        ):
             self._route = Route.ALONE
             return
         # A subrequest may have a dbsession of its own.  All sessions are

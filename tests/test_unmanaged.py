@@ -927,3 +927,25 @@ def test_the_panel_and_a_view_that_fails(with_toolbar):
     with pytest.raises(ZeroDivisionError):
         browser.get('/work?fail=1')
     assert site.data() == {'n': 1, 'list': [2]}
+
+
+def test_a_rollback_by_hand(make_site):
+    """T1: ``dbsession.rollback()`` after an error does not lose the flash."""
+    site = make_site()
+
+    @site.view
+    def add(request):
+        session = request.session
+        session['tries'] = session.get('tries', 0) + 1
+        request.dbsession.add(Note(text='once'))
+        try:
+            request.dbsession.flush()
+        except sa.exc.IntegrityError:
+            request.dbsession.rollback()
+            session.flash('It exists already')
+
+    browser = site.browser()
+    browser.get('/add')
+    browser.get('/add')
+    assert site.data() == {'tries': 2, '_f_': ['It exists already']}
+    assert site.notes() == ['once']
