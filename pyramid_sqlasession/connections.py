@@ -68,12 +68,13 @@ class Connections:
         zope.sqlalchemy can only commit what it has joined with: it ends such
         a dbsession without a word, unless somebody marks it as changed.
         """
-        dbsession: Any = self.begun_dbsession
+        dbsession = self.begun_dbsession
         if dbsession is None:
             return False
+        current = dbsession.get_transaction()
         return any(
             getattr(resource, 'session', None) is dbsession
-            and resource.tx is not dbsession.get_transaction()
+            and resource.tx is not current
             for resource in getattr(transaction, '_resources', ())
             if hasattr(resource, 'tx')
         )

@@ -61,8 +61,8 @@ def test_the_checker_misses_each_guard(database, guard):
     """Without a guard of the package the checker finds violations."""
     only, rule = SABOTAGE[guard]
     config = Config(
-        [database.url], seconds=1, threads=6, processes=1, slots=1,
-        only=only, pauses=(0, 5, 50), sabotage=guard,
+        [database.url], seconds=30, operations=40, threads=6, processes=1,
+        slots=1, only=only, pauses=(0, 5, 50), sabotage=guard,
     )
     for seed in range(20):
         verdict = run(replace(config, seed=str(seed)))

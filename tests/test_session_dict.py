@@ -820,6 +820,24 @@ def test_flash_queues_as_keys(shop):
     assert shop.content == {}
 
 
+def test_popped_and_flashed_again_while_another_pops(shop, stage):
+    """C6: the message that was flashed again is not the one that was shown."""
+    shop.visit(lambda session: session.flash('hi'))
+
+    @shop.site.view
+    def again(request):
+        assert request.session.pop_flash() == ['hi']
+        request.session.flash('hi')
+        stage.reach('flashed')
+
+    running = stage.run(shop.site.browser(like=shop.browser).get, '/again')
+    stage.wait('flashed')
+    assert shop.visit(lambda session: session.pop_flash()) == ['hi']
+    stage.let('flashed')
+    running.result()
+    assert shop.visit(lambda session: session.pop_flash()) == ['hi']
+
+
 def test_a_failed_request_shows_its_flash_messages_again(shop):
     """T2: what was popped in a request that failed is still there."""
     shop.visit(lambda session: session.flash('a'))

@@ -18,6 +18,7 @@ from sqlalchemy.orm import mapped_column
 from sqlalchemy.orm import scoped_session
 from sqlalchemy.orm import sessionmaker
 
+import pyramid_sqlasession
 from pyramid_sqlasession import SessionMixin
 from pyramid_sqlasession import SQLASession
 from pyramid_sqlasession import stop_expiring_sessions
@@ -835,7 +836,9 @@ def test_wrong_late_settings(tmp_path):
         start(tmp_path, late={'sqlasession.expiration': 'soon'})
 
 
-@pytest.mark.parametrize('how', ['twice', 'nested', 'prefixed', 'committed'])
+@pytest.mark.parametrize('how', [
+    'twice', 'nested', 'prefixed', 'committed', 'direct', 'another'
+])
 def test_including_twice(tmp_path, how):
     """Section 3: including twice is a no-op."""
     def configure(config):
@@ -849,6 +852,13 @@ def test_including_twice(tmp_path, how):
             config.include('pyramid_tm')
         elif how == 'nested':
             config.include(includeme)
+        elif how == 'direct':
+            pyramid_sqlasession.includeme(config)
+        elif how == 'another':
+            # As pyramid.testing and some frameworks do.
+            other = Configurator(registry=config.registry)
+            other.include('pyramid_sqlasession')
+            other.commit()
         else:
             config.include(includeme, route_prefix='/admin')
         config.add_route('any', '/')

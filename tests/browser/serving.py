@@ -16,6 +16,8 @@ from demo.models import Order
 from demo.models import OrderLine
 from pyramid_sqlasession import stop_expiring_sessions
 
+from .encrypted import serving_encrypted
+
 INI = Path(__file__).parents[2] / 'development.ini'
 
 
@@ -41,6 +43,7 @@ class Shop:
         self.address = address
         self._sessions = app.registry['sqlasession']
         self._utcnow = self._sessions.now
+        self.cookie_name = self._sessions.settings.cookie_name
         self._make_dbsession = app.registry['dbsession_factory']
         self.skipped = timedelta()
 
@@ -70,7 +73,7 @@ class Shop:
 
 
 @contextmanager
-def serving(folder, **changed):
+def serving(folder, *, is_https=False, **changed):
     """Serve the demo as development.ini has it, but for what is changed."""
     settings = {
         **get_appsettings(str(INI)),
@@ -80,36 +83,34 @@ def serving(folder, **changed):
         **changed,
     }
     app = demo.main(None, **settings)
-    server = create_server(
-        app,
-        # A map of its own: the default one is the process's.
-        map={},
-        host='127.0.0.1',
-        port=0,
-        # A browser that says so is one that came by https.
-        trusted_proxy='127.0.0.1',
-        trusted_proxy_headers='x-forwarded-proto',
-        clear_untrusted_proxy_headers=True,
-    )
-    thread = threading.Thread(target=server.run, name='waitress')
-    thread.start()
     try:
-        yield Shop(app, f'http://localhost:{server.effective_port}')
+        if is_https:
+            with serving_encrypted(app, folder) as port:
+                yield Shop(app, f'https://localhost:{port}')
+        else:
+            with serving_plainly(app) as port:
+                yield Shop(app, f'http://localhost:{port}')
     finally:
-        stop(server, thread)
         stop_expiring_sessions(app)
         app.registry['dbsession_factory'].kw['bind'].dispose()
 
 
-def stop(server, thread):
-    """End the server: its loop ends when its map is empty."""
+@contextmanager
+def serving_plainly(app):
+    """Serve a WSGI application by waitress; yields the port."""
+    # A map of its own: the default one is the process's.
+    server = create_server(app, map={}, host='127.0.0.1', port=0)
 
     def close():
+        # The server's loop ends when its map is empty.
         server.task_dispatcher.shutdown()
         wasyncore.close_all(server._map, ignore_all=True)
 
-    server.trigger.pull_trigger(close)
-    thread.join(10)
-    assert not thread.is_alive()
-
-
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        yield server.effective_port
+    finally:
+        server.trigger.pull_trigger(close)
+        thread.join(10)
+        assert not thread.is_alive()

@@ -5,7 +5,6 @@ from pathlib import Path
 import re
 from urllib.parse import urlsplit
 
-COOKIE = 'leaf_and_ledger'
 PASSWORDS = {'ada': 'lovelace', 'grace': 'hopper'}
 
 CHROME = (
@@ -27,28 +26,61 @@ PHONE = {'width': 390, 'height': 844}
 SCREENSHOTS = Path(__file__).parents[2] / 'screenshots'
 
 
+class Browsers:
+    """Makes visitors.  A context takes the browser half a second, so those
+    of former visitors are used again, without their cookies.
+    """
+
+    def __init__(self, chromium):
+        self._chromium = chromium
+        self._unused = {}
+
+    def open(self, shop, user_agent=CHROME):
+        """Return a visitor with a browser that knows nothing yet."""
+        key = shop.address, user_agent
+        unused = self._unused.setdefault(key, [])
+        context = unused.pop() if unused else self._chromium.new_context(
+            base_url=shop.address,
+            user_agent=user_agent,
+            viewport=DESKTOP,
+            ignore_https_errors=True,
+        )
+        return Visitor(context, shop, unused)
+
+    def close(self):
+        """Close all contexts; the visitors have left."""
+        for unused in self._unused.values():
+            while unused:
+                unused.pop().close()
+
+
 class Visitor:
     """Drives one browser context; ``page`` is its first tab.
 
     What no visit may bring, in whichever test, is collected in ``faults``.
     """
 
-    def __init__(self, chromium, shop, *, is_https=False, **options):
-        headers = {'X-Forwarded-Proto': 'https'} if is_https else {}
+    def __init__(self, context, shop, unused):
         self.shop = shop
-        self.context = chromium.new_context(
-            base_url=shop.address,
-            viewport=DESKTOP,
-            extra_http_headers=headers,
-            **{'user_agent': CHROME, **options},
-        )
-        self.context.set_default_timeout(15_000)
+        self.context = context
+        self._unused = unused
+        context.set_default_timeout(15_000)
         self.faults = []
         #: Every response of the shop, the oldest first.
         self.responses = []
-        self.context.on('response', self._note_response)
-        self.context.on('weberror', self._note_error)
-        self.page = self.context.new_page()
+        context.on('response', self._note_response)
+        context.on('weberror', self._note_error)
+        self.page = context.new_page()
+
+    def leave(self):
+        """Close the tabs, and leave the browser to somebody else."""
+        for page in self.context.pages:
+            page.close()
+        self.context.remove_listener('response', self._note_response)
+        self.context.remove_listener('weberror', self._note_error)
+        self.context.unroute_all()
+        self.context.clear_cookies()
+        self._unused.append(self.context)
 
     def _note_response(self, response):
         self.responses.append(response)
@@ -80,6 +112,26 @@ class Visitor:
         with self.page.expect_navigation():
             self.page.get_by_role('main').get_by_role('button').click()
         return self
+
+    def come_in(self, name='ada'):
+        """Be logged in, by requests that no page is painted for."""
+        self._send('/login', '/login', name=name, password=PASSWORDS[name])
+        self.go('/orders')
+        return self
+
+    def fill_cart(self, slug='uji-sencha', tins=1):
+        """Have tins of a tea in the cart, without a page being painted."""
+        self._send(f'/teas/{slug}', f'/cart/add/{slug}', quantity=str(tins))
+        self.go('/cart')
+        return self
+
+    def _send(self, page, action, **form):
+        text = self.context.request.get(page).text()
+        token = re.search(r'name="csrf_token" value="(\w+)"', text)[1]
+        answer = self.context.request.post(
+            action, form={'csrf_token': token, **form}, max_redirects=0
+        )
+        assert answer.status == 303, answer.status
 
     def log_out(self):
         """Log out by the button in the head of the page."""
@@ -135,7 +187,7 @@ class Visitor:
         """The session's cookie as the browser has it, or None."""
         cookies = [
             cookie for cookie in self.context.cookies(self.shop.address)
-            if cookie['name'] == COOKIE
+            if cookie['name'] == self.shop.cookie_name
         ]
         assert len(cookies) <= 1
         return cookies[0] if cookies else None
@@ -149,9 +201,17 @@ class Visitor:
         """Have this cookie instead of one's own."""
         self.context.clear_cookies()
         self.context.add_cookies([
-            {'name': COOKIE, 'value': token, 'httpOnly': True,
+            {'name': self.shop.cookie_name, 'value': token, 'httpOnly': True,
              'url': self.shop.address}
         ])
+
+    def take_pictures(self, name):
+        """Keep the page as a desktop and as a phone show it."""
+        stem = name.replace('/', '').replace(' ', '-')
+        self.take_picture(f'{stem}-desktop')
+        self.page.set_viewport_size(PHONE)
+        self.take_picture(f'{stem}-phone')
+        self.page.set_viewport_size(DESKTOP)
 
     def take_picture(self, name):
         """Keep a screenshot, if SCREENSHOTS is set in the environment."""
