@@ -9,6 +9,8 @@
 VENV ?= .venv
 PYTEST_ARGS ?=
 PSERVE_ARGS ?=
+# How many processes run the tests, each with servers of its own.
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 # Which databases must be there: nothing, or `all`.
 REQUIRE ?=
 export REQUIRE
@@ -59,9 +61,12 @@ demo: $(VENV)/.installed-demo ## run the demo shop; it prints its address
 	@echo "==> Starting the demo (pserve development.ini); Ctrl-C stops it"
 	@exec $(BIN)/pserve development.ini $(PSERVE_ARGS)
 
+# The processes must agree on the order of sets, as it is in names of tests;
+# the seed is another one in each run.
 test: $(VENV)/.installed-testing ## run the tests on every database found
-	@echo "==> Running the tests (REQUIRE='$(REQUIRE)')"
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@echo "==> Running the tests (REQUIRE='$(REQUIRE)', JOBS=$(JOBS))"
+	@PYTHONHASHSEED=$${PYTHONHASHSEED:-$$$$} $(BIN)/python -m pytest \
+		-n $(JOBS) --dist worksteal $(PYTEST_ARGS)
 
 # Under coverage itself: plugins, ours too, are imported before pytest-cov.
 coverage: $(VENV)/.installed-testing ## the tests, with line and branch coverage

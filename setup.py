@@ -38,6 +38,7 @@ testing = [
     'opentelemetry-sdk>=1.30',
     'pytest>=8',
     'pytest-timeout>=2.2',
+    'pytest-xdist>=3.5',
     'webtest>=3.0',
 ]
 

@@ -452,7 +452,12 @@ class SQLASession(dict[str, Any]):
         return dict.fromkeys(iterable, value)
 
     def __repr__(self) -> str:
-        self._source.look()
+        try:
+            self._source.look()
+        # What shows the local variables of a traceback must not fail for
+        # the reason that it is about to show.
+        except Exception as error:
+            return f'<SQLASession that cannot be read: {type(error).__name__}>'
         return dict.__repr__(self)
 
     def __eq__(self, other: object) -> bool:

@@ -520,6 +520,12 @@ def _serializer(name: str, value: Any) -> Serializer:
             raise _error(
                 name, value, f'cannot be made without arguments: {error}'
             ) from error
+    if _can_run_code(found):
+        raise _error(
+            name, value,
+            'must not be able to run code: whoever can write to the table '
+            'could run theirs here',
+        )
     for method in ('dumps', 'loads'):
         if not callable(getattr(found, method, None)):
             raise _error(
@@ -529,6 +535,14 @@ def _serializer(name: str, value: Any) -> Serializer:
             )
     serializer: Serializer = found
     return serializer
+
+
+def _can_run_code(serializer: Any) -> bool:
+    """Return whether *serializer* is one of the pickles (R6)."""
+    name = getattr(serializer, '__name__', None)
+    module = getattr(serializer, '__module__', None)
+    names = f'{name or type(serializer).__name__}.{module}'.lower()
+    return 'pickle' in names or name in ('marshal', 'dill')
 
 
 # token of RFC 9110, section 5.6.2

@@ -9,13 +9,15 @@ Without Chromium the tests are skipped, unless ``REQUIRE=all``.  With
 ``SCREENSHOTS=1`` each page is kept as a picture in screenshots/.
 """
 
+import itertools
 import os
 import threading
 import time
 
+import pytest
+
 from demo.cart import Cart
 from demo.models import Order
-import pytest
 
 from .browser.audit import audit
 from .browser.audit import LANDMARKS
@@ -748,7 +750,7 @@ def test_every_page_has_one_main_heading(audits):
         levels = [level for level, _ in found['headings']]
         assert levels[0] == 1, name
         assert levels.count(1) == 1, name
-        for above, below in zip(levels, levels[1:], strict=False):
+        for above, below in itertools.pairwise(levels):
             assert below <= above + 1, (name, found['headings'])
         assert all(text for _, text in found['headings']), name
 

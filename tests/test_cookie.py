@@ -244,6 +244,7 @@ def test_an_unknown_id_is_never_adopted(shop):
     assert raw_of(cookie_of(response)[0])[:16] == row['id'].bytes
 
 
+@sqlite
 @pytest.mark.parametrize('path', ['/read', '/end', '/rotate', '/empty'])
 @pytest.mark.parametrize('kind', ['malformed', 'unknown', 'expired'])
 def test_nothing_answers_a_dead_cookie(shop, path, kind):

@@ -706,6 +706,7 @@ def test_an_emptied_session_can_be_invalidated(shop):
     assert shop.site.rows() == []
 
 
+@sqlite
 @pytest.mark.parametrize('work', EMPTYING.values(), ids=EMPTYING)
 def test_emptied_before_the_first_save(shop, work):
     """R1: no row, no cookie, no statement."""

@@ -847,6 +847,10 @@ def test_including_twice(tmp_path, how):
 
         if how == 'committed':
             config.commit()
+            before = config.registry['sqlasession']
+            pyramid_sqlasession.includeme(config)
+            config.commit()
+            assert config.registry['sqlasession'] is before
         if how in ('twice', 'committed'):
             config.include('pyramid_sqlasession')
             config.include('pyramid_tm')

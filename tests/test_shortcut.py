@@ -4,6 +4,7 @@ Other tests listen to the engine's statements, and so take the long way.
 """
 
 import datetime as dt
+import logging
 
 import pytest
 
@@ -21,6 +22,10 @@ MOMENT = dt.datetime(2026, 11, 23, 12, 0, tzinfo=dt.UTC)
 def quick(make_site):
     """A site to whose engine nobody listens, and one view."""
     site = make_site(counted=False)
+    # Other tests of this process have imported the debugtoolbar, which
+    # listens to all engines from then on.
+    site.engine._has_events = False
+    logging.getLogger('sqlalchemy.engine').setLevel(logging.WARNING)
 
     @site.view
     def count(request):
@@ -121,6 +126,7 @@ def test_an_exhausted_pool_is_unavailable(make_site):
             'pool_size': 1, 'max_overflow': 0, 'pool_timeout': 0.1,
         },
     )
+    site.engine._has_events = False
     application = site.application
     with site.engine.connect(), pytest.raises(SessionStoreUnavailable):
         application.find_aside(application.model.id, MOMENT)

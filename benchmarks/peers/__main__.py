@@ -80,13 +80,12 @@ def count(system, times):
             for name, k in found.items():
                 counted[name] += k
                 of[name] += 1
-            counted['error_page'] += trial.errors
-            of['error_page'] += trial.met
-    found, trial = run(cases.increments, system)
+            if trial.has_met:
+                counted['error_page'] += trial.errors > 0
+                of['error_page'] += 1
+    found, _ = run(cases.increments, system)
     counted += found
-    counted['error_page'] += trial.errors
-    of['increments'] = cases.INCREMENTS
-    of['error_page'] += trial.met
+    of['increments'] = of['increment_errors'] = cases.INCREMENTS
     return {
         name: [counted[name], of[name]]
         for name in cases.ANOMALIES if name in of

@@ -18,8 +18,9 @@ class Trial:
         self.system = system
         self.apart = apart
         self.jar = {}
-        #: Requests that met, and how many of them got an error page.
-        self.met = self.errors = 0
+        #: Whether requests met, and how many of them got an error page.
+        self.has_met, self.errors = False, 0
+        self._groups = 0
         self._stage = Stage()
         system.clear()
 
@@ -54,11 +55,10 @@ class Trial:
 
         :param b: what another request does; or a method of the system.
         """
+        self.has_met = True
         if getattr(b, '__self__', None) is self.system:
-            self.met += 1
             meanwhile = b
         else:
-            self.met += 2
 
             def meanwhile():
                 self._check(self.visit(b))
@@ -78,12 +78,12 @@ class Trial:
 
         Returns how many of them were answered without an error.
         """
-        self.met += count
         if self.apart:
             answers = [self.visit(act) for _ in range(count)]
         else:
             # Of this call: a place, once let go, stays open.
-            places = [f'{self.met}.{number}' for number in range(count)]
+            self._groups += 1
+            places = [f'{self._groups}.{n}' for n in range(count)]
             slow = [self._start(act, place) for place in places]
             self._stage.wait(*places)
             self._stage.let(*places)

@@ -6,6 +6,8 @@ of the request: so all systems run the same cases, and each of them through
 its own framework's middleware, callbacks and transaction.
 """
 
+import datetime as dt
+
 #: Where the environ has the function that the view is to call.
 ACT = 'peers.act'
 
@@ -13,6 +15,10 @@ ACT = 'peers.act'
 CREATE_ORDERS = 'CREATE TABLE orders (item INTEGER)'
 ORDER = 'INSERT INTO orders VALUES (1)'
 COUNT_ORDERS = 'SELECT count(*) FROM orders'
+
+
+#: Less than any session lives; long enough for a read to extend its end.
+AGE = dt.timedelta(minutes=10)
 
 
 class Refused(Exception):
@@ -74,6 +80,10 @@ class System:
 
     def clear(self):
         """Remove every session, as an administrator does."""
+        raise NotImplementedError
+
+    def age(self):
+        """Have every session be last used ``AGE`` ago."""
         raise NotImplementedError
 
     def expire(self):

@@ -119,6 +119,11 @@ class System(systems.System):
     def clear(self):
         self._sessions.all().delete()
 
+    def age(self):
+        for one in self._sessions.all():
+            one.expire_date -= systems.AGE
+            one.save()
+
     def expire(self):
         past = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
         self._sessions.update(expire_date=past)

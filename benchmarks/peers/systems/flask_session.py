@@ -74,6 +74,12 @@ class System(systems.System):
     def clear(self):
         self._run(sa.delete(self._model))
 
+    def age(self):
+        with self.app.app_context():
+            for one in self._model.query:
+                one.expiry -= systems.AGE
+            self._db.session.commit()
+
     def expire(self):
         past = dt.datetime(2000, 1, 1)
         self._run(sa.update(self._model).values(expiry=past))

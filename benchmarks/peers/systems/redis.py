@@ -1,5 +1,7 @@
 """pyramid_session_redis, beside data in an SQL database."""
 
+import pickle
+
 from pyramid_session_redis import RedisSessionFactory
 import redis
 
@@ -25,8 +27,18 @@ class System(systems.System):
     def clear(self):
         self._redis.flushdb()
 
+    def age(self):
+        seconds = int(systems.AGE.total_seconds())
+        for key in self._redis.scan_iter():
+            payload = pickle.loads(self._redis.get(key))
+            # Its expiry, in seconds since the epoch.
+            payload['x'] -= seconds
+            self._redis.setex(
+                key, self._redis.ttl(key) - seconds, pickle.dumps(payload)
+            )
+
     def expire(self):
-        for key in self._redis.keys():
+        for key in self._redis.scan_iter():
             self._redis.expireat(key, 1)
 
     def clean(self):
