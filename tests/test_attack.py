@@ -757,7 +757,7 @@ HOSTILE = {
     'long key': b'{"' + b'k' * 1_000_000 + b'":1}',
     'long text': b'{"a":"' + b'\\u00e4' * 200_000 + b'"}',
     'bytes': b'{"a":{"$bytes":"' + b'!' * 1_000_000 + b'"}}',
-    'many': b'{"a":[' + b'[],' * 300_000 + b'[]]}',
+    'many': b'{"a":[' + b'[],' * 60_000 + b'[]]}',
     'timedelta of text': b'{"a":{"$timedelta":["x"]}}',
     'timedelta of many': b'{"a":{"$timedelta":[1,2,3,4,5,6,7,8]}}',
     'timedelta of ages': b'{"a":{"$timedelta":[1e300]}}',
@@ -889,10 +889,11 @@ def test_hostile_rows_never_break_a_page(target, name):
         return f'{len(request.session)} {sorted(request.session)[:1]}'
 
     header = f'session={target.token(browser)}'
-    for path in ('/look', '/ignore', '/write'):
+    for path in ('/look', '/ignore'):
         assert ask(target, path, header).status_int == 200
-        if path != '/write':
-            assert target.rows() == [before]
+        assert target.rows() == [before]
+    assert ask(target, '/logout', header).status_int == 200
+    assert target.rows() == []
 
 
 class PickleSerializer:

@@ -24,7 +24,7 @@ def quick(make_site):
     site = make_site(counted=False)
     # Other tests of this process have imported the debugtoolbar, which
     # listens to all engines from then on.
-    site.engine._has_events = False
+    site.engine._has_events = site.engine.dialect._has_events = False
     logging.getLogger('sqlalchemy.engine').setLevel(logging.WARNING)
 
     @site.view
@@ -126,7 +126,7 @@ def test_an_exhausted_pool_is_unavailable(make_site):
             'pool_size': 1, 'max_overflow': 0, 'pool_timeout': 0.1,
         },
     )
-    site.engine._has_events = False
+    site.engine._has_events = site.engine.dialect._has_events = False
     application = site.application
     with site.engine.connect(), pytest.raises(SessionStoreUnavailable):
         application.find_aside(application.model.id, MOMENT)

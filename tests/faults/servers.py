@@ -1,0 +1,137 @@
+"""What can happen to a database server.
+
+To be called in the main thread: a server ends with the thread that started
+it (services.common.spawn).
+"""
+
+import os
+from pathlib import Path
+import signal
+import time
+
+from ..services.mariatemp import TempMariaDB
+from ..services.pgtemp import TempPostgres
+
+
+class PostgreSQL(TempPostgres):
+    """What was acknowledged survives a crash of the server."""
+
+    name = 'postgresql'
+
+    def __init__(self, **settings):
+        # Written to the operating system, which does not crash here.
+        super().__init__(synchronous_commit='on', **settings)
+
+    def cut(self):
+        """End all connections."""
+        self.execute(
+            'SELECT pg_terminate_backend(pid) FROM pg_stat_activity '
+            "WHERE backend_type = 'client backend' "
+            'AND pid <> pg_backend_pid()'
+        )
+
+    def pids(self):
+        """Return the server's processes: each connection has its own."""
+        return [self.process.pid, *_children(self.process.pid)]
+
+    def connections(self):
+        """Return how many connections to the tests' database there are."""
+        return _ask(
+            self.url, 'SELECT count(*) FROM pg_stat_activity WHERE '
+            'datname = current_database() AND pid <> pg_backend_pid() '
+            "AND backend_type = 'client backend'",
+        )
+
+
+class MariaDB(TempMariaDB):
+    """What was acknowledged survives a crash of the server."""
+
+    name = 'mariadb'
+
+    def __init__(self):
+        super().__init__('test', '--innodb-flush-log-at-trx-commit=2')
+
+    def cut(self):
+        """End all connections."""
+        for number in self._connections():
+            # It may have ended by itself.
+            self.execute(
+                'BEGIN NOT ATOMIC DECLARE CONTINUE HANDLER FOR 1094 '
+                f'BEGIN END; KILL {number}; END'
+            )
+
+    def pids(self):
+        return [self.process.pid]
+
+    def _connections(self):
+        import sqlalchemy as sa
+
+        engine = sa.create_engine(self.url, poolclass=sa.NullPool)
+        with engine.connect() as connection:
+            return list(connection.scalars(sa.text(
+                'SELECT id FROM information_schema.processlist WHERE '
+                f"db = '{self.dbname}' AND id <> CONNECTION_ID()"
+            )))
+
+    def connections(self):
+        return len(self._connections())
+
+
+def restart(server):
+    """Shut the server down in order, and start it half a second later."""
+    server.halt()
+    time.sleep(0.5)
+    server.launch()
+
+
+def crash(server):
+    """End the server as a crash would, and let it recover."""
+    server.kill()
+    time.sleep(0.5)
+    server.launch()
+
+
+def cut(server, times=5):
+    """End all connections, again and again."""
+    for _ in range(times):
+        server.cut()
+        time.sleep(0.1)
+
+
+def pause(server, seconds=2.0):
+    """Stop the server's processes, and let them go on."""
+    pids = server.pids()
+    for pid in pids:
+        _signal(pid, signal.SIGSTOP)
+    time.sleep(seconds)
+    for pid in pids:
+        _signal(pid, signal.SIGCONT)
+
+
+FAULTS = {
+    'restarted': restart, 'crashed': crash, 'connections killed': cut,
+    'paused 2 s': pause,
+}
+
+
+def _signal(pid, number):
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass  # a connection that has ended
+
+
+def _children(pid):
+    threads = Path(f'/proc/{pid}/task').iterdir()
+    return [
+        int(child) for thread in threads
+        for child in (thread / 'children').read_text().split()
+    ]
+
+
+def _ask(url, query):
+    import sqlalchemy as sa
+
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        return connection.scalar(sa.text(query))
