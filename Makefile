@@ -9,6 +9,7 @@
 VENV ?= .venv
 PYTEST_ARGS ?=
 PSERVE_ARGS ?=
+PEERS_ARGS ?=
 # How many processes run the tests, each with servers of its own.
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 # Which databases must be there: nothing, or `all`.
@@ -18,7 +19,7 @@ export REQUIRE
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage lint types docs dist clean
+.PHONY: help demo test coverage lint types docs dist stress-peers clean
 
 # Every target that ends in "##" and a text is listed.
 help: ## list what can be made
@@ -96,6 +97,12 @@ dist: $(VENV)/.installed-checks ## build sdist and wheel and check them
 		|| { cat $(VENV)/build.log; exit 1; }
 	@echo "==> Checking what they hold, and installing the wheel by itself"
 	@$(BIN)/python .ci/check_wheel.py dist
+
+# In an environment of its own (benchmarks/environment.py), with what the
+# other systems need; PEERS_ARGS='--times 3' for a first look.
+stress-peers: $(BIN)/python ## count what two requests at once do elsewhere
+	@echo "==> Counting what two requests at once do, here and elsewhere"
+	@$(BIN)/python -m benchmarks.peers $(PEERS_ARGS)
 
 clean: ## remove the environment and everything built
 	rm -rf $(VENV) build dist docs/_build *.egg-info \

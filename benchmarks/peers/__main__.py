@@ -1,6 +1,6 @@
 """Count what two requests at once do to sessions: ``make stress-peers``.
 
-    python3 -m benchmarks.peers                    about a minute
+    python3 -m benchmarks.peers                    one to two minutes
     python3 -m benchmarks.peers --times 3          orientation
     python3 -m benchmarks.peers --systems redis    only this one; no files
 
@@ -67,7 +67,7 @@ def count(system, times):
     """Return {anomaly: [how often, of how many]} of all cases."""
     from benchmarks.peers import cases
 
-    for case in cases.CASES:
+    for case in (*cases.CASES, cases.increments):
         found, _ = run(case, system, apart=True)
         wrong = [
             name for name, k in found.items() if k and name not in cases.ALONE
@@ -100,31 +100,36 @@ def run(case, system, *, apart=False):
         return Counter(case(trial)), trial
 
 
+def make(name, url, redis_url):
+    """Return the system of a run."""
+    module, settings = RUNS[name]
+    if module == 'redis':
+        settings = settings | {'redis_url': redis_url}
+    found = importlib.import_module(f'benchmarks.peers.systems.{module}')
+    return found.make(url, **settings)
+
+
 def count_all(names, times):
     """Return {run: result of ``count``}."""
     from benchmarks import servers
 
     results = {}
     with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(
-            tempfile.TemporaryDirectory(prefix='peers-')
-        )
-        new_database = stack.enter_context(databases(folder))
-        redis_url = stack.enter_context(servers.redis(folder))
+        enter = stack.enter_context
+        folder = enter(tempfile.TemporaryDirectory(prefix='peers-'))
+        new_database = enter(databases(folder))
+        redis_url = enter(servers.redis(folder))
         for number, name in enumerate(names):
-            module, settings = RUNS[name]
-            if module == 'redis':
-                if redis_url is None:
-                    say(f'{name} is left out: there is no redis-server')
-                    continue
-                settings = settings | {'redis_url': redis_url}
-            url = new_database(f'peers{number}')
+            module, changed = RUNS[name]
+            if module == 'redis' and redis_url is None:
+                say(f'{name} is left out: redis-server is not here')
+                continue
             start = time.monotonic()
-            make = importlib.import_module(
-                f'benchmarks.peers.systems.{module}'
-            ).make
-            with contextlib.closing(make(url, **settings)) as system:
-                results[name] = count(system, times)
+            url = new_database(f'peers{number}')
+            with contextlib.closing(make(name, url, redis_url)) as system:
+                results[name] = count(
+                    system, -(-times // 3) if changed else times
+                )
             say(f'{name}: {time.monotonic() - start:.1f} s')
     return results
 
@@ -135,7 +140,8 @@ def arguments():
         description='Count what two requests at once do to sessions.',
     )
     add = parser.add_argument
-    add('--times', type=int, default=20, help='how often each case runs')
+    add('--times', type=int, default=10,
+        help='how often each case runs; with other settings a third')
     add('--systems', nargs='+', choices=RUNS, metavar='NAME',
         help=f'only these, no files written: {"; ".join(RUNS)}')
     return parser.parse_args()

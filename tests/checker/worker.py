@@ -22,8 +22,7 @@ OLD_TOKENS = 6
 class Jar:
     """The cookies of the shared sessions, as browsers would have them.
 
-    On a manager's dict, so that all processes see the same ones: the answer
-    that comes last sets the cookie.
+    On a manager's dict, so that all processes see the same ones.
     """
 
     def __init__(self, shared):
@@ -39,14 +38,19 @@ class Jar:
         return tokens[int(choice * len(tokens))] if tokens else None
 
     def take(self, slot, event):
-        """Do as a browser does with the answer *event*."""
-        if event.received is None:
-            return
+        """Keep the cookie of the answer *event*.
+
+        Unlike a browser's, a cookie of another session than that of *slot*
+        is let go: all workers are to meet in one session.
+        """
         token, _ = self.current(slot)
+        if event.received in (None, event.sent) or token not in (
+            None, event.sent
+        ):
+            return
         if token is not None:
             old = deque(self._shared.get(f'old-{slot}') or (), OLD_TOKENS)
-            if token not in old:
-                old.append(token)
+            old.append(token)
             self._shared[f'old-{slot}'] = tuple(old)
         session_id = (event.created or [event.id])[-1]
         self._shared[slot] = (

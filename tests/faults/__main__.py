@@ -4,11 +4,11 @@ import argparse
 import sys
 import time
 
+from ..services.common import ServerMissing
 from . import cases
 from . import processes
 from . import sabotage
 from . import servers
-from ..services.common import ServerMissing
 
 COLUMNS = ('fault', 'requests tried', 'answered', 'refused 503', 'lost',
            'half', 'leaked', 'seconds')

@@ -4,6 +4,7 @@ To be called in the main thread: a server ends with the thread that started
 it (services.common.spawn).
 """
 
+import contextlib
 import os
 from pathlib import Path
 import signal
@@ -53,28 +54,35 @@ class MariaDB(TempMariaDB):
 
     def cut(self):
         """End all connections."""
-        for number in self._connections():
-            # It may have ended by itself.
-            self.execute(
-                'BEGIN NOT ATOMIC DECLARE CONTINUE HANDLER FOR 1094 '
-                f'BEGIN END; KILL {number}; END'
-            )
+        import pymysql
+
+        with self._admin() as admin, admin.cursor() as cursor:
+            for number in self._numbers(cursor):
+                # It may have ended by itself.
+                with contextlib.suppress(pymysql.MySQLError):
+                    cursor.execute(f'KILL {number}')
 
     def pids(self):
         return [self.process.pid]
 
-    def _connections(self):
-        import sqlalchemy as sa
-
-        engine = sa.create_engine(self.url, poolclass=sa.NullPool)
-        with engine.connect() as connection:
-            return list(connection.scalars(sa.text(
-                'SELECT id FROM information_schema.processlist WHERE '
-                f"db = '{self.dbname}' AND id <> CONNECTION_ID()"
-            )))
-
     def connections(self):
-        return len(self._connections())
+        """Return how many connections to the tests' database there are."""
+        with self._admin() as admin, admin.cursor() as cursor:
+            return len(self._numbers(cursor))
+
+    def _admin(self):
+        import pymysql
+
+        return pymysql.connect(
+            host='127.0.0.1', port=self.port, user='root', autocommit=True
+        )
+
+    def _numbers(self, cursor):
+        cursor.execute(
+            'SELECT id FROM information_schema.processlist '
+            f"WHERE db = '{self.dbname}'"
+        )
+        return [number for (number,) in cursor.fetchall()]
 
 
 def restart(server):
@@ -115,10 +123,9 @@ FAULTS = {
 
 
 def _signal(pid, number):
-    try:
+    # It may be that of a connection that has ended.
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass  # a connection that has ended
 
 
 def _children(pid):

@@ -1,0 +1,119 @@
+"""What the log says at start-up about settings that weaken an application."""
+
+import logging
+
+import pytest
+
+from pyramid_sqlasession import advice
+
+STRONG = '0123456789abcdef'
+LOGIN = {'additional_fields': 'user_id: Integer index'}
+#: Nothing is to be said about these.
+GOOD = {'secret': STRONG, 'check_expiration_interval': '15m'}
+
+pytestmark = pytest.mark.parametrize('database', ['sqlite'], indirect=True)
+
+
+@pytest.fixture
+def said(make_site, caplog):
+    """A function that starts an application, and returns what was said."""
+    caplog.set_level(logging.DEBUG, advice.__name__)
+
+    def start(**settings):
+        caplog.clear()
+        make_site(**settings)
+        return [
+            (record.levelname, record.getMessage())
+            for record in caplog.records if record.name == advice.__name__
+        ]
+
+    return start
+
+
+def test_no_warning_for_the_defaults(said):
+    """Issue 6.5: an application that sets nothing is told nothing to change,
+    only what it could have.
+    """
+    ((level, text),) = said(check_expiration_interval='15m')
+    assert level == 'INFO'
+    assert text.startswith('sqlasession.secret is not set')
+
+
+def test_silence_for_a_good_one(said):
+    """Issue 6.5: who follows the advice hears nothing any more."""
+    assert said(**GOOD) == []
+    assert said(
+        **GOOD, **LOGIN, absolute_timeout='30d', expiration='30d',
+        cookie_secure='true', cookie_name='__Host-session',
+        renewal_interval='1h', renewal_grace='10m',
+    ) == []
+
+
+@pytest.mark.parametrize(
+    ('settings', 'key', 'what'),
+    [
+        ({'cookie_secure': 'false'}, 'cookie_secure', 'remove the setting'),
+        ({'cookie_httponly': 'false'}, 'cookie_httponly',
+         'remove the setting'),
+        ({'cookie_samesite': 'None', 'cookie_secure': 'true',
+          'cookie_name': '__Host-x'}, 'cookie_samesite', '(Lax)'),
+        ({'cookie_domain': 'example.com'}, 'cookie_domain',
+         'remove the setting'),
+        (LOGIN, 'absolute_timeout', 'set it, to 30d at most'),
+        ({'additional_fields': 'owner: Integer', 'user_field': 'owner'},
+         'absolute_timeout', "'owner'"),
+        ({'expiration': '31d'}, 'expiration', '31 days'),
+        ({'absolute_timeout': '400d'}, 'absolute_timeout', '400 days'),
+        ({'renewal_interval': '1h', 'renewal_grace': '11m'},
+         'renewal_grace', '660 seconds'),
+        ({'secret': STRONG[1:]}, 'secret', 'number 1'),
+        ({'secret': f'{STRONG} tiny'}, 'secret', 'number 2'),
+    ],
+)
+def test_warnings(said, settings, key, what):
+    """Issue 6.5: one line, which names the key and says what to do."""
+    ((level, text),) = said(**{**GOOD, **settings})
+    assert level == 'WARNING'
+    assert text.startswith(f'sqlasession.{key}')
+    assert what in text
+    assert '\n' not in text
+    assert len(text) < 250
+
+
+@pytest.mark.parametrize(
+    ('settings', 'words'),
+    [
+        ({'secret': ''}, 'sqlasession.secret is not set'),
+        ({'cookie_secure': 'true'}, '__Host-session'),
+        ({'cookie_secure': 'true', 'cookie_path': '/shop'},
+         '__Secure-session'),
+        ({'check_expiration_interval': '0'}, 'psessions <your.ini> expire'),
+    ],
+)
+def test_hints(said, settings, words):
+    """Issue 6.5: what is no weakness is at INFO."""
+    ((level, text),) = said(**{**GOOD, **settings})
+    assert level == 'INFO'
+    assert words in text
+
+
+def test_no_secret_is_shown(said):
+    """Section 1: neither a secret that is too short."""
+    found = said(**{**GOOD, 'secret': 'hunter2'})
+    assert 'hunter2' not in str(found)
+
+
+def test_each_weakness_has_its_line(said):
+    """Issue 6.5: several are several lines."""
+    found = said(
+        **LOGIN, secret='a b', cookie_secure='false', cookie_httponly='false',
+        expiration='100d',
+    )
+    assert [level for level, _ in found] == ['WARNING'] * 6 + ['INFO']
+
+
+def test_a_command_hears_nothing(said):
+    """``psessions`` starts the application, and does not serve it."""
+    with advice.withheld():
+        assert said(cookie_secure='false') == []
+    assert said(cookie_secure='false') != []
