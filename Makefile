@@ -3,12 +3,17 @@
 # to PyPI for the first run.
 #
 #   make test PYTEST_ARGS='-k sqlite -x'    part of the tests
-#   make test REQUIRE=all                   a missing database is an error
+#   make test REQUIRE=all                   a missing database (or Chromium)
+#                                           is an error
+#   make test SCREENSHOTS=1 PYTEST_ARGS=tests/test_browser.py
+#                                           pictures of the demo's pages
 #   make test PYTHON=python3.13 VENV=.venv313
 
 VENV ?= .venv
 PYTEST_ARGS ?=
 PSERVE_ARGS ?=
+# A file of releases to install, instead of the newest ones.
+CONSTRAINTS ?=
 PEERS_ARGS ?=
 # How many processes run the tests, each with servers of its own.
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
@@ -19,7 +24,7 @@ export REQUIRE
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage lint types docs dist stress-peers clean
+.PHONY: help demo test test-lowest coverage lint types docs dist stress-peers clean
 
 # Every target that ends in "##" and a text is listed.
 help: ## list what can be made
@@ -50,10 +55,10 @@ python3 python3.14 python3.13 python3.12 python3.11 python)." >&2; \
 	exit 1
 
 # One stamp per extra: a second run does nothing until setup.py changes.
-$(VENV)/.installed-%: setup.py pyproject.toml | $(BIN)/python
+$(VENV)/.installed-%: setup.py pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 	@echo "==> Installing the package with its extra '$*' into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--editable '.[$*]'
+		--editable '.[$*]' $(addprefix --constraint ,$(CONSTRAINTS))
 	@touch $@
 
 # -------------------------------------------------------------------- targets
@@ -68,6 +73,14 @@ test: $(VENV)/.installed-testing ## run the tests on every database found
 	@echo "==> Running the tests (REQUIRE='$(REQUIRE)', JOBS=$(JOBS))"
 	@PYTHONHASHSEED=$${PYTHONHASHSEED:-$$$$} $(BIN)/python -m pytest \
 		-n $(JOBS) --dist worksteal $(PYTEST_ARGS)
+
+# In an environment of its own.  What depends on releases of others is in these
+# tests; the databases have little part in it.
+test-lowest: ## some tests, with the lowest releases that setup.py allows
+	@$(MAKE) --no-print-directory test VENV=$(VENV)-lowest \
+		CONSTRAINTS=.ci/lowest.txt PYTEST_ARGS="-k sqlite \
+		tests/test_statements.py tests/test_session_dict.py \
+		tests/test_encryption.py $(PYTEST_ARGS)"
 
 # Under coverage itself: plugins, ours too, are imported before pytest-cov.
 coverage: $(VENV)/.installed-testing ## the tests, with line and branch coverage
@@ -105,5 +118,5 @@ stress-peers: $(BIN)/python ## count what two requests at once do elsewhere
 	@$(BIN)/python -m benchmarks.peers $(PEERS_ARGS)
 
 clean: ## remove the environment and everything built
-	rm -rf $(VENV) build dist docs/_build *.egg-info \
+	rm -rf $(VENV) $(VENV)-lowest build dist docs/_build *.egg-info \
 		.coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache

@@ -36,6 +36,8 @@ testing = [
     # Over the code of a user (tests/typing).
     'mypy>=1.11',
     'opentelemetry-sdk>=1.30',
+    # Drives the machine's own Chromium; it downloads none.
+    'playwright>=1.52',
     'pytest>=8',
     'pytest-timeout>=2.2',
     'pytest-xdist>=3.5',

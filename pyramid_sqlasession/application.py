@@ -172,6 +172,10 @@ class Application:
         """Give a connection in a transaction of its own, and commit it."""
         with self.translated_errors(), self.engine.connect() as connection:
             dialects.discard_leftovers(connection)
+            if dialects.has_cheap_autocommit(self.engine):
+                # So is this switch.  Guards and locks are all that a record
+                # needs; a higher level would refuse what they let merge.
+                connection.execution_options(isolation_level='READ COMMITTED')
             yield connection
             dialects.commit(connection)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterator
+import contextlib
 from contextlib import contextmanager
 import datetime as dt
 import logging
@@ -24,6 +25,7 @@ from pyramid_sqlasession import dialects
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.records import Record
+from pyramid_sqlasession.saving import WriteRefused
 from pyramid_sqlasession.transaction import active_transaction
 from pyramid_sqlasession.transaction import SessionDataManager
 
@@ -130,14 +132,15 @@ class Connections:
     ) -> Result:
         """Return what *work* did, committed.
 
-        :param atomic: it is more than one statement, or a guarded one whose
-            second look has to lock the row.
+        :param atomic: it is more than one statement.
         """
         application = self._application
         for attempt in range(1, _REPETITIONS + 1):
             try:
                 if not atomic:
-                    return application.write_aside(work)
+                    with contextlib.suppress(WriteRefused):
+                        return application.write_aside(work)
+                    atomic = True
                 with application.own_transaction() as connection:
                     return work(connection)
             except exc.DBAPIError as error:

@@ -155,6 +155,12 @@ def locks_rows(dialect: sa.Dialect) -> bool:
     return dialect.name != 'sqlite'
 
 
+def keeps_locks(connection: sa.Connection) -> bool:
+    """Return whether a lock that a statement takes outlives it."""
+    options = connection.get_execution_options()
+    return options.get('isolation_level') != 'AUTOCOMMIT'
+
+
 def rollback_can_fail(dialect: sa.Dialect) -> bool:
     """Return whether a ROLLBACK may answer with an error.
 

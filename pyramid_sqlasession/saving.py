@@ -20,6 +20,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from pyramid_sqlasession import dialects
 from pyramid_sqlasession.changes import apply_changes
 from pyramid_sqlasession.changes import Changes
 from pyramid_sqlasession.changes import conflicting_keys
@@ -113,6 +114,14 @@ class Outcome:
     dropped: list[tuple[str, str]] = field(default_factory=list)
 
 
+class WriteRefused(Exception):
+    """A guarded write met another one, where nothing locks.
+
+    Doing it again in a transaction, in which the second look keeps others
+    away, needs two attempts however many requests there are.
+    """
+
+
 class Saver:
     """Saves sessions of one application."""
 
@@ -157,6 +166,17 @@ class Saver:
             self._end(connection, ended, now, outcome)
         return outcome
 
+    def _look_again(
+        self, connection: sa.Connection, record: Record, now: dt.datetime
+    ) -> Record | None:
+        """Return the record as it is now, for a second guarded write.
+
+        :raises WriteRefused: if the connection cannot lock the row.
+        """
+        if not dialects.keeps_locks(connection):
+            raise WriteRefused
+        return self._records.look_again(connection, record.id, now)
+
     # -- invalidate ----------------------------------------------------------
 
     def _end(
@@ -173,7 +193,7 @@ class Saver:
             # Removed already, or another request changed the token: after
             # a renewal it is still this session; after a login it is not
             # ours to end.
-            found = self._records.look_again(connection, record.id, now)
+            found = self._look_again(connection, record, now)
             if ended.token is None or found is None or (
                 self._ending(found, ended.token, now) is not None
             ):
@@ -236,7 +256,7 @@ class Saver:
                 if outcome.rotated or self._is_login(plan):
                     outcome.user = values.get(self._settings.user_field)
                 return
-            found = self._records.look_again(connection, record.id, now)
+            found = self._look_again(connection, record, now)
             reason = self._ending(found, token, now)
             if reason == 'rotated' and plan.pending.rotate:
                 # This request logs in too: a session of its own, with

@@ -46,7 +46,7 @@ from pyramid_sqlasession.settings import read_settings
 
 PACKAGE = Path(pyramid_sqlasession.__file__).parent
 FORGED = int(os.environ.get('ATTACK_COOKIES', '400'))
-SECRET = 'a secret that signs, 1234567890'
+SECRET = 'a-secret-that-signs-1234567890'
 
 # What the database has no part in.
 sqlite = pytest.mark.parametrize('database', ['sqlite'], indirect=True)
@@ -593,7 +593,7 @@ def test_every_presented_secret_goes_through_compare_digest(
     # A right signature on a wrong secret: as if a key had leaked.
     seen.clear()
     key = hashlib.sha256(
-        b'pyramid_sqlasession.cookie:' + SECRET.split()[0].encode()
+        b'pyramid_sqlasession.cookie:' + SECRET.encode()
     ).digest()
     good = hmac.new(key, forged.encode(), hashlib.sha256).digest()
     assert is_empty(site, f'{forged}.{encoded(good)}') == (change != 'none')
@@ -1063,3 +1063,15 @@ def test_secrets_come_from_the_system_and_never_repeat(
     # The whole secret differs, not a counter in it.
     columns = zip(*values, strict=True)
     assert all(len(set(column)) > 5 for column in list(columns)[:-1])
+
+
+@sqlite
+@pytest.mark.parametrize(
+    ('secret', 'length'), [('', 64), (SECRET, 108)]
+)
+def test_the_cookie_is_small(make_target, secret, length):
+    """ASVS 3.3.5: browsers store 4096 bytes; this is far below."""
+    site = make_target(secret=secret, cookie_name='__Host-session')
+    header, = ask(site, '/write').headers.getall('Set-Cookie')
+    name, _, value = header.partition(';')[0].partition('=')
+    assert (name, len(value)) == ('__Host-session', length)

@@ -38,7 +38,7 @@ def chromium():
         from playwright.sync_api import sync_playwright
     except ImportError:
         _missing('Playwright is not installed (pip install playwright)')
-    program = find_program('chromium', 'chromium-browser')
+    program = find_program('chromium', 'chromium-browser', 'google-chrome')
     if program is None:
         _missing('Chromium is not installed (Debian: apt install chromium)')
     with sync_playwright() as playwright:

@@ -12,6 +12,7 @@ from pyramid_sqlasession import SessionNotSerializable
 from pyramid_sqlasession import SessionStoreUnavailable
 from pyramid_sqlasession import SessionTooLarge
 
+from .naming import shown
 from .services.databases import Database
 from .services.mariatemp import TempMariaDB
 from .services.pgtemp import TempPostgres
@@ -520,7 +521,7 @@ def test_sessions_that_are_too_large_together(make_site, stage):
 
 @ON_SQLITE
 @pytest.mark.parametrize(
-    'value', [object(), {1: 'x'}, ['\ud800'], lambda: None, 1j], ids=repr
+    'value', [object(), {1: 'x'}, ['\ud800'], lambda: None, 1j], ids=shown
 )
 def test_value_of_another_type(shop, value):
     """R6: nothing is stored, of the application's data neither."""

@@ -22,6 +22,8 @@ import pytest
 from pyramid_sqlasession import SessionNotSerializable
 from pyramid_sqlasession.serializers import JSONSerializer
 
+from .naming import shown
+
 BERLIN = zoneinfo.ZoneInfo('Europe/Berlin')
 FAR_EAST = dt.timezone(dt.timedelta(hours=14))
 ODD = dt.timezone(-dt.timedelta(hours=3, minutes=30, seconds=7))
@@ -62,7 +64,7 @@ def label(value):
     """Return a short id of a parameter, in ASCII."""
     if type(value) is int and abs(value) > 2**99:
         return f'int of {value.bit_length()} bits'
-    return ascii(value)[:40]
+    return ascii(shown(value))[1:40]
 
 
 SCALARS = [
@@ -367,6 +369,7 @@ import os
 
 from pyramid_sqlasession import SessionNotSerializable
 from pyramid_sqlasession.serializers import JSONSerializer
+
 
 wrap, value, serializer = {wrap}, 0, JSONSerializer()
 for depth in range(1, 50_001):

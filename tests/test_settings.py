@@ -25,6 +25,7 @@ from pyramid_sqlasession import stop_expiring_sessions
 from pyramid_sqlasession.settings import _READERS
 from pyramid_sqlasession.settings import read_settings
 
+from .naming import shown
 from .site import Note
 
 sqlite = pytest.mark.parametrize('database', ['sqlite'], indirect=True)
@@ -325,7 +326,7 @@ def test_other_settings_are_left_alone():
         ('url', 'nosuchdialect://localhost/x', 'nosuchdialect'),
         ('engine.pool_size', '5', 'sqlasession.url'),
     ],
-    ids=lambda v: ascii(v)[:30] if not isinstance(v, str) else ascii(v)[1:30],
+    ids=lambda v: shown(v)[:30] if not isinstance(v, str) else ascii(v)[1:30],
 )
 def test_wrong_values(tmp_path, key, value, allowed):
     """Section 2: the start fails; key, value and what is allowed is named."""
@@ -382,7 +383,7 @@ def test_wrong_values(tmp_path, key, value, allowed):
         ({'data': sa.Integer}, 'already'),
         ([('a', 'Integer')], 'name: Type'),
     ],
-    ids=lambda value: ascii(value)[:40],
+    ids=lambda value: ascii(shown(value))[:40],
 )
 def test_wrong_fields(tmp_path, lines, words):
     """Section 2: additional_fields that cannot be made are named."""

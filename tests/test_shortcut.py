@@ -139,3 +139,27 @@ def test_the_connection_is_as_before(quick):
     browser.get('/show')
     with quick.engine.connect() as connection:
         assert not connection.connection.driver_connection.autocommit
+
+
+def test_many_meet_at_one_record(quick, stage):
+    """C2: ``merge`` never fails, however many save at one moment."""
+    browser = quick.browser()
+    browser.get('/count')
+
+    @quick.view
+    def meet(request):
+        key = request.params['key']
+        request.session[key] = True
+        stage.reach(key)
+
+    keys = [f'key {number}' for number in range(10)]
+    running = [
+        stage.run(quick.browser(like=browser).get, '/meet', {'key': key})
+        for key in keys
+    ]
+    for key in keys:
+        stage.wait(key)
+    for key in keys:
+        stage.let(key)
+    assert [one.result().status_int for one in running] == [200] * len(keys)
+    assert quick.data() == {'n': 1} | dict.fromkeys(keys, True)

@@ -17,6 +17,7 @@ from pyramid_sqlasession import SessionFieldError
 from pyramid_sqlasession import SessionStore
 from pyramid_sqlasession.errors import SessionArgumentError
 
+from .naming import shown
 from .site import Note
 
 ON_SQLITE = pytest.mark.parametrize('database', ['sqlite'], indirect=True)
@@ -156,7 +157,7 @@ def test_uuid_is_an_id_too(shop):
         '', 'x', 'x' * 10000, '0', None, 7, b'', b'\xff', [], '\x00',
         '\ud800', "' OR 1=1 --", str(uuid.UUID(int=0)), '%', object(),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_bad_id_finds_and_ends_nothing(shop, id):
     """Contract 3: an id that is none is an unknown session."""
@@ -184,7 +185,7 @@ def test_token_is_no_id(shop):
         ({'usr_id': 7}, 'usr_id'), ({'id': 'x'}, "'id'"),
         ({'secret_hash': b'x' * 32}, 'secret_hash'), ({'data': '{}'}, 'data'),
     ],
-    ids=repr,
+    ids=shown,
 )
 @pytest.mark.parametrize('method', ['find', 'revoke_where'])
 def test_field_that_does_not_fit_is_refused(shop, method, fields, words):
@@ -283,9 +284,9 @@ def test_nothing_of_a_record_works_as_a_cookie(shop, caplog):
             repr([getattr(record, n) for n in dir(record) if n[0] != '_']),
         ]
 
-    for shown in run(shop, look):
+    for seen in run(shop, look):
         for word in (token, secret.hex(), hash.hex(), repr(hash)[2:-1]):
-            assert word not in shown
+            assert word not in seen
     assert token not in caplog.text
 
 

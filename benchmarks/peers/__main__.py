@@ -1,6 +1,6 @@
 """Count what two requests at once do to sessions: ``make stress-peers``.
 
-    python3 -m benchmarks.peers                    one to two minutes
+    python3 -m benchmarks.peers                    about a minute
     python3 -m benchmarks.peers --times 3          orientation
     python3 -m benchmarks.peers --systems redis    only this one; no files
 
@@ -44,7 +44,7 @@ RUNS = {
     'flask_session, no refresh': ('flask_session', {
         'SESSION_REFRESH_EACH_REQUEST': False,
     }),
-    'redis, trigger': ('redis', {'timeout_trigger': 600}),
+    'redis, trigger': ('redis', {'timeout_trigger': 300}),
 }
 
 

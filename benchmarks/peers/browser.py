@@ -40,7 +40,7 @@ def send(app, act, jar=None):
         assert response.body is not None
     except Exception as error:
         # Shown, as no case expects one.
-        print(f'500: {error!r}', file=sys.stderr)
+        print(f'500: {repr(error)[:70]}', file=sys.stderr)
         return Answer(500)
     return Answer(
         response.status_int, response.headers.getall('Set-Cookie')

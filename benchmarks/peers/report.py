@@ -48,7 +48,7 @@ VARIANTS = {
     'flask_session, no refresh': (
         'flask_session', '``SESSION_REFRESH_EACH_REQUEST = False``',
     ),
-    'redis, trigger': ('redis', '``timeout_trigger=600``'),
+    'redis, trigger': ('redis', '``timeout_trigger=300``'),
 }
 PACKAGES = (
     'pyramid_sqlasession', 'pyramid', 'SQLAlchemy', 'psycopg', 'Django',

@@ -27,8 +27,8 @@ SCREENSHOTS = Path(__file__).parents[2] / 'screenshots'
 
 
 class Browsers:
-    """Makes visitors.  A context takes the browser half a second, so those
-    of former visitors are used again, without their cookies.
+    """Makes visitors.  A new context takes the browser half a second, so that
+    of a former visitor is used again, without its cookies.
     """
 
     def __init__(self, chromium):
@@ -70,12 +70,13 @@ class Visitor:
         self.responses = []
         context.on('response', self._note_response)
         context.on('weberror', self._note_error)
-        self.page = context.new_page()
+        self.page = context.pages[0] if context.pages else context.new_page()
 
     def leave(self):
-        """Close the tabs, and leave the browser to somebody else."""
-        for page in self.context.pages:
+        """Close all tabs but one, and leave the browser to somebody else."""
+        for page in self.context.pages[1:]:
             page.close()
+        self.context.pages[0].goto('about:blank')
         self.context.remove_listener('response', self._note_response)
         self.context.remove_listener('weberror', self._note_error)
         self.context.unroute_all()

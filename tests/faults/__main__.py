@@ -55,6 +55,8 @@ def _run(name, case, is_required):
         result.lost, result.half, result.leaked,
         f'{time.monotonic() - begun:.0f}{"" if result.is_good else "  FAIL"}',
     ))
+    if result.remark:
+        print(f'  {result.remark}')
     return result
 
 

@@ -26,6 +26,8 @@ class Result:
     half: int = 0
     #: Connections that nobody gave back.
     leaked: int = 0
+    #: What else was measured, in words.
+    remark: str = ''
     #: Whatever else must not be, in words.
     wrong: list = field(default_factory=list)
 
