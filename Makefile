@@ -12,11 +12,17 @@
 VENV ?= .venv
 PYTEST_ARGS ?=
 PSERVE_ARGS ?=
+FAULTS_ARGS ?=
+SOAK_ARGS ?=
+# How long `make soak` runs; 120 in CI.
+SECONDS ?= 3600
 # A file of releases to install, instead of the newest ones.
 CONSTRAINTS ?=
 PEERS_ARGS ?=
 # How many processes run the tests, each with servers of its own.
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+# How long `make stress` works on each database.
+SECONDS_EACH ?= 60
 # Which databases must be there: nothing, or `all`.
 REQUIRE ?=
 export REQUIRE
@@ -24,11 +30,13 @@ export REQUIRE
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest coverage lint types docs dist stress-peers clean
+.PHONY: help demo test test-lowest coverage lint types docs dist \
+	stress stress-galera stress-peers bench clean \
+	faults soak
 
 # Every target that ends in "##" and a text is listed.
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' \
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' \
 		$(firstword $(MAKEFILE_LIST))
 
 # ---------------------------------------------------------------- environment
@@ -111,11 +119,33 @@ dist: $(VENV)/.installed-checks ## build sdist and wheel and check them
 	@echo "==> Checking what they hold, and installing the wheel by itself"
 	@$(BIN)/python .ci/check_wheel.py dist
 
+stress: $(VENV)/.installed-testing ## look for lost and revived sessions, long
+	@echo "==> Random requests, judged by a model ($(SECONDS_EACH) s each)"
+	@$(BIN)/python -m tests.stress --seconds $(SECONDS_EACH)
+
+stress-galera: $(VENV)/.installed-testing ## the same on a three-node Galera cluster
+	@echo "==> Random requests over three nodes ($(SECONDS_EACH) s)"
+	@$(BIN)/python -m tests.stress --galera --seconds $(SECONDS_EACH)
+
+bench: $(BIN)/python ## measure this package beside raw drivers and others
+	@echo "==> Measuring (the results go to benchmarks/results)"
+	@$(BIN)/python -m benchmarks.run $(BENCH_ARGS)
+
 # In an environment of its own (benchmarks/environment.py), with what the
 # other systems need; PEERS_ARGS='--times 3' for a first look.
 stress-peers: $(BIN)/python ## count what two requests at once do elsewhere
 	@echo "==> Counting what two requests at once do, here and elsewhere"
 	@$(BIN)/python -m benchmarks.peers $(PEERS_ARGS)
+
+faults: $(VENV)/.installed-testing ## databases and processes that go away, under load
+	@echo "==> Breaking databases and processes under load"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		gunicorn waitress
+	@$(BIN)/python -W ignore -m tests.faults $(FAULTS_ARGS)
+
+soak: $(VENV)/.installed-testing ## mixed load with random faults, SECONDS=3600
+	@echo "==> Mixed load with random faults for $(SECONDS) seconds"
+	@$(BIN)/python -W ignore -m tests.faults.soak $(SECONDS) $(SOAK_ARGS)
 
 clean: ## remove the environment and everything built
 	rm -rf $(VENV) $(VENV)-lowest build dist docs/_build *.egg-info \

@@ -1,6 +1,8 @@
 """``python -m tests.faults``: exit code 0 if nothing was lost, else 1."""
 
 import argparse
+import logging
+import os
 import sys
 import time
 
@@ -27,13 +29,14 @@ def main(argv=None):
                         help='only cases whose name has it')
     parser.add_argument('--sabotage', choices=sorted(sabotage.GUARDS),
                         help='remove a guard: something must be found')
-    parser.add_argument('--require-all', action='store_true',
-                        help='a missing server is an error')
     given = parser.parse_args(argv)
+    # Of lost connections, at length.
+    logging.getLogger('sqlalchemy.pool').setLevel(logging.CRITICAL)
+    logging.getLogger('pyramid_sqlasession').setLevel(logging.ERROR)
     if given.sabotage:
         sabotage.GUARDS[given.sabotage]()
     show(COLUMNS)
-    found = [_run(name, case, given.require_all)
+    found = [_run(name, case, os.environ.get('REQUIRE') == 'all')
              for name, case in all_cases() if given.k in name]
     bad = [result for result in found if result and not result.is_good]
     for result in bad:

@@ -5,6 +5,7 @@ Each function breaks the package in this process; for demonstrations only.
 
 import contextlib
 
+from pyramid_sqlasession import shortcut
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.transaction import Route
 from pyramid_sqlasession.transaction import SessionDataManager
@@ -47,17 +48,29 @@ def no_return():
     """A connection that failed is not given back to the pool."""
     kept = []
 
-    def aside(work, engine):
-        connection = engine.connect()
+    def fetch(pooled, statement, values):
         try:
-            found = work(connection)
+            row = guarded(_Held(pooled), statement, values)
         except BaseException:
-            kept.append(connection)
+            kept.append(pooled)
             raise
-        connection.close()
-        return found
+        pooled.close()
+        return row
 
-    Application._aside = staticmethod(aside)
+    guarded, shortcut._fetch = shortcut._fetch, fetch
+
+
+class _Held:
+    """A pooled connection that does not leave its owner."""
+
+    def __init__(self, pooled):
+        self.driver_connection = pooled.driver_connection
+
+    def invalidate(self):
+        pass
+
+    def close(self):
+        pass
 
 
 GUARDS = {
