@@ -540,11 +540,11 @@ def test_a_revocation_that_is_not_committed_holds_a_write_up(
     admin = stage.run(meeting.site.browser().get, '/revoke')
     stage.wait('deleted')
     _note_updates(meeting, stage)
-    slow.let()
-    stage.wait('updating')
-    stage.let('deleted')
-    admin.result()
     with meeting.site.events(SessionWriteDropped) as seen:
+        slow.let()
+        stage.wait('updating')
+        stage.let('deleted')
+        admin.result()
         assert set_cookies(slow.result()) == []
     assert meeting.site.rows() == []
     assert reasons(seen) == ['gone']

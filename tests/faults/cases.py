@@ -96,6 +96,8 @@ def check_connections(result, site, server, timeout=5):
         time.sleep(0.05)
     if pool.checkedin() > POOL_SIZE or pool.overflow() > 0:
         result.wrong.append(f'the pool has grown: {pool.status()}')
+    if result.leaked:
+        return
     # All of them work, and as many as there shall be at most.
     connections = [site.engine.connect() for _ in range(POOL_SIZE + 4)]
     for connection in connections:

@@ -130,7 +130,9 @@ class Site:
     def stored(self):
         """Return the keys in all sessions, and those of the purchases."""
         noted = set()
-        with self.engine.connect() as connection:
+        # Past the pool, which may be used up.
+        outside = sa.create_engine(self.engine.url, poolclass=sa.NullPool)
+        with outside.connect() as connection:
             for data in connection.scalars(sa.select(self.table.c.data)):
                 noted.update(self.application.codec.read(data)[0])
             bought = set(connection.scalars(sa.select(purchases.c.key)))
