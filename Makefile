@@ -30,7 +30,7 @@ export REQUIRE
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest coverage lint types docs dist \
+.PHONY: help demo test test-lowest fuzz coverage lint types docs dist \
 	stress stress-galera stress-peers bench clean \
 	faults soak
 
@@ -89,6 +89,18 @@ test-lowest: ## some tests, with the lowest releases that setup.py allows
 		CONSTRAINTS=.ci/lowest.txt PYTEST_ARGS="-k sqlite \
 		tests/test_statements.py tests/test_session_dict.py \
 		tests/test_encryption.py $(PYTEST_ARGS)"
+
+# atheris has no wheel for every version of Python, so it is no extra.
+FUZZ_SECONDS ?= 60
+fuzz: $(VENV)/.installed-testing ## fuzz the cookie and the stored data (atheris)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--only-binary :all: atheris
+	@for what in cookie data; do \
+		echo "==> Fuzzing the $$what for $(FUZZ_SECONDS) seconds"; \
+		$(BIN)/python -m tests.fuzz $$what \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=600 -verbosity=0 \
+			|| exit 1; \
+	done
 
 # Under coverage itself: plugins, ours too, are imported before pytest-cov.
 coverage: $(VENV)/.installed-testing ## the tests, with line and branch coverage
