@@ -106,8 +106,10 @@ class Settings:
     def masked(self) -> dict[str, Any]:
         """Return all settings for showing them, without what is secret."""
         shown = {name: getattr(self, name) for name in self.__dict__}
+        del shown['cookie_follows_expiry']
         for name in ('secret', 'encryption_keys'):
-            shown[name] = f'({len(shown[name])} not shown)'
+            count = len(shown[name])
+            shown[name] = f'({count} not shown)' if count else None
         if self.url is not None:
             # A password may be before the host, or in the query.
             shown['url'] = re.sub(r':.*', '://(not shown)', str(self.url))

@@ -51,7 +51,7 @@ SECRET = 'a-secret-that-signs-1234567890'
 # What the database has no part in.
 sqlite = pytest.mark.parametrize('database', ['sqlite'], indirect=True)
 quickly = settings(
-    max_examples=80, deadline=None,
+    max_examples=50, deadline=None,
     suppress_health_check=list(HealthCheck),
 )
 
@@ -846,7 +846,7 @@ def test_hostile_texts_are_data_or_damaged(name, encrypted):
 @example({'$set': [{'$set': []}]})
 @example({'$timedelta': [None]})
 @example({'$tuple': {}})
-@settings(quickly, max_examples=300)
+@settings(quickly, max_examples=150)
 def test_invented_tags_are_data_or_a_value_error(value):
     """R8: JSON with tags in every wrong place."""
     try:
@@ -864,7 +864,7 @@ def test_invented_tags_are_data_or_a_value_error(value):
 @given(st.one_of(st.binary(max_size=200), _json.map(
     lambda value: json.dumps(value).encode()
 )), st.binary(max_size=4), st.integers(0, 200))
-@settings(quickly, max_examples=300)
+@settings(quickly, max_examples=150)
 def test_bytes_cut_and_spliced_are_data_or_a_value_error(raw, piece, place):
     """R8: text that was cut, or that has a piece of another in it."""
     for bad in (raw[:place], raw[:place] + piece + raw[place:]):
