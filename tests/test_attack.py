@@ -1,7 +1,8 @@
 """What somebody can do who means harm: to the cookie, the headers, the bytes
 in the table, the caches on the way, and the logs.
 
-``ATTACK_COOKIES=100000`` in the environment sends that many forged cookies.
+``ATTACK_COOKIES=100000`` in the environment sends that many forged cookies
+(with ``--timeout 600``).
 """
 
 import ast
