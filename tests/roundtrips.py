@@ -82,7 +82,10 @@ class RoundTrips:
             for key, _ in self._selector.select():
                 if key.data is None:
                     return
-                key.data(key.fileobj)
+                # Both ends of a conversation may be ready at once, and the
+                # first one has ended it.
+                if key.fileobj.fileno() != -1:
+                    key.data(key.fileobj)
 
     def _accept(self, listener):
         client, _ = listener.accept()
