@@ -117,7 +117,7 @@ class RoundTrips:
                 target.sendall(data)
                 return
         for one in (source, target):
-            with contextlib.suppress(KeyError):
+            with contextlib.suppress(KeyError, ValueError):
                 self._selector.unregister(one)
             one.close()
 

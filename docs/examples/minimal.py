@@ -1,16 +1,19 @@
 """A whole application in one file: a counter in the session."""
 
+from typing import Any
+
 from pyramid.config import Configurator
+from pyramid.request import Request
 from pyramid.response import Response
 
 
-def hello(request):
+def hello(request: Request) -> Response:
     n = request.session.get('n', 0) + 1
     request.session['n'] = n
     return Response(f'You were here {n} times.')
 
 
-def main(global_config, **settings):
+def main(global_config: dict[str, str], **settings: Any) -> Any:
     with Configurator(settings=settings) as config:
         config.include('pyramid_sqlasession')
         config.add_route('hello', '/')

@@ -1,5 +1,6 @@
 """JSON, compressed."""
 
+from typing import Any
 import zlib
 
 from pyramid_sqlasession.serializers import JSONSerializer
@@ -8,13 +9,13 @@ LIMIT = 16 * 1024 * 1024
 
 
 class CompressedJSON:
-    def __init__(self):
+    def __init__(self) -> None:
         self.json = JSONSerializer()
 
-    def dumps(self, data):
+    def dumps(self, data: dict[str, Any]) -> bytes:
         return zlib.compress(self.json.dumps(data))
 
-    def loads(self, raw):
+    def loads(self, raw: bytes) -> Any:
         # A small text can claim to be gigabytes.
         inflate = zlib.decompressobj()
         found = inflate.decompress(raw, LIMIT)

@@ -2,6 +2,8 @@
 
 import logging
 
+from pyramid.config import Configurator
+
 from pyramid_sqlasession import SessionCreated
 from pyramid_sqlasession import SessionInvalidated
 from pyramid_sqlasession import SessionRotated
@@ -12,25 +14,27 @@ from pyramid_sqlasession import SuspiciousCookie
 log = logging.getLogger(__name__)
 
 
-def note_session(event):
+def note_session(
+    event: SessionCreated | SessionRotated | SessionInvalidated
+) -> None:
     # The id is public: it works as no cookie, and may be logged.
     log.info('%s %s', type(event).__name__, event.session_id)
 
 
-def note_dropped(event):
+def note_dropped(event: SessionWriteDropped) -> None:
     log.info('%s came too late (%s)', event.request.path, event.reason)
 
 
-def note_suspicious(event):
+def note_suspicious(event: SuspiciousCookie) -> None:
     log.warning('%s: a cookie with a wrong %s',
                 event.request.client_addr, event.reason)
 
 
-def note_expired(event):
+def note_expired(event: SessionsExpired) -> None:
     log.info('%d sessions ran out', event.count)
 
 
-def includeme(config):
+def includeme(config: Configurator) -> None:
     for kind in (SessionCreated, SessionRotated, SessionInvalidated):
         config.add_subscriber(note_session, kind)
     config.add_subscriber(note_dropped, SessionWriteDropped)

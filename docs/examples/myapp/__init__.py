@@ -1,9 +1,11 @@
 """The application that the documentation speaks of."""
 
+from typing import Any
+
 from pyramid.config import Configurator
 
 
-def main(global_config, **settings):
+def main(global_config: dict[str, str], **settings: Any) -> Any:
     with Configurator(settings=settings) as config:
         config.include('.models')
         config.include('pyramid_sqlasession')

@@ -2,7 +2,11 @@
 
 import hashlib
 import secrets
+from typing import Any
 
+from pyramid.config import Configurator
+from pyramid.registry import Registry
+from pyramid.request import Request
 from sqlalchemy import engine_from_config
 from sqlalchemy import ForeignKey
 from sqlalchemy import String
@@ -10,6 +14,7 @@ from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.orm import Mapped
 from sqlalchemy.orm import mapped_column
 from sqlalchemy.orm import relationship
+from sqlalchemy.orm import Session
 from sqlalchemy.orm import sessionmaker
 import zope.sqlalchemy
 
@@ -28,16 +33,16 @@ class User(Base):
     salt: Mapped[bytes]
     password: Mapped[bytes]
 
-    def set_password(self, password):
+    def set_password(self, password: str) -> None:
         self.salt = secrets.token_bytes(16)
         self.password = _hash(password, self.salt)
 
-    def check_password(self, password):
+    def check_password(self, password: str) -> bool:
         given = _hash(password, self.salt)
         return secrets.compare_digest(given, self.password)
 
 
-def _hash(password, salt):
+def _hash(password: str, salt: bytes) -> bytes:
     return hashlib.scrypt(password.encode(), salt=salt, n=2**14, r=8, p=1)
 
 
@@ -62,11 +67,15 @@ class UserSession(SessionMixin, Base):
 # end UserSession
 
 
-def session_engine(registry):
+def session_engine(registry: Registry) -> Any:
     return registry['myapp.engine']
 
 
-def get_tm_session(session_factory, transaction_manager, request=None):
+def get_tm_session(
+    session_factory: sessionmaker[Session],
+    transaction_manager: Any,
+    request: Request | None = None,
+) -> Session:
     dbsession = session_factory(info={'request': request})
     zope.sqlalchemy.register(
         dbsession, transaction_manager=transaction_manager
@@ -74,7 +83,7 @@ def get_tm_session(session_factory, transaction_manager, request=None):
     return dbsession
 
 
-def includeme(config):
+def includeme(config: Configurator) -> None:
     settings = config.get_settings()
     settings['tm.manager_hook'] = 'pyramid_tm.explicit_manager'
     config.include('pyramid_tm')
@@ -85,7 +94,7 @@ def includeme(config):
     session_factory = sessionmaker(bind=engine)
     config.registry['dbsession_factory'] = session_factory
 
-    def dbsession(request):
+    def dbsession(request: Request) -> Any:
         given = request.environ.get('app.dbsession')
         if given is not None:
             return given

@@ -1,8 +1,12 @@
 """Who is logged in: a security policy on the session."""
 
+from typing import Any
+
 from pyramid.authorization import ACLHelper
 from pyramid.authorization import Authenticated
 from pyramid.authorization import Everyone
+from pyramid.config import Configurator
+from pyramid.request import Request
 from pyramid.request import RequestLocalCache
 
 from pyramid_sqlasession.authentication import SessionAuthenticationHelper
@@ -11,41 +15,47 @@ from .models import User
 
 
 class SecurityPolicy:
-    def __init__(self):
+    def __init__(self) -> None:
         self.helper = SessionAuthenticationHelper()
         self.users = RequestLocalCache(self.load_user)
         self.acl = ACLHelper()
 
-    def load_user(self, request):
+    def load_user(self, request: Request) -> Any:
         userid = self.helper.authenticated_userid(request)
         if userid is None:
             return None
         return request.dbsession.get(User, userid)
 
-    def identity(self, request):
+    def identity(self, request: Request) -> Any:
         return self.users.get_or_create(request)
 
-    def authenticated_userid(self, request):
+    def authenticated_userid(self, request: Request) -> int | None:
         user = self.identity(request)
         return None if user is None else user.id
 
-    def permits(self, request, context, permission):
+    def permits(
+        self, request: Request, context: Any, permission: str
+    ) -> Any:
         principals = [Everyone]
         user = self.identity(request)
         if user is not None:
             principals += [Authenticated, f'user:{user.id}']
         return self.acl.permits(context, principals, permission)
 
-    def remember(self, request, userid, **kw):
+    def remember(
+        self, request: Request, userid: int, **kw: Any
+    ) -> list[tuple[str, str]]:
         self.users.clear(request)
         return self.helper.remember(request, userid, **kw)
 
-    def forget(self, request, **kw):
+    def forget(
+        self, request: Request, **kw: Any
+    ) -> list[tuple[str, str]]:
         self.users.clear(request)
         return self.helper.forget(request, **kw)
 
 
-def includeme(config):
+def includeme(config: Configurator) -> None:
     policy = SecurityPolicy()
     config.set_security_policy(policy)
     config.set_default_csrf_options(require_csrf=True)

@@ -1,6 +1,10 @@
 """A checkout that may fail half-way."""
 
+from typing import Any
+
+from pyramid.config import Configurator
 from pyramid.httpexceptions import HTTPSeeOther
+from pyramid.request import Request
 
 from .models import Order
 
@@ -10,7 +14,7 @@ class CardDeclined(Exception):
 
 
 # begin checkout
-def checkout(request):
+def checkout(request: Request) -> HTTPSeeOther:
     for item in request.session.pop('cart', []):
         request.dbsession.add(Order(item=item))
     request.session.flash('Thank you for your order.')
@@ -18,27 +22,27 @@ def checkout(request):
     return HTTPSeeOther('/')
 
 
-def declined(error, request):
+def declined(error: CardDeclined, request: Request) -> HTTPSeeOther:
     request.session.flash('Your card was declined. Nothing was ordered.')
     return HTTPSeeOther('/')
 # end checkout
 
 
-def charge(card):
+def charge(card: str) -> None:
     if card == 'broken':
         raise CardDeclined()
 
 
-def put(request):
+def put(request: Request) -> HTTPSeeOther:
     request.session.setdefault('cart', []).append(request.POST['item'])
     return HTTPSeeOther('/')
 
 
-def cart(request):
+def cart(request: Request) -> dict[str, Any]:
     return {'cart': request.session.get('cart', [])}
 
 
-def includeme(config):
+def includeme(config: Configurator) -> None:
     for view in (checkout, put):
         name = view.__name__
         config.add_route(name, f'/{name}')

@@ -1,12 +1,15 @@
 """Login, logout, and what an account's owner can do about sessions."""
 
 from datetime import timedelta
+from typing import Any
 
 from pyramid.authorization import Allow
 from pyramid.authorization import Authenticated
+from pyramid.config import Configurator
 from pyramid.httpexceptions import HTTPForbidden
 from pyramid.httpexceptions import HTTPNotFound
 from pyramid.httpexceptions import HTTPSeeOther
+from pyramid.request import Request
 from pyramid.security import forget
 from pyramid.security import remember
 from sqlalchemy import select
@@ -19,11 +22,11 @@ class Account:
 
     __acl__ = [(Allow, Authenticated, 'account')]
 
-    def __init__(self, request):
+    def __init__(self, request: Request) -> None:
         pass
 
 
-def home(request):
+def home(request: Request) -> dict[str, Any]:
     return {
         'user': request.authenticated_userid,
         'csrf_token': request.session.get_csrf_token(),
@@ -32,7 +35,7 @@ def home(request):
 
 
 # begin login
-def login(request):
+def login(request: Request) -> HTTPSeeOther | dict[str, str]:
     user = request.dbsession.scalar(
         select(User).where(User.name == request.POST['name'])
     )
@@ -45,7 +48,7 @@ def login(request):
     return HTTPSeeOther('/', headers=headers)
 
 
-def logout(request):
+def logout(request: Request) -> HTTPSeeOther:
     headers = forget(request)
     request.session.flash('Good-bye.')
     return HTTPSeeOther('/', headers=headers)
@@ -53,14 +56,14 @@ def logout(request):
 
 
 # begin sudo
-def confirm(request):
+def confirm(request: Request) -> HTTPSeeOther:
     if not request.identity.check_password(request.POST['password']):
         raise HTTPForbidden()
     remember(request, request.authenticated_userid)
     return HTTPSeeOther('/')
 
 
-def delete_account(request):
+def delete_account(request: Request) -> HTTPSeeOther:
     if not request.is_fresh(timedelta(minutes=15)):
         # In a browser: a redirect to a page that asks for the password.
         raise HTTPForbidden('Please confirm your password.')
@@ -72,7 +75,7 @@ def delete_account(request):
 
 
 # begin password
-def change_password(request):
+def change_password(request: Request) -> HTTPSeeOther:
     user = request.identity
     if not user.check_password(request.POST['old']):
         raise HTTPForbidden()
@@ -87,12 +90,12 @@ def change_password(request):
 
 
 # begin everywhere
-def logout_everywhere(request):
+def logout_everywhere(request: Request) -> HTTPSeeOther:
     request.session_store.revoke_where(user_id=request.authenticated_userid)
     return HTTPSeeOther('/', headers=forget(request))
 
 
-def logout_elsewhere(request):
+def logout_elsewhere(request: Request) -> HTTPSeeOther:
     request.session_store.revoke_where(
         user_id=request.authenticated_userid, except_id=request.session.id
     )
@@ -101,7 +104,7 @@ def logout_elsewhere(request):
 
 
 # begin devices
-def devices(request):
+def devices(request: Request) -> dict[str, Any]:
     found = request.session_store.find(user_id=request.authenticated_userid)
     return {
         'devices': [
@@ -118,7 +121,7 @@ def devices(request):
     }
 
 
-def logout_device(request):
+def logout_device(request: Request) -> HTTPSeeOther:
     record = request.session_store.get(request.POST['id'])
     if record is None or record.user_id != request.authenticated_userid:
         # Somebody else's is answered like one that never was.
@@ -128,8 +131,10 @@ def logout_device(request):
 # end devices
 
 
-def includeme(config):
-    def add(name, view, factory=None, **options):
+def includeme(config: Configurator) -> None:
+    def add(
+        name: str, view: Any, factory: Any = None, **options: Any
+    ) -> None:
         path = '/' if name == 'home' else f'/{name}'
         config.add_route(name, path, factory=factory)
         config.add_view(view, route_name=name, renderer='json', **options)

@@ -1,9 +1,15 @@
 """The cookiecutter's fixtures, for the application of these pages."""
 
+from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
+
 from myapp import main
 from myapp import models
 import pytest
 from sqlalchemy import create_engine
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 import transaction
 from webtest import TestApp
 
@@ -11,7 +17,7 @@ from pyramid_sqlasession import stop_expiring_sessions
 
 
 @pytest.fixture(scope='session')
-def app_settings():
+def app_settings() -> dict[str, str]:
     # The cookiecutter reads testing.ini here.
     return {
         'sqlasession.additional_fields':
@@ -22,7 +28,7 @@ def app_settings():
 
 
 @pytest.fixture(scope='session')
-def dbengine(tmp_path_factory):
+def dbengine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     folder = tmp_path_factory.mktemp('database')
     engine = create_engine(f'sqlite:///{folder}/testing.sqlite')
     models.Base.metadata.create_all(engine)
@@ -31,14 +37,14 @@ def dbengine(tmp_path_factory):
 
 
 @pytest.fixture(scope='session')
-def app(app_settings, dbengine):
+def app(app_settings: dict[str, str], dbengine: Engine) -> Iterator[Any]:
     app = main({}, dbengine=dbengine, **app_settings)
     yield app
     stop_expiring_sessions(app)
 
 
 @pytest.fixture
-def tm():
+def tm() -> Iterator[Any]:
     tm = transaction.TransactionManager(explicit=True)
     tm.begin()
     tm.doom()
@@ -47,13 +53,13 @@ def tm():
 
 
 @pytest.fixture
-def dbsession(app, tm):
+def dbsession(app: Any, tm: Any) -> Session:
     session_factory = app.registry['dbsession_factory']
     return models.get_tm_session(session_factory, tm)
 
 
 @pytest.fixture
-def testapp(app, tm, dbsession):
+def testapp(app: Any, tm: Any, dbsession: Session) -> TestApp:
     return TestApp(app, extra_environ={
         'HTTP_HOST': 'example.com',
         'tm.active': True,
@@ -63,7 +69,7 @@ def testapp(app, tm, dbsession):
 
 
 @pytest.fixture
-def user(dbsession):
+def user(dbsession: Session) -> models.User:
     user = models.User(name='ada')
     user.set_password('lovelace')
     dbsession.add(user)
@@ -72,8 +78,8 @@ def user(dbsession):
 
 
 @pytest.fixture
-def login(testapp, user):
-    def login(**fields):
+def login(testapp: TestApp, user: models.User) -> Callable[..., Any]:
+    def login(**fields: str) -> Any:
         token = testapp.get('/').json['csrf_token']
         return testapp.post('/login', {
             'name': 'ada', 'password': 'lovelace', 'csrf_token': token,
