@@ -1,6 +1,7 @@
 """The types that the package gives to an application's code."""
 
 import importlib
+import os
 from pathlib import Path
 
 from mypy import api
@@ -8,6 +9,7 @@ from mypy import api
 import pyramid_sqlasession
 
 HERE = Path(__file__).parent / 'typing'
+EXAMPLES = Path(__file__).parents[1] / 'docs' / 'examples'
 ROOT = Path(pyramid_sqlasession.__file__).parents[1]
 
 
@@ -25,6 +27,21 @@ def test_strict_mypy_over_an_application(monkeypatch):
     ])
     assert (out, err, status) == (
         'Success: no issues found in 1 source file\n', '', 0
+    )
+
+
+def test_strict_mypy_over_the_examples(monkeypatch):
+    """mypy --strict has nothing to say about docs/examples."""
+    monkeypatch.setenv('MYPYPATH', os.pathsep.join([str(ROOT), str(EXAMPLES)]))
+    out, err, status = api.run([
+        '--config-file', str(HERE / 'mypy.ini'),
+        '--follow-imports', 'silent',
+        '--cache-dir', str(ROOT / '.mypy_cache' / 'examples'),
+        str(EXAMPLES),
+    ])
+    count = len(list(EXAMPLES.rglob('*.py')))
+    assert (out, err, status) == (
+        f'Success: no issues found in {count} source files\n', '', 0
     )
 
 

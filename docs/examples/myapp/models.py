@@ -9,12 +9,12 @@ from pyramid.registry import Registry
 from pyramid.request import Request
 from sqlalchemy import engine_from_config
 from sqlalchemy import ForeignKey
+from sqlalchemy import orm
 from sqlalchemy import String
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.orm import Mapped
 from sqlalchemy.orm import mapped_column
 from sqlalchemy.orm import relationship
-from sqlalchemy.orm import Session
 from sqlalchemy.orm import sessionmaker
 import zope.sqlalchemy
 
@@ -72,10 +72,10 @@ def session_engine(registry: Registry) -> Any:
 
 
 def get_tm_session(
-    session_factory: sessionmaker[Session],
+    session_factory: sessionmaker[orm.Session],
     transaction_manager: Any,
     request: Request | None = None,
-) -> Session:
+) -> orm.Session:
     dbsession = session_factory(info={'request': request})
     zope.sqlalchemy.register(
         dbsession, transaction_manager=transaction_manager
