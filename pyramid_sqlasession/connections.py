@@ -169,14 +169,13 @@ class Connections:
             another connection can still read (T4).
         """
         application = self._application
-        engine = application.engine if self.is_apart else None
+        engine = None
         if manager is not None and manager.is_open:
             try:
                 with application.translated_errors():
-                    connection, beside = self._connection_to_read(manager)
+                    connection, engine = self._connection_to_read(manager)
                     if connection is not None:
                         return application.records.find(connection, id, now)
-                    engine = beside or engine
             except (exc.SQLAlchemyError, SessionError):
                 if not may_be_broken:
                     raise
