@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterator
+import contextlib
 from contextlib import contextmanager
 import datetime as dt
 import logging
@@ -22,17 +23,18 @@ from pyramid_sqlasession import dialects
 from pyramid_sqlasession.codec import Codec
 from pyramid_sqlasession.cookie import CookiePolicy
 from pyramid_sqlasession.dialects import Fault
+from pyramid_sqlasession.drivers import Uncommon
 from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.errors import SessionStoreUnavailable
 from pyramid_sqlasession.expiry import Expiry
 from pyramid_sqlasession.fields import Fields
 from pyramid_sqlasession.metrics import watcher
 from pyramid_sqlasession.model import model_of
+from pyramid_sqlasession.records import Executor
 from pyramid_sqlasession.records import Record
 from pyramid_sqlasession.records import Records
 from pyramid_sqlasession.saving import Saver
 from pyramid_sqlasession.settings import Settings
-from pyramid_sqlasession.shortcut import MISSED
 from pyramid_sqlasession.shortcut import Shortcut
 
 log = logging.getLogger(__name__)
@@ -127,20 +129,20 @@ class Application:
         self, id: uuid.UUID, now: dt.datetime, engine: sa.Engine | None = None
     ) -> Record | None:
         """Return the live record *id*, read with a connection of its own."""
-        with self.translated_errors():
-            found = self._shortcut.find(engine or self.engine, id, now)
-        if found is not MISSED:
-            return found
+        with self.translated_errors(), contextlib.suppress(Uncommon):
+            return self._shortcut.find(engine or self.engine, id, now)
         return self.read_aside(
             lambda connection: self.records.find(connection, id, now), engine
         )
 
-    def write_aside(self, write: Callable[[sa.Connection], Result]) -> Result:
+    def write_aside(self, write: Callable[[Executor], Result]) -> Result:
         """Return what *write*, one guarded statement, did, committed.
 
         Never done twice: nobody knows whether a lost connection did it.
         """
         with self.translated_errors():
+            with contextlib.suppress(Uncommon):
+                return write(self._shortcut.bare(self.engine))
             if not dialects.has_cheap_autocommit(self.engine):
                 with self.own_transaction() as connection:
                     return write(connection)

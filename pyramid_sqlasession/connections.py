@@ -24,6 +24,7 @@ import zope.sqlalchemy
 from pyramid_sqlasession import dialects
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.errors import SessionError
+from pyramid_sqlasession.records import Executor
 from pyramid_sqlasession.records import Record
 from pyramid_sqlasession.saving import WriteRefused
 from pyramid_sqlasession.transaction import active_transaction
@@ -128,7 +129,7 @@ class Connections:
         return self._application.connect()
 
     def alone(
-        self, work: Callable[[sa.Connection], Result], *, atomic: bool = True
+        self, work: Callable[[Executor], Result], *, atomic: bool = True
     ) -> Result:
         """Return what *work* did, committed.
 

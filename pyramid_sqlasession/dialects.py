@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from contextlib import contextmanager
 import enum
 import hashlib
@@ -155,9 +156,11 @@ def locks_rows(dialect: sa.Dialect) -> bool:
     return dialect.name != 'sqlite'
 
 
-def keeps_locks(connection: sa.Connection) -> bool:
-    """Return whether a lock that a statement takes outlives it."""
-    options = connection.get_execution_options()
+def keeps_locks(options: Mapping[str, Any]) -> bool:
+    """Return whether a lock that a statement takes outlives it.
+
+    :param options: the execution options of its connection.
+    """
     return options.get('isolation_level') != 'AUTOCOMMIT'
 
 

@@ -61,6 +61,7 @@ from pyramid_sqlasession.errors import SessionConflict
 from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.errors import SessionStoreUnavailable
 from pyramid_sqlasession.loading import load
+from pyramid_sqlasession.records import Executor
 from pyramid_sqlasession.response import cookie_header
 from pyramid_sqlasession.response import keep_private
 from pyramid_sqlasession.response import replace_content
@@ -278,7 +279,7 @@ class Binding:
         """Have no error in the middle of the abort."""
         self.connections.roll_back_quietly()
 
-    def write(self, connection: sa.Connection) -> None:
+    def write(self, connection: Executor) -> None:
         """Write the record in the transaction that is being committed."""
         if not self._plan:
             return
@@ -384,7 +385,7 @@ class Binding:
         )
         return plan or None
 
-    def _save(self, connection: sa.Connection, plan: Plan) -> Outcome:
+    def _save(self, connection: Executor, plan: Plan) -> Outcome:
         self._is_saving = True
         started = perf_counter()
         try:

@@ -17,6 +17,7 @@ import hmac
 import logging
 import struct
 from typing import Any
+from typing import Protocol
 import uuid
 
 import sqlalchemy as sa
@@ -112,6 +113,20 @@ class Record:
         return Standing.WRONG
 
 
+class Executor(Protocol):
+    """What executes a statement: a ``sqlalchemy.Connection``, or less."""
+
+    @property
+    def dialect(self) -> sa.Dialect:
+        """The database's."""
+
+    def execute(self, statement: Any, values: Any, /) -> Any:
+        """Execute *statement* with *values*."""
+
+    def get_execution_options(self) -> Mapping[str, Any]:
+        """Return how it is executed."""
+
+
 _READ = (
     'id', 'secret_hash', 'retired', 'version', 'data', 'created', 'started',
     'accessed', 'expires', 'lifetime', 'rotated',
@@ -144,7 +159,7 @@ class Records:
         self._extend = self._update.values({
             name: sa.case(
                 (c[name] > sa.bindparam(f'_{name}'), c[name]),
-                else_=sa.bindparam(f'_{name}'),
+                else_=sa.bindparam(f'_{name}', type_=c[name].type),
             )
             for name in EXPIRY
         })
@@ -152,17 +167,22 @@ class Records:
         self._delete = table.delete().where(
             this, c.secret_hash == sa.bindparam('_hash')
         )
+        #: All that read or write one record and are built only here.
+        self.statements = (
+            self.find_statement, self._insert, self._update, self._extend,
+            self._touch, self._delete,
+        )
 
     # -- one record ----------------------------------------------------------
 
     def find(
-        self, connection: sa.Connection, id: uuid.UUID, now: dt.datetime
+        self, connection: Executor, id: uuid.UUID, now: dt.datetime
     ) -> Record | None:
         """Return the live record *id*, or None."""
         return self._one(connection, self.find_statement, id, now)
 
     def look_again(
-        self, connection: sa.Connection, id: uuid.UUID, now: dt.datetime
+        self, connection: Executor, id: uuid.UUID, now: dt.datetime
     ) -> Record | None:
         """Return the record *id*, expired or not, or None.
 
@@ -175,7 +195,7 @@ class Records:
         return self._one(connection, statement, id, now)
 
     def _one(
-        self, connection: sa.Connection, statement: Any, id: uuid.UUID,
+        self, connection: Executor, statement: Any, id: uuid.UUID,
         now: dt.datetime,
     ) -> Record | None:
         values = {'_id': id, '_now': now}
@@ -204,14 +224,14 @@ class Records:
         return Record(row[0], _hash(row[1]), retired, *row[3:])
 
     def insert(
-        self, connection: sa.Connection, values: Mapping[str, Any]
+        self, connection: Executor, values: Mapping[str, Any]
     ) -> None:
         """Insert a record that was never there."""
         statement, values = _with_expressions(self._insert, values)
         connection.execute(statement, dict(values))
 
     def update(
-        self, connection: sa.Connection, id: uuid.UUID, version: int,
+        self, connection: Executor, id: uuid.UUID, version: int,
         now: dt.datetime, values: Mapping[str, Any], *, extends: bool,
     ) -> bool:
         """Update the record if it lives and nobody wrote since *version*.
@@ -233,10 +253,10 @@ class Records:
             {'_id': id, '_version': version, '_now': now, **values,
              'version': version + 1},
         ).rowcount
-        return found == 1
+        return bool(found == 1)
 
     def touch(
-        self, connection: sa.Connection, record: Record, now: dt.datetime,
+        self, connection: Executor, record: Record, now: dt.datetime,
         values: Mapping[str, Any],
     ) -> bool:
         """Extend the expiry if nobody wrote to or touched the record since.
@@ -248,16 +268,16 @@ class Records:
             {'_id': record.id, '_version': record.version, '_now': now,
              '_seen': record.accessed, **values},
         ).rowcount
-        return found == 1
+        return bool(found == 1)
 
     def delete(
-        self, connection: sa.Connection, id: uuid.UUID, secret_hash: bytes
+        self, connection: Executor, id: uuid.UUID, secret_hash: bytes
     ) -> bool:
         """Delete the record if its secret is still this one."""
         found = connection.execute(
             self._delete, {'_id': id, '_hash': secret_hash}
         ).rowcount
-        return found == 1
+        return bool(found == 1)
 
     # -- many records --------------------------------------------------------
 

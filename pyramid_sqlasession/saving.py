@@ -34,6 +34,7 @@ from pyramid_sqlasession.expiry import Expiry
 from pyramid_sqlasession.expiry import FIXED
 from pyramid_sqlasession.expiry import Lifetime
 from pyramid_sqlasession.fields import Fields
+from pyramid_sqlasession.records import Executor
 from pyramid_sqlasession.records import pack_retired
 from pyramid_sqlasession.records import Record
 from pyramid_sqlasession.records import Records
@@ -136,7 +137,7 @@ class Saver:
         self._expiry = expiry
 
     def save(
-        self, connection: sa.Connection, plan: Plan, now: dt.datetime,
+        self, connection: Executor, plan: Plan, now: dt.datetime,
         extend: Extend,
     ) -> Outcome:
         """Write *plan* to the database.
@@ -167,20 +168,20 @@ class Saver:
         return outcome
 
     def _look_again(
-        self, connection: sa.Connection, record: Record, now: dt.datetime
+        self, connection: Executor, record: Record, now: dt.datetime
     ) -> Record | None:
         """Return the record as it is now, for a second guarded write.
 
         :raises WriteRefused: if the connection cannot lock the row.
         """
-        if not dialects.keeps_locks(connection):
+        if not dialects.keeps_locks(connection.get_execution_options()):
             raise WriteRefused
         return self._records.look_again(connection, record.id, now)
 
     # -- invalidate ----------------------------------------------------------
 
     def _end(
-        self, connection: sa.Connection, ended: Base, now: dt.datetime,
+        self, connection: Executor, ended: Base, now: dt.datetime,
         outcome: Outcome,
     ) -> None:
         record = ended.record or ended.damaged
@@ -203,7 +204,7 @@ class Saver:
     # -- create --------------------------------------------------------------
 
     def _create(
-        self, connection: sa.Connection, plan: Plan, now: dt.datetime,
+        self, connection: Executor, plan: Plan, now: dt.datetime,
         extend: Extend, outcome: Outcome,
     ) -> None:
         pending = plan.pending
@@ -231,7 +232,7 @@ class Saver:
     # -- update --------------------------------------------------------------
 
     def _update(
-        self, connection: sa.Connection, plan: Plan, now: dt.datetime,
+        self, connection: Executor, plan: Plan, now: dt.datetime,
         extend: Extend, outcome: Outcome,
     ) -> None:
         record = plan.base.record
@@ -475,7 +476,7 @@ class Saver:
         )
 
     def care(
-        self, connection: sa.Connection, base: Base, now: dt.datetime
+        self, connection: Executor, base: Base, now: dt.datetime
     ) -> Outcome:
         """Extend the expiry, and renew the token, in one statement.
 

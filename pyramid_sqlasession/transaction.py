@@ -74,8 +74,11 @@ class Participant(Protocol):
     def before_abort(self) -> None:
         """Before the abort of the application's data managers."""
 
-    def write(self, connection: sa.Connection) -> None:
-        """Write the record."""
+    def write(self, connection: Any) -> None:
+        """Write the record.
+
+        :param connection: a ``Connection``, or what executes less.
+        """
 
     def committed(self) -> None:
         """What was written counts."""
@@ -145,7 +148,7 @@ class Gate(Protocol):
         """Return a connection; whoever asks for it commits and closes."""
 
     def alone(
-        self, work: Callable[[sa.Connection], None], *, atomic: bool
+        self, work: Callable[[Any], None], *, atomic: bool
     ) -> None:
         """Do *work* and commit it.
 
@@ -294,7 +297,7 @@ class SessionDataManager:
         elif self._route is Route.APART:
             self._write(self.own_connection())
 
-    def _write(self, connection: sa.Connection) -> None:
+    def _write(self, connection: Any) -> None:
         try:
             # Stable: otherwise in the order of joining.
             for participant in sorted(

@@ -19,7 +19,7 @@ LAYERS = [
     # What settings are turned into.
     {'cookie', 'model', 'expiry', 'codec', 'advice'},
     # Records.
-    {'records', 'fields'},
+    {'records', 'fields', 'drivers'},
     {'session', 'shortcut'},
     {'saving'},
     {'watching'},

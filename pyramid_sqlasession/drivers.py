@@ -1,0 +1,431 @@
+"""One statement by the driver alone, committed at once: libpq and sqlite3.
+
+Three quarters of the time of a single statement by its key are spent in the
+layers above: contexts, results and rows that one row has no use for.  What is
+here skips them, for the types that a record is made of, and raises
+:class:`Uncommon` for whatever else it meets, before anything is executed.
+
+Knows neither records nor sessions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
+import contextlib
+from dataclasses import dataclass
+import datetime as dt
+import hashlib
+import struct
+import sys
+from typing import Any
+from typing import Protocol
+import uuid
+
+import sqlalchemy as sa
+
+from pyramid_sqlasession.model import PublicId
+from pyramid_sqlasession.model import UTCDateTime
+
+Row = tuple[Any, ...]
+Convert = Callable[[Any], Any]
+
+# Where a pooled connection keeps what was prepared on it: it goes with the
+# connection.
+_INFO = 'sqlasession.statements'
+
+
+class Uncommon(Exception):
+    """There is no short way for this; nothing was executed."""
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A statement in the words of one driver."""
+
+    text: Any
+    #: Names of the parameters in their order, and what they are sent as.
+    parameters: tuple[tuple[str, Convert], ...]
+    #: What the columns of the only row are read as; none for a write.
+    columns: tuple[Convert, ...]
+    #: The type that a column must have on the server.
+    oids: tuple[int, ...] = ()
+    #: Under which it is prepared.
+    name: bytes = b''
+
+
+class Driver(Protocol):
+    """What runs one statement on a connection that is in no transaction."""
+
+    def compile(self, statement: Any, names: Iterable[str]) -> Compiled:
+        """Return *statement* with these parameters.
+
+        :raises Uncommon: if a type of it has no short way.
+        """
+
+    def is_lost(self, pooled: Any) -> bool:
+        """Return whether the server has closed the connection.
+
+        Costs no round trip; a closing that is under way is not noticed.
+        """
+
+    def fetch(
+        self, pooled: Any, compiled: Compiled, values: Mapping[str, Any]
+    ) -> Row | None:
+        """Return the only row, or None.
+
+        :raises Uncommon: if it is unlike what a record is made of.
+        """
+
+    def write(
+        self, pooled: Any, compiled: Compiled, values: Mapping[str, Any]
+    ) -> int:
+        """Return how many rows were written, committed."""
+
+
+def driver_of(engine: sa.Engine) -> Driver:
+    """Return the driver of *engine*.
+
+    :raises Uncommon: if there is none here.
+    """
+    dialect = engine.dialect
+    if dialect.name == 'sqlite' and dialect.driver == 'pysqlite':
+        return SQLite(dialect)
+    if dialect.name == 'postgresql' and dialect.driver == 'psycopg':
+        if _is_cooperative():
+            # libpq would block all others of the thread while it waits.
+            raise Uncommon
+        return Psycopg(dialect)
+    raise Uncommon
+
+
+def _is_cooperative() -> bool:
+    patched = sys.modules.get('gevent.monkey')
+    return (
+        patched is not None and bool(patched.is_module_patched('select'))
+    ) or 'eventlet.patcher' in sys.modules
+
+
+def _compiled(
+    statement: Any, dialect: sa.Dialect, names: Iterable[str]
+) -> tuple[Any, dict[str, Any]]:
+    """Return *statement* as SQLAlchemy compiles it, and the types of its
+    parameters.
+    """
+    compiled = statement.compile(dialect=dialect, column_keys=list(names))
+    if compiled.escaped_bind_names or (
+        # Defaults that SQLAlchemy would compute, or fetch.
+        getattr(compiled, 'insert_prefetch', ())
+        or getattr(compiled, 'update_prefetch', ())
+        or getattr(compiled, 'effective_returning', ())
+    ):
+        raise Uncommon
+    return compiled, {
+        name: bind.type for name, bind in compiled.binds.items()
+    }
+
+
+# -- PostgreSQL --------------------------------------------------------------
+
+_IDLE = 0  # PQTRANS_IDLE
+_COMMAND_OK = 1
+_TUPLES_OK = 2
+_BINARY = 1
+
+# Of a statement that somebody has deallocated (psycopg does so after a
+# ROLLBACK), or whose tables were altered.
+_NOT_PREPARED = (b'26000', b'0A000')
+_SQLSTATE = 67  # PG_DIAG_SQLSTATE: 'C'
+
+_MILLENNIUM = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
+_MICROSECOND = dt.timedelta(microseconds=1)
+_int64 = struct.Struct('>q')
+
+
+def _moment_to_binary(value: dt.datetime) -> bytes:
+    return _int64.pack((value - _MILLENNIUM) // _MICROSECOND)
+
+
+def _moment_from_binary(raw: bytes) -> dt.datetime:
+    (number,) = _int64.unpack(raw)
+    return _MILLENNIUM + dt.timedelta(microseconds=number)
+
+
+def _int_from_binary(raw: bytes) -> int:
+    return int.from_bytes(raw, 'big', signed=True)
+
+
+#: type -> (its oid, is it sent in binary, to the driver, from it).  An int is
+#: sent as text, as its length in binary is the column's affair; a text in
+#: binary, as libpq would end it at a NUL.
+_ON_POSTGRESQL: dict[type, tuple[int, bool, Convert, Convert]] = {
+    PublicId: (
+        2950, True, lambda value: value.bytes,
+        lambda raw: uuid.UUID(bytes=raw),
+    ),
+    UTCDateTime: (1184, True, _moment_to_binary, _moment_from_binary),
+    sa.LargeBinary: (17, True, bytes, bytes),
+    sa.Text: (25, True, str.encode, bytes.decode),
+    sa.String: (1043, True, str.encode, bytes.decode),
+    sa.Integer: (
+        23, False, lambda value: b'%d' % value, _int_from_binary
+    ),
+    sa.SmallInteger: (
+        21, False, lambda value: b'%d' % value, _int_from_binary
+    ),
+    sa.BigInteger: (
+        20, False, lambda value: b'%d' % value, _int_from_binary
+    ),
+}
+
+
+class Psycopg:
+    """psycopg's own binding of libpq (``psycopg.pq``).
+
+    A statement is prepared as psycopg prepares it: from the fifth use of a
+    connection on (``prepare_threshold``), or never (None).
+    """
+
+    def __init__(self, dialect: sa.Dialect) -> None:
+        import psycopg
+
+        self._dialect = dialect
+        self._psycopg = psycopg
+
+    def compile(self, statement: Any, names: Iterable[str]) -> Compiled:
+        """Return *statement* with ``$1`` instead of names."""
+        compiled, types = _compiled(statement, self._dialect, names)
+        parameters, places = [], {}
+        for place, (name, kind) in enumerate(types.items(), 1):
+            if type(kind) not in _ON_POSTGRESQL:
+                raise Uncommon
+            _, is_binary, convert, _ = _ON_POSTGRESQL[type(kind)]
+            parameters.append((name, convert, is_binary))
+            places[name] = f'${place}'
+        columns = [column.type for column in _selected(statement)]
+        # psycopg's form is that of the operator %.
+        text = (compiled.string % places).encode()
+        return _PostgreSQL(
+            text,
+            tuple((name, convert) for name, convert, _ in parameters),
+            tuple(_ON_POSTGRESQL[type(kind)][3] for kind in columns),
+            tuple(_ON_POSTGRESQL[type(kind)][0] for kind in columns),
+            b'sqlasession_' + hashlib.sha256(text).hexdigest()[:16].encode(),
+            tuple(int(is_binary) for _, _, is_binary in parameters),
+        )
+
+    def is_lost(self, pooled: Any) -> bool:
+        """Look whether the end of the connection has arrived."""
+        pgconn = pooled.driver_connection.pgconn
+        try:
+            # The server's last words, and then the end.
+            pgconn.consume_input()
+            pgconn.consume_input()
+        except self._psycopg.Error:
+            return True
+        return bool(pgconn.status)
+
+    def fetch(
+        self, pooled: Any, compiled: Compiled, values: Mapping[str, Any]
+    ) -> Row | None:
+        """Return the only row, read in binary."""
+        result = self._execute(pooled, compiled, values)
+        if result.status != _TUPLES_OK:
+            raise self._error(result)
+        if not result.ntuples:
+            return None
+        get = result.get_value
+        return tuple([
+            None if (raw := get(0, number)) is None else convert(raw)
+            for number, convert in enumerate(compiled.columns)
+        ])
+
+    def write(
+        self, pooled: Any, compiled: Compiled, values: Mapping[str, Any]
+    ) -> int:
+        """Return how many rows were written; without BEGIN, committed."""
+        result = self._execute(pooled, compiled, values)
+        if result.status != _COMMAND_OK:
+            raise self._error(result)
+        return int(result.command_tuples or 0)
+
+    def _execute(
+        self, pooled: Any, compiled: Any, values: Mapping[str, Any]
+    ) -> Any:
+        driver = pooled.driver_connection
+        pgconn = driver.pgconn
+        sent = [
+            None if (value := values[name]) is None else convert(value)
+            for name, convert in compiled.parameters
+        ]
+        uses = pooled.info.get(_INFO)
+        if uses is None:
+            if driver.info.encoding != 'utf-8':
+                raise Uncommon
+            uses = pooled.info[_INFO] = {}
+        if pgconn.transaction_status != _IDLE:
+            raise Uncommon
+        name, count = compiled.name, uses.get(compiled.name, 0)
+        if count is None:
+            result = pgconn.exec_prepared(
+                name, sent, compiled.formats, _BINARY
+            )
+            if result.error_field(_SQLSTATE) not in _NOT_PREPARED:
+                return result
+            count = uses[name] = 0
+        threshold = driver.prepare_threshold
+        if threshold is not None and count >= threshold:
+            result = pgconn.prepare(name, compiled.text)
+            if result.status == _COMMAND_OK:
+                uses[name] = None
+                return pgconn.exec_prepared(
+                    name, sent, compiled.formats, _BINARY
+                )
+            # There is one of the name: it was made behind a pooler that
+            # gives us another server each time.
+            count = -sys.maxsize
+        uses[name] = count + 1
+        result = pgconn.exec_params(
+            compiled.text, sent, None, compiled.formats, _BINARY
+        )
+        _check_types(result, compiled)
+        return result
+
+    def _error(self, result: Any) -> Exception:
+        errors = self._psycopg.errors
+        state = (result.error_field(_SQLSTATE) or b'').decode()
+        kind: type[Exception] = self._psycopg.DatabaseError
+        if not state:
+            # libpq's own words: the connection is lost.
+            kind = self._psycopg.OperationalError
+        else:
+            with contextlib.suppress(KeyError):
+                kind = errors.lookup(state)
+        text = result.error_message.decode(errors='replace').strip()
+        return kind(text, info=result)  # type: ignore[call-arg]
+
+
+@dataclass(frozen=True)
+class _PostgreSQL(Compiled):
+    #: 1 = binary, of each parameter.
+    formats: tuple[int, ...] = ()
+
+
+def _check_types(result: Any, compiled: Compiled) -> None:
+    # A table that was made otherwise; what is prepared keeps its types.
+    for number, oid in enumerate(compiled.oids):
+        if result.status == _TUPLES_OK and result.ftype(number) != oid:
+            raise Uncommon
+
+
+# -- SQLite ------------------------------------------------------------------
+
+
+def _moment_to_text(value: dt.datetime) -> str:
+    # As SQLAlchemy stores it, to the letter: SQLite compares texts.
+    moment = value.astimezone(dt.UTC).replace(tzinfo=None)
+    return moment.isoformat(' ', 'microseconds')
+
+
+def _moment_from_text(text: Any) -> dt.datetime:
+    moment = dt.datetime.fromisoformat(text)
+    if moment.tzinfo is not None:
+        raise ValueError(f'{text!r} is not in UTC')
+    return moment.replace(tzinfo=dt.UTC)
+
+
+def _as_is(value: Any) -> Any:
+    return value
+
+
+_ON_SQLITE: dict[type, tuple[Convert, Convert]] = {
+    PublicId: (
+        lambda value: value.bytes, lambda raw: uuid.UUID(bytes=raw)
+    ),
+    UTCDateTime: (_moment_to_text, _moment_from_text),
+    **dict.fromkeys(
+        (sa.LargeBinary, sa.Text, sa.String, sa.Integer, sa.SmallInteger,
+         sa.BigInteger),
+        (_as_is, _as_is),
+    ),
+}
+
+
+class SQLite:
+    """The module ``sqlite3``."""
+
+    def __init__(self, dialect: sa.Dialect) -> None:
+        self._dialect = dialect
+
+    def compile(self, statement: Any, names: Iterable[str]) -> Compiled:
+        """Return *statement* with question marks."""
+        compiled, types = _compiled(statement, self._dialect, names)
+        if not {type(kind) for kind in types.values()} <= _ON_SQLITE.keys():
+            raise Uncommon
+        return Compiled(
+            compiled.string,
+            tuple(
+                (name, _ON_SQLITE[type(types[name])][0])
+                for name in compiled.positiontup
+            ),
+            tuple(
+                _ON_SQLITE[type(column.type)][1]
+                for column in _selected(statement)
+            ),
+        )
+
+    def is_lost(self, pooled: Any) -> bool:
+        """A file is not."""
+        return False
+
+    def fetch(
+        self, pooled: Any, compiled: Compiled, values: Mapping[str, Any]
+    ) -> Row | None:
+        """Return the only row."""
+        driver = pooled.driver_connection
+        if driver.in_transaction:
+            raise Uncommon
+        cursor = driver.execute(compiled.text, self._sent(compiled, values))
+        try:
+            row = cursor.fetchone()
+        finally:
+            # As long as it is open, it keeps the log from being emptied.
+            cursor.close()
+        if row is None:
+            return None
+        return tuple([
+            None if value is None else convert(value)
+            for convert, value in zip(compiled.columns, row, strict=True)
+        ])
+
+    def write(
+        self, pooled: Any, compiled: Compiled, values: Mapping[str, Any]
+    ) -> int:
+        """Return how many rows were written, committed."""
+        driver = pooled.driver_connection
+        if driver.in_transaction:
+            raise Uncommon
+        try:
+            cursor = driver.execute(
+                compiled.text, self._sent(compiled, values)
+            )
+            count: int = cursor.rowcount
+            driver.commit()
+        except Exception:
+            # A COMMIT that fails leaves the transaction open.
+            if driver.in_transaction:
+                driver.rollback()
+            raise
+        return count
+
+    @staticmethod
+    def _sent(compiled: Compiled, values: Mapping[str, Any]) -> list[Any]:
+        return [
+            None if (value := values[name]) is None else convert(value)
+            for name, convert in compiled.parameters
+        ]
+
+
+def _selected(statement: Any) -> Iterable[Any]:
+    return getattr(statement, 'selected_columns', ())
