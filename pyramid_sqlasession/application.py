@@ -7,8 +7,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
+from contextlib import AbstractContextManager
 from contextlib import contextmanager
 import datetime as dt
+from functools import cached_property
+from functools import partial
 import logging
 import threading
 from typing import Any
@@ -42,12 +45,14 @@ log = logging.getLogger(__name__)
 #: Where the registry keeps the :class:`Application`.
 REGISTRY_KEY = 'sqlasession'
 
+# Of an application that makes one for each request (a test suite).
+_MOST_ENGINES = 8
+
 Result = TypeVar('Result')
 
 
-def utcnow() -> dt.datetime:
-    """Return the current time, aware UTC: the one clock (E4)."""
-    return dt.datetime.now(dt.UTC)
+#: Returns the current time, aware UTC: the one clock (E4).
+utcnow = partial(dt.datetime.now, dt.UTC)
 
 
 class _StaleConnection(Exception):
@@ -56,6 +61,31 @@ class _StaleConnection(Exception):
     def __init__(self, original: exc.DBAPIError) -> None:
         super().__init__(str(original.orig))
         self.original = original
+
+
+class _Translation(AbstractContextManager[None]):
+    """See :meth:`Application.translated_errors`; keeps nothing."""
+
+    def __init__(self, table: str) -> None:
+        self._table = table
+
+    def __enter__(self) -> None:
+        """Nothing."""
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        if not isinstance(error, exc.DBAPIError | exc.TimeoutError):
+            return
+        fault = dialects.fault_of(error)
+        if fault is Fault.UNAVAILABLE:
+            raise SessionStoreUnavailable() from error
+        if fault is Fault.MISSING:
+            raise SessionError(
+                f'the table {self._table!r} of the sessions, or a column of '
+                f'it, is missing in the database. Run "psessions <your.ini> '
+                f'table" to create the table, or migrate an existing one (the '
+                f'docs have a page on Alembic). The database says: '
+                f'{getattr(error, "orig", error)}'
+            ) from error
 
 
 class Application:
@@ -67,7 +97,6 @@ class Application:
         self.model = model_of(settings)
         self.mapper = sa.inspect(self.model)
         self.records = Records(self.model)
-        self._shortcut = Shortcut(self.records)
         self.fields = Fields(self.model)
         self.codec = Codec(settings)
         self.expiry = Expiry(settings)
@@ -83,7 +112,9 @@ class Application:
         #: Set when the application is created, if there is one.
         self.cleaner: Any = None
         self._engine: sa.Engine | None = None
+        self._shortcuts: dict[int, Shortcut] = {}
         self._lock = threading.Lock()
+        self._translation = _Translation(self.records.table.fullname)
 
     @property
     def has_own_database(self) -> bool:
@@ -96,13 +127,37 @@ class Application:
 
         :raises ConfigurationError: if there is none.
         """
-        if self._engine is None:
-            with self._lock:
-                if self._engine is None:
-                    self._engine = _find_engine(self.registry, self.settings)
-        return self._engine
+        return self._engine or self._find_engine()
+
+    def _find_engine(self) -> sa.Engine:
+        with self._lock:
+            if self._engine is None:
+                self._engine = _find_engine(self.registry, self.settings)
+            return self._engine
+
+    @cached_property
+    def has_one_connection(self) -> bool:
+        """Whether all work on the engine shares a connection."""
+        return dialects.has_one_connection(self.engine)
+
+    @cached_property
+    def rollback_can_fail(self) -> bool:
+        """Whether a ROLLBACK may answer with an error."""
+        return dialects.rollback_can_fail(self.engine.dialect)
 
     # -- connections ---------------------------------------------------------
+
+    def shortcut(self, engine: sa.Engine) -> Shortcut:
+        """Return the short way over *engine*."""
+        # It keeps the engine, so that no other one gets its address.
+        found = self._shortcuts.get(id(engine))
+        if found is None:
+            if len(self._shortcuts) >= _MOST_ENGINES:
+                self._shortcuts.clear()
+            found = self._shortcuts[id(engine)] = Shortcut(
+                self.records, engine
+            )
+        return found
 
     def read_aside(
         self, read: Callable[[sa.Connection], Result],
@@ -130,10 +185,28 @@ class Application:
     ) -> Record | None:
         """Return the live record *id*, read with a connection of its own."""
         with self.translated_errors(), contextlib.suppress(Uncommon):
-            return self._shortcut.find(engine or self.engine, id, now)
+            return self.shortcut(engine or self.engine).find(id, now)
         return self.read_aside(
             lambda connection: self.records.find(connection, id, now), engine
         )
+
+    def find_inside(
+        self, connection: sa.Connection, id: uuid.UUID, now: dt.datetime
+    ) -> Record | None:
+        """Return the live record *id* as *connection*'s transaction sees it.
+        """
+        with self.translated_errors():
+            with contextlib.suppress(Uncommon):
+                return self.shortcut(connection.engine).find_inside(
+                    connection, id, now
+                )
+            return self.records.find(connection, id, now)
+
+    def inside(self, connection: sa.Connection) -> Executor:
+        """Return what executes in *connection*'s transaction."""
+        with contextlib.suppress(Uncommon):
+            return self.shortcut(connection.engine).inside(connection)
+        return connection
 
     def write_aside(self, write: Callable[[Executor], Result]) -> Result:
         """Return what *write*, one guarded statement, did, committed.
@@ -142,7 +215,7 @@ class Application:
         """
         with self.translated_errors():
             with contextlib.suppress(Uncommon):
-                return write(self._shortcut.bare(self.engine))
+                return write(self.shortcut(self.engine).bare())
             if not dialects.has_cheap_autocommit(self.engine):
                 with self.own_transaction() as connection:
                     return write(connection)
@@ -186,29 +259,13 @@ class Application:
         with self.translated_errors():
             return self.engine.connect()
 
-    @contextmanager
-    def translated_errors(self) -> Iterator[None]:
+    def translated_errors(self) -> AbstractContextManager[None]:
         """Say in our words what an error of the database means.
 
         :raises SessionStoreUnavailable: if nobody answers.
         :raises SessionError: if the table or a column is missing.
         """
-        try:
-            yield
-        except (exc.DBAPIError, exc.TimeoutError) as error:
-            fault = dialects.fault_of(error)
-            if fault is Fault.UNAVAILABLE:
-                raise SessionStoreUnavailable() from error
-            if fault is Fault.MISSING:
-                table = self.records.table.fullname
-                raise SessionError(
-                    f'the table {table!r} of the sessions, or a column of '
-                    f'it, is missing in the database. Run "psessions '
-                    f'<your.ini> table" to create the table, or migrate an '
-                    f'existing one (the docs have a page on Alembic). The '
-                    f'database says: {getattr(error, "orig", error)}'
-                ) from error
-            raise
+        return self._translation
 
     def notify(self, event: object) -> None:
         """Send *event*; an error in a subscriber is logged."""

@@ -23,8 +23,8 @@ CSRF = '_csrft_'
 #: message can tell it from an equal one that was flashed later.
 HEADS = '_fh_'
 
-#: From a key and its value to bytes.
-Encode = Callable[[str, Any], bytes]
+#: From keys and values to bytes that are equal for equal values.
+Encode = Callable[[dict[str, Any]], bytes]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class FlashChange:
     once: tuple[Any, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Changes:
     """What one request changed in the data."""
 
@@ -63,6 +63,9 @@ class Changes:
         if self.csrf is not None:
             names.add(CSRF)
         return sorted(names, key=str)
+
+
+NO_CHANGES = Changes()
 
 
 def split(stored: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
@@ -109,18 +112,21 @@ def find_changes(
     :param encode: the serializer; equal bytes are equal values.  (``==``
         would take ``1``, ``1.0`` and ``True`` for the same.)
     """
+    def differ(key: str, one: Any, other: Any) -> bool:
+        return encode({key: one}) != encode({key: other})
+
     assigned = {}
     deleted = set()
     flash = {}
     csrf = None
     # In the order of the dict: new keys are stored as they were added.
-    for key in [
-        *(key for key in current if key in touched),
-        *(key for key in touched if key not in current),
-    ]:
+    keys = [key for key in current if key in touched]
+    if len(keys) < len(touched):
+        keys += [key for key in touched if key not in current]
+    for key in keys:
         if isinstance(key, str) and key.startswith(FLASH) and (
             change := _flash_change(
-                key, base, heads, current, key in popped, once, encode
+                key, base, heads, current, key in popped, once, differ
             )
         ) is not None:
             if change.taken > heads.get(key, 0) or change.appended:
@@ -128,9 +134,7 @@ def find_changes(
         elif key not in current:
             if key in base:
                 deleted.add(key)
-        elif key not in base or (
-            encode(key, base[key]) != encode(key, current[key])
-        ):
+        elif key not in base or differ(key, base[key], current[key]):
             if key == CSRF and key not in base and (
                 current[key] == derived_csrf
             ):
@@ -147,7 +151,7 @@ def _flash_change(
     current: Mapping[str, Any],
     popped: bool,
     once: Iterable[tuple[str, Any]],
-    encode: Encode,
+    differ: Callable[[str, Any, Any], bool],
 ) -> FlashChange | None:
     """Return the change of a queue, or None if it is none (not a list)."""
     before = base.get(key, [])
@@ -156,7 +160,7 @@ def _flash_change(
         return None
     head = heads.get(key, 0)
     kept = len(before)
-    if popped or encode(key, after[:kept]) != encode(key, before):
+    if popped or differ(key, after[:kept], before):
         head += len(before)
         appended = after
     else:
@@ -219,7 +223,7 @@ def conflicting_keys(
     conflicts = []
     for key in {*changes.assigned, *changes.deleted}:
         if (key in base) != (key in now) or (
-            key in base and encode(key, base[key]) != encode(key, now[key])
+            key in base and encode({key: base[key]}) != encode({key: now[key]})
         ):
             conflicts.append(key)
     return sorted(conflicts)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
 
@@ -97,12 +96,12 @@ class Codec:
         self._max_size = settings.max_size
         self._cipher = _cipher_of(settings.encryption_keys)
 
-    def encode(self, key: str, value: Any) -> bytes:
+    def encode(self, values: dict[str, Any]) -> bytes:
         """Return bytes that are equal for equal values.
 
-        :raises SessionNotSerializable: if the value cannot be stored.
+        :raises SessionNotSerializable: if a value cannot be stored.
         """
-        return self._serializer.dumps({key: value})
+        return self._serializer.dumps(values)
 
     def write(self, data: Mapping[str, Any], heads: Mapping[str, int]) -> str:
         """Return the text to store.
@@ -167,11 +166,11 @@ class Codec:
         return text
 
     def _raw(self, text: str) -> bytes:
+        if not text.startswith((_ENCRYPTED, _BASE64)):
+            return text.encode()
         if text.startswith(_ENCRYPTED):
             return self._decrypted(text[len(_ENCRYPTED):])
-        if text.startswith(_BASE64):
-            return base64.b64decode(text[len(_BASE64):], validate=True)
-        return text.encode()
+        return base64.b64decode(text[len(_BASE64):], validate=True)
 
     def _decrypted(self, text: str) -> bytes:
         if self._cipher is None:
@@ -183,13 +182,38 @@ class Codec:
         except ValueError as error:
             raise DamagedData(str(error)) from error
 
-    def reader(
+    def content(
         self, text: str,
         first: tuple[dict[str, Any], dict[str, int]] | None = None,
-    ) -> Callable[[], tuple[dict[str, Any], dict[str, int]]]:
-        """Return a function that reads *text* anew at each call.
+    ) -> Content:
+        """Return what *text* holds.
 
-        :param first: what a reading gave already; the first call returns it.
+        :param first: what a reading gave already.
         """
-        ready = [] if first is None else [first]
-        return lambda: ready.pop() if ready else self.read(text)
+        return Content(self, text, first)
+
+
+class Content:
+    """What the text of a record holds, read as often as it is needed."""
+
+    __slots__ = ('_codec', '_first', '_known', '_text')
+
+    def __init__(
+        self, codec: Codec, text: str,
+        first: tuple[dict[str, Any], dict[str, int]] | None,
+    ) -> None:
+        self._codec = codec
+        self._text = text
+        self._first = first
+        self._known: tuple[dict[str, Any], dict[str, int]] | None = None
+
+    def copy(self) -> tuple[dict[str, Any], dict[str, int]]:
+        """Return data and flash heads, anew at each call."""
+        first, self._first = self._first, None
+        return self._codec.read(self._text) if first is None else first
+
+    def known(self) -> tuple[dict[str, Any], dict[str, int]]:
+        """Return the same each time; nobody may change it."""
+        if self._known is None:
+            self._known = self.copy()
+        return self._known

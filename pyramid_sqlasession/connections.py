@@ -124,9 +124,18 @@ class Connections:
         """Whether the sessions do not use the application's connection."""
         return not self.has_dbsession
 
+    @property
+    def rollback_can_fail(self) -> bool:
+        """Whether a ROLLBACK may answer with an error."""
+        return self._application.rollback_can_fail
+
     def connect(self) -> sa.Connection:
         """Return a connection; whoever asks for it commits and closes."""
         return self._application.connect()
+
+    def inside(self, connection: sa.Connection) -> Executor:
+        """Return what executes in the transaction of *connection*."""
+        return self._application.inside(connection)
 
     def alone(
         self, work: Callable[[Executor], Result], *, atomic: bool = True
@@ -170,17 +179,32 @@ class Connections:
             another connection can still read (T4).
         """
         application = self._application
+        if manager is None or not manager.is_open or self._is_first(manager):
+            return application.find_aside(id, now)
         engine = None
-        if manager is not None and manager.is_open:
-            try:
-                with application.translated_errors():
-                    connection, engine = self._connection_to_read(manager)
-                    if connection is not None:
-                        return application.records.find(connection, id, now)
-            except (exc.SQLAlchemyError, SessionError):
-                if not may_be_broken:
-                    raise
+        try:
+            with application.translated_errors():
+                connection, engine = self._connection_to_read(manager)
+                if connection is not None:
+                    return application.find_inside(connection, id, now)
+        except (exc.SQLAlchemyError, SessionError):
+            if not may_be_broken:
+                raise
         return application.find_aside(id, now, engine)
+
+    def _is_first(self, manager: SessionDataManager) -> bool:
+        """Return whether nobody has used the database in the transaction.
+
+        The usual case, decided without evaluating anything.
+        """
+        request = self._request
+        return (
+            manager.is_unused
+            and self._name not in request.__dict__
+            and _TEST_DBSESSION not in request.environ
+            and _is_begun_by_tween(manager.transaction)
+            and not self._application.has_one_connection
+        )
 
     def _connection_to_read(
         self, manager: SessionDataManager
@@ -226,12 +250,8 @@ class Connections:
         """Return whether something may have been written to the transaction
         before the request began (T7).
         """
-        transaction = manager.transaction
-        return bool(
-            _TEST_DBSESSION in self._request.environ
-            or transaction.isDoomed()
-            # pyramid_tm notes the path of what it begins.
-            or not transaction.description
+        return _TEST_DBSESSION in self._request.environ or (
+            not _is_begun_by_tween(manager.transaction)
         )
 
     @contextmanager
@@ -250,3 +270,8 @@ class Connections:
         else:
             with application.translated_errors():
                 yield self.manager_in(transaction).own_connection()
+
+
+def _is_begun_by_tween(transaction: Any) -> bool:
+    # pyramid_tm notes the path of what it begins.
+    return bool(transaction.description) and transaction.status == 'Active'

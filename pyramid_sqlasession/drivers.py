@@ -1,4 +1,4 @@
-"""One statement by the driver alone, committed at once: libpq and sqlite3.
+"""One statement by the driver alone: psycopg's libpq, and sqlite3.
 
 Three quarters of the time of a single statement by its key are spent in the
 layers above: contexts, results and rows that one row has no use for.  What is
@@ -56,7 +56,11 @@ class Compiled:
 
 
 class Driver(Protocol):
-    """What runs one statement on a connection that is in no transaction."""
+    """What runs one statement on a pooled connection.
+
+    In no transaction, and then a write is committed at once; or *inside* the
+    transaction that the connection is in.
+    """
 
     def compile(self, statement: Any, names: Iterable[str]) -> Compiled:
         """Return *statement* with these parameters.
@@ -71,7 +75,8 @@ class Driver(Protocol):
         """
 
     def fetch(
-        self, pooled: Any, compiled: Compiled, values: Mapping[str, Any]
+        self, pooled: Any, compiled: Compiled, values: Mapping[str, Any],
+        *, inside: bool,
     ) -> Row | None:
         """Return the only row, or None.
 
@@ -79,9 +84,10 @@ class Driver(Protocol):
         """
 
     def write(
-        self, pooled: Any, compiled: Compiled, values: Mapping[str, Any]
+        self, pooled: Any, compiled: Compiled, values: Mapping[str, Any],
+        *, inside: bool,
     ) -> int:
-        """Return how many rows were written, committed."""
+        """Return how many rows were written."""
 
 
 def driver_of(engine: sa.Engine) -> Driver:
@@ -113,8 +119,9 @@ def _compiled(
     """Return *statement* as SQLAlchemy compiles it, and the types of its
     parameters.
     """
+    names = set(names)
     compiled = statement.compile(dialect=dialect, column_keys=list(names))
-    if compiled.escaped_bind_names or (
+    if compiled.escaped_bind_names or not compiled.binds.keys() <= names or (
         # Defaults that SQLAlchemy would compute, or fetch.
         getattr(compiled, 'insert_prefetch', ())
         or getattr(compiled, 'update_prefetch', ())
@@ -129,6 +136,7 @@ def _compiled(
 # -- PostgreSQL --------------------------------------------------------------
 
 _IDLE = 0  # PQTRANS_IDLE
+_IN_TRANSACTION = 2  # PQTRANS_INTRANS
 _COMMAND_OK = 1
 _TUPLES_OK = 2
 _BINARY = 1
@@ -184,7 +192,9 @@ class Psycopg:
     """psycopg's own binding of libpq (``psycopg.pq``).
 
     A statement is prepared as psycopg prepares it: from the fifth use of a
-    connection on (``prepare_threshold``), or never (None).
+    connection on (``prepare_threshold``), or never (None).  Inside of a
+    transaction it is not: psycopg deallocates what is prepared after each
+    ROLLBACK, and to be told so there would cost the transaction.
     """
 
     def __init__(self, dialect: sa.Dialect) -> None:
@@ -227,10 +237,11 @@ class Psycopg:
         return bool(pgconn.status)
 
     def fetch(
-        self, pooled: Any, compiled: Compiled, values: Mapping[str, Any]
+        self, pooled: Any, compiled: Compiled, values: Mapping[str, Any],
+        *, inside: bool,
     ) -> Row | None:
         """Return the only row, read in binary."""
-        result = self._execute(pooled, compiled, values)
+        result = self._execute(pooled, compiled, values, inside)
         if result.status != _TUPLES_OK:
             raise self._error(result)
         if not result.ntuples:
@@ -242,16 +253,18 @@ class Psycopg:
         ])
 
     def write(
-        self, pooled: Any, compiled: Compiled, values: Mapping[str, Any]
+        self, pooled: Any, compiled: Compiled, values: Mapping[str, Any],
+        *, inside: bool,
     ) -> int:
         """Return how many rows were written; without BEGIN, committed."""
-        result = self._execute(pooled, compiled, values)
+        result = self._execute(pooled, compiled, values, inside)
         if result.status != _COMMAND_OK:
             raise self._error(result)
         return int(result.command_tuples or 0)
 
     def _execute(
-        self, pooled: Any, compiled: Any, values: Mapping[str, Any]
+        self, pooled: Any, compiled: Any, values: Mapping[str, Any],
+        inside: bool,
     ) -> Any:
         driver = pooled.driver_connection
         pgconn = driver.pgconn
@@ -264,16 +277,37 @@ class Psycopg:
             if driver.info.encoding != 'utf-8':
                 raise Uncommon
             uses = pooled.info[_INFO] = {}
-        if pgconn.transaction_status != _IDLE:
+        if pgconn.transaction_status != (_IN_TRANSACTION if inside else _IDLE):
+            # psycopg sends BEGIN with the first statement of its own.
             raise Uncommon
-        name, count = compiled.name, uses.get(compiled.name, 0)
+        if not inside:
+            result = self._execute_prepared(driver, uses, compiled, sent)
+            if result is not None:
+                return result
+        result = pgconn.exec_params(
+            compiled.text, sent, None, compiled.formats, _BINARY
+        )
+        _check_types(result, compiled)
+        return result
+
+    @staticmethod
+    def _execute_prepared(
+        driver: Any, uses: dict[bytes, Any], compiled: Any, sent: list[Any]
+    ) -> Any:
+        """Return the result, None if it is not prepared.
+
+        :param uses: of each statement how often it was used, or None if it is
+            prepared.
+        """
+        pgconn, name = driver.pgconn, compiled.name
+        count = uses.get(name, 0)
         if count is None:
             result = pgconn.exec_prepared(
                 name, sent, compiled.formats, _BINARY
             )
             if result.error_field(_SQLSTATE) not in _NOT_PREPARED:
                 return result
-            count = uses[name] = 0
+            count = 0
         threshold = driver.prepare_threshold
         if threshold is not None and count >= threshold:
             result = pgconn.prepare(name, compiled.text)
@@ -286,11 +320,7 @@ class Psycopg:
             # gives us another server each time.
             count = -sys.maxsize
         uses[name] = count + 1
-        result = pgconn.exec_params(
-            compiled.text, sent, None, compiled.formats, _BINARY
-        )
-        _check_types(result, compiled)
-        return result
+        return None
 
     def _error(self, result: Any) -> Exception:
         errors = self._psycopg.errors
@@ -324,15 +354,12 @@ def _check_types(result: Any, compiled: Compiled) -> None:
 
 def _moment_to_text(value: dt.datetime) -> str:
     # As SQLAlchemy stores it, to the letter: SQLite compares texts.
-    moment = value.astimezone(dt.UTC).replace(tzinfo=None)
-    return moment.isoformat(' ', 'microseconds')
+    return value.astimezone(dt.UTC).isoformat(' ', 'microseconds')[:26]
 
 
 def _moment_from_text(text: Any) -> dt.datetime:
-    moment = dt.datetime.fromisoformat(text)
-    if moment.tzinfo is not None:
-        raise ValueError(f'{text!r} is not in UTC')
-    return moment.replace(tzinfo=dt.UTC)
+    # One that has a zone already is none of ours, and an error here.
+    return dt.datetime.fromisoformat(text + '+00:00')
 
 
 def _as_is(value: Any) -> Any:
@@ -380,11 +407,12 @@ class SQLite:
         return False
 
     def fetch(
-        self, pooled: Any, compiled: Compiled, values: Mapping[str, Any]
+        self, pooled: Any, compiled: Compiled, values: Mapping[str, Any],
+        *, inside: bool,
     ) -> Row | None:
         """Return the only row."""
         driver = pooled.driver_connection
-        if driver.in_transaction:
+        if driver.in_transaction and not inside:
             raise Uncommon
         cursor = driver.execute(compiled.text, self._sent(compiled, values))
         try:
@@ -400,10 +428,16 @@ class SQLite:
         ])
 
     def write(
-        self, pooled: Any, compiled: Compiled, values: Mapping[str, Any]
+        self, pooled: Any, compiled: Compiled, values: Mapping[str, Any],
+        *, inside: bool,
     ) -> int:
-        """Return how many rows were written, committed."""
+        """Return how many rows were written."""
         driver = pooled.driver_connection
+        if inside:
+            cursor = driver.execute(
+                compiled.text, self._sent(compiled, values)
+            )
+            return int(cursor.rowcount)
         if driver.in_transaction:
             raise Uncommon
         try:

@@ -64,11 +64,13 @@ from pyramid_sqlasession.loading import load
 from pyramid_sqlasession.records import Executor
 from pyramid_sqlasession.response import cookie_header
 from pyramid_sqlasession.response import keep_private
+from pyramid_sqlasession.response import NO_REASON
 from pyramid_sqlasession.response import replace_content
 from pyramid_sqlasession.response import vary
 from pyramid_sqlasession.saving import Outcome
 from pyramid_sqlasession.saving import Plan
-from pyramid_sqlasession.session import Base
+from pyramid_sqlasession.session import copied
+from pyramid_sqlasession.session import NOTHING
 from pyramid_sqlasession.session import Snapshot
 from pyramid_sqlasession.session import SQLASession
 from pyramid_sqlasession.transaction import active_transaction
@@ -107,7 +109,7 @@ class Binding:
             request.__dict__.get(ATTRIBUTE) or application.watcher
         )
         #: What was loaded, or saved last.
-        self._base = Base()
+        self._base = NOTHING
         self._manager: SessionDataManager | None = None
         #: The state to come back to if the transaction is aborted.
         self._joined_with: Snapshot | None = None
@@ -130,7 +132,8 @@ class Binding:
         self._is_concluded = False
         #: A subrequest whose transaction the outer request ends.
         self._is_deferred = False
-        self._was_last = {'respond': False, 'outer': False, 'finish': False}
+        #: Callbacks that are the last of their kind, so far as is known.
+        self._was_last: set[str] = set()
         #: Snapshots at SAVEPOINTs of the application's SQLAlchemy session.
         self.savepoints: dict[Any, Snapshot] = {}
 
@@ -145,15 +148,22 @@ class Binding:
         if self._is_saving:
             return
         if not self._is_registered:
-            self._is_registered = True
-            self._carried = self.request.environ.pop(_CARRIED, [])
-            self.request.add_response_callback(self._respond)
-            self.request.add_finished_callback(self._finish)
+            self._register()
         if not self._is_answered:
-            self._notice_exception()
-            self._join()
+            if self.request.__dict__.get('exception') is not self._exception:
+                self._notice_exception()
+            manager = self._manager
+            if manager is None or manager.transaction is None:
+                self._join()
         if not self._is_loaded:
             self._load_once()
+
+    def _register(self) -> None:
+        self._is_registered = True
+        request = self.request
+        self._carried = request.environ.pop(_CARRIED, [])
+        request.add_response_callback(self._respond)
+        request.add_finished_callback(self._finish)
 
     def _load_once(self) -> None:
         if self._unavailable is not None:
@@ -168,7 +178,7 @@ class Binding:
                 self._manager, in_exception_view=self._in_exception_view,
                 carried=self._carried,
             )
-            self.session._begin(self._base)
+            self.session._load(self._base)
             self.watcher.loaded(found, self._base, perf_counter() - started)
         except SessionStoreUnavailable as error:
             self._is_loaded = False
@@ -188,6 +198,8 @@ class Binding:
     def alter(self, what: str) -> None:
         """Make sure that a change can be saved; say so if it cannot."""
         self.look()
+        if self._manager is not None:
+            self._manager.expect_changes()
         if self._unavailable is not None:
             raise self._unavailable
         if self._is_over:
@@ -196,6 +208,11 @@ class Binding:
                 'lost. Change it in the view, or in a response callback',
                 what,
             )
+
+    def lend(self) -> None:
+        """Look for changes at the end, inside of what is given out now."""
+        if self._manager is not None:
+            self._manager.expect_changes()
 
     def _notice_exception(self) -> None:
         """Set the view's words aside once an exception view runs."""
@@ -226,9 +243,10 @@ class Binding:
         self._manager = self.connections.manager_in(transaction)
         self._manager.add(self)
         # What was done before this transaction survives its abort.
-        self._joined_with = (
-            self.session._snapshot() if self.session._is_altered() else None
-        )
+        self._joined_with = None
+        if self.session._is_altered():
+            self._joined_with = self.session._snapshot()
+            self._manager.expect_changes()
 
     def is_joined_with(self, dbsession: Any) -> bool:
         """Return whether *dbsession* is in the session's transaction."""
@@ -254,7 +272,8 @@ class Binding:
         self._plan = None
         if self._is_to_be_repeated():
             return False
-        self._put_together()
+        if self._set_aside is not None:
+            self._put_together(self._set_aside)
         self._plan = self._make_plan()
         return self._plan is not None
 
@@ -347,11 +366,8 @@ class Binding:
 
     # -- saving --------------------------------------------------------------
 
-    def _put_together(self) -> None:
+    def _put_together(self, view: Snapshot) -> None:
         """Add an exception view's words to those of the view (veto)."""
-        view = self._set_aside
-        if view is None:
-            return
         self._set_aside = None
         session = self.session
         if session._pending.ended is not None:
@@ -359,7 +375,7 @@ class Binding:
         encode = self.application.codec.encode
         later = session._changes(encode)
         after = session._pending.copied()
-        _, heads = session._base.read()
+        _, heads = session._base.content.known()
         session._restore(view)
         data, _ = apply_changes(later, dict(dict.items(session)), heads)
         dict.clear(session)
@@ -378,9 +394,11 @@ class Binding:
         session = self.session
         if not self._is_loaded or not session._is_altered():
             return None
+        changes = session._changes(self.application.codec.encode)
+        if not changes and not session._is_altered_beside_data():
+            return None
         plan = Plan(
-            session._base, session._pending.copied(),
-            session._changes(self.application.codec.encode),
+            session._base, session._pending.copied(), changes,
             filled=dict.__len__(session) > 0,
         )
         return plan or None
@@ -407,6 +425,8 @@ class Binding:
         if extend is None:
             return defaults
         session = self.session
+        # What the function changes inside of a value is not stored.
+        data = copied(dict(data))
         shown = dict(dict.items(session))
         # After a merge the record holds more than this request's session.
         dict.clear(session)
@@ -440,9 +460,9 @@ class Binding:
 
     def _respond(self, request: Any, response: Any) -> None:
         """Save what is unsaved, touch, send the cookie."""
-        if not self._was_last['respond'] and request.response_callbacks:
+        if request.response_callbacks and 'respond' not in self._was_last:
             # Other response callbacks may change the session.
-            self._was_last['respond'] = True
+            self._was_last.add('respond')
             request.add_response_callback(self._respond)
             return
         if self._is_to_be_repeated():
@@ -462,9 +482,9 @@ class Binding:
     def _respond_with_outer(
         self, outer: Any, response: Any, *, inner_response: Any
     ) -> None:
-        if not self._was_last['outer']:
+        if 'outer' not in self._was_last:
             # The outer session is saved first: this one may end its token.
-            self._was_last['outer'] = True
+            self._was_last.add('outer')
             outer.add_response_callback(
                 partial(
                     self._respond_with_outer, inner_response=inner_response
@@ -489,17 +509,21 @@ class Binding:
         )
 
     def _conclude(self, response: Any) -> None:
-        self._save_rest(response)
+        self._set_aside = None
+        if self.session._is_altered():
+            self._save_rest(response)
         self._is_answered = True
         self._is_concluded = True
         vary(response)
-        self._end_surplus()
+        if self._outcomes:
+            self._end_surplus()
         self._touch()
         self._send_cookie(response)
-        self._send_events()
+        if self._outcomes:
+            self._send_events()
 
     def _is_to_be_repeated(self) -> bool:
-        error = getattr(self.request, 'exception', None)
+        error = self.request.__dict__.get('exception')
         return error is not None and is_error_retryable(self.request, error)
 
     def _is_in_transaction(self) -> bool:
@@ -507,8 +531,11 @@ class Binding:
 
     def _outer_request(self) -> Any | None:
         """Return the request that ends our transaction, if not this one."""
+        stack = threadlocals.stack
+        if len(stack) == 1 and stack[0].get('request') is self.request:
+            return None
         manager = getattr(self.request, 'tm', None)
-        for entry in threadlocals.stack:
+        for entry in stack:
             outer = entry.get('request')
             if outer is self.request:
                 return None
@@ -523,7 +550,6 @@ class Binding:
 
     def _save_rest(self, response: Any) -> None:
         """Save what no transaction has saved."""
-        self._set_aside = None
         try:
             self.save_now()
         except Exception as error:
@@ -549,7 +575,9 @@ class Binding:
     def _save_given(self, plan: Plan) -> None:
         """Save through the application's dbsession, which stays open."""
         with self.application.translated_errors():
-            outcome = self._save(self.connections.joined(), plan)
+            outcome = self._save(
+                self.connections.inside(self.connections.joined()), plan
+            )
         self.connections.mark_changed()
         self._part()
         self._accept(outcome)
@@ -593,13 +621,13 @@ class Binding:
 
     def _touch(self) -> None:
         """Extend the expiry of a session that was only read."""
-        if not self._is_loaded or any(
+        base = self.session._base
+        if base.record is None or base.ghost or any(
             outcome.created or outcome.updated for outcome in self._outcomes
         ):
             return
-        base, now = self.session._base, self.now()
-        saver = self.application.saver
-        if base.ghost or not saver.is_care_due(base, now):
+        saver, now = self.application.saver, self.now()
+        if not saver.is_care_due(base, now):
             return
         care = partial(saver.care, base=base, now=now)
         started = perf_counter()
@@ -639,12 +667,15 @@ class Binding:
                 )
 
     def _send_cookie(self, response: Any) -> None:
+        outcomes = [*self._carried, *self._outcomes]
+        if not outcomes:
+            self.watcher.decided(False, NO_REASON)
+            return
         header, reason = cookie_header(
-            self.application.cookies, [*self._carried, *self._outcomes],
-            self.request, self.now(),
+            self.application.cookies, outcomes, self.request, self.now()
         )
         if header is not None:
-            response.headers.add('Set-Cookie', header)
+            response.headerlist.append(('Set-Cookie', header))
             keep_private(response)
         self.watcher.decided(header is not None, reason)
 
@@ -671,16 +702,13 @@ class Binding:
 
     def _finish(self, request: Any) -> None:
         """Note that every change is too late from now on."""
-        if not self._was_last['finish'] and request.finished_callbacks:
+        if request.finished_callbacks and 'finish' not in self._was_last:
             # Changes of other finished callbacks are noticed too.
-            self._was_last['finish'] = True
+            self._was_last.add('finish')
             request.add_finished_callback(self._finish)
             return
         self._is_over = True
-        is_responded = self._is_answered or sys.exc_info()[1] is None
-        if is_responded and not (
-            self._is_deferred or self._is_to_be_repeated()
-        ):
+        if self.session._is_altered():
             self._complain_of_changes()
         if not self._is_concluded and (self._carried or self._outcomes):
             # The next attempt goes on from what is committed, and sends its
@@ -688,11 +716,15 @@ class Binding:
             self.request.environ[_CARRIED] = [
                 *self._carried, *self._outcomes
             ]
-        if self._outer_request() is None:
+        if self._manager is not None and self._outer_request() is None:
             self._part()
-        self._send_events()
+        if self._outcomes:
+            self._send_events()
 
     def _complain_of_changes(self) -> None:
+        is_responded = self._is_answered or sys.exc_info()[1] is None
+        if not is_responded or self._is_deferred or self._is_to_be_repeated():
+            return
         try:
             plan = self._make_plan()
         except SessionError as error:

@@ -16,6 +16,7 @@ from pyramid_sqlasession.records import Record
 from pyramid_sqlasession.records import Standing
 from pyramid_sqlasession.saving import Outcome
 from pyramid_sqlasession.session import Base
+from pyramid_sqlasession.session import NOTHING
 from pyramid_sqlasession.transaction import SessionDataManager
 from pyramid_sqlasession.watching import Found
 
@@ -44,7 +45,7 @@ def load(
         # The browser has not heard of it yet.
         token = carried[-1].base.token
     if token is None:
-        return Base(), Found.FORGED if is_forged else Found.ABSENT
+        return NOTHING, Found.FORGED if is_forged else Found.ABSENT
     now = application.now()
     if isinstance(
         request.__dict__.get('exception'), SessionStoreUnavailable
@@ -59,11 +60,11 @@ def load(
             return Base(token=token, ghost='unavailable'), Found.UNAVAILABLE
         raise
     if record is None:
-        return Base(), Found.UNKNOWN
+        return NOTHING, Found.UNKNOWN
     standing = record.standing(token, now)
     if standing is Standing.WRONG:
         _suspect(application, request, 'secret')
-        return Base(), Found.WRONG_SECRET
+        return NOTHING, Found.WRONG_SECRET
     if standing is Standing.ROTATED:
         log.debug('session %s: a token that was rotated out', record.id)
         return Base(token=token, ghost='rotated'), Found.ROTATED
@@ -83,8 +84,9 @@ def _base_of(application: Application, record: Record, token: Token) -> Base:
             record.id, error,
         )
         return Base(damaged=record, token=token)
-    reader = application.codec.reader(record.data, content)
-    return Base(record, token, reader)
+    return Base(
+        record, token, application.codec.content(record.data, content)
+    )
 
 
 def _suspect(application: Application, request: Any, reason: str) -> None:

@@ -83,9 +83,10 @@ def unpack_retired(packed: bytes | None) -> tuple[Retired, ...]:
     return tuple(found)
 
 
-@dataclass(frozen=True)
+# Not frozen: that makes three times as dear what each request does.
+@dataclass(slots=True)
 class Record:
-    """A row, without the additional fields."""
+    """A row, without the additional fields; nobody changes it."""
 
     id: uuid.UUID
     secret_hash: bytes = field(repr=False)
@@ -127,7 +128,8 @@ class Executor(Protocol):
         """Return how it is executed."""
 
 
-_READ = (
+#: What a :class:`Record` is read from, in its order.
+COLUMNS_READ = (
     'id', 'secret_hash', 'retired', 'version', 'data', 'created', 'started',
     'accessed', 'expires', 'lifetime', 'rotated',
 )
@@ -145,16 +147,15 @@ class Records:
         c = table.c
         alive = c.expires > sa.bindparam('_now')
         this = c.id == sa.bindparam('_id')
-        columns = [c[name] for name in _READ]
+        columns = [c[name] for name in COLUMNS_READ]
         self.find_statement = sa.select(*columns).where(this, alive)
         # An expired one too: whoever looks again wants to know why.
-        self._look_again = sa.select(*(c[name] for name in _READ)).where(this)
+        self._look_again = sa.select(*columns).where(this)
         self._identify = sa.select(c.id, c.secret_hash, c.version).where(
             this, alive
         )
         self._insert = table.insert()
-        same = c.version == sa.bindparam('_version')
-        self._update = table.update().where(this, same, alive)
+        self._update = table.update().where(this, self._guard(), alive)
         # Another machine's clock may be ahead: never backwards (C3).
         self._extend = self._update.values({
             name: sa.case(
@@ -172,6 +173,10 @@ class Records:
             self.find_statement, self._insert, self._update, self._extend,
             self._touch, self._delete,
         )
+
+    def _guard(self) -> sa.ColumnElement[bool]:
+        """Return what a write asks: has nobody written since it read?"""
+        return self.table.c.version == sa.bindparam('_version')
 
     # -- one record ----------------------------------------------------------
 

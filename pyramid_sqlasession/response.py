@@ -10,6 +10,8 @@ from pyramid_sqlasession.cookie import CookiePolicy
 from pyramid_sqlasession.saving import Outcome
 from pyramid_sqlasession.session import Base
 
+NO_REASON = 'nothing changed that it has to say'
+
 
 def cookie_header(
     cookies: CookiePolicy, outcomes: Iterable[Outcome], request: Any,
@@ -23,7 +25,7 @@ def cookie_header(
     """
     base: Base | None = None
     is_removed = False
-    reason = 'nothing changed that it has to say'
+    reason = NO_REASON
     for outcome in outcomes:
         if outcome.removed is not None:
             base, is_removed = None, True
@@ -57,22 +59,32 @@ def _cause(cookies: CookiePolicy, outcome: Outcome) -> str | None:
 
 def vary(response: Any) -> None:
     """Tell caches that the response depends on the cookie."""
-    value = ', '.join(response.headers.getall('Vary'))
+    value = _header(response, 'vary')
+    if not value:
+        response.headerlist.append(('Vary', 'Cookie'))
+        return
     names = [name.strip().lower() for name in value.split(',')]
     if 'cookie' not in names and '*' not in names:
-        response.headers['Vary'] = f'{value}, Cookie' if value else 'Cookie'
+        response.headers['Vary'] = f'{value}, Cookie'
+
+
+def _header(response: Any, name: str) -> str:
+    # Past WebOb's MultiDict: each request does this.
+    return ', '.join([
+        value for key, value in response.headerlist if key.lower() == name
+    ])
 
 
 def keep_private(response: Any) -> None:
     """Keep shared caches from storing *response* (RFC 9111, section 7.3)."""
-    value = ', '.join(response.headers.getall('Cache-Control'))
+    value = _header(response, 'cache-control')
     names = {
         part.partition('=')[0].strip().lower() for part in value.split(',')
     }
-    if not names & {'public', 'private', 'no-store', 's-maxage'}:
-        response.headers['Cache-Control'] = (
-            f'{value}, private' if value else 'private'
-        )
+    if not value:
+        response.headerlist.append(('Cache-Control', 'private'))
+    elif not names & {'public', 'private', 'no-store', 's-maxage'}:
+        response.headers['Cache-Control'] = f'{value}, private'
 
 
 def replace_content(response: Any, other: Any) -> None:

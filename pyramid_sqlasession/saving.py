@@ -34,6 +34,7 @@ from pyramid_sqlasession.expiry import Expiry
 from pyramid_sqlasession.expiry import FIXED
 from pyramid_sqlasession.expiry import Lifetime
 from pyramid_sqlasession.fields import Fields
+from pyramid_sqlasession.records import COLUMNS_READ
 from pyramid_sqlasession.records import Executor
 from pyramid_sqlasession.records import pack_retired
 from pyramid_sqlasession.records import Record
@@ -42,6 +43,7 @@ from pyramid_sqlasession.records import Retired
 from pyramid_sqlasession.records import Standing
 from pyramid_sqlasession.records import unpack_retired
 from pyramid_sqlasession.session import Base
+from pyramid_sqlasession.session import NOTHING
 from pyramid_sqlasession.session import Pending
 from pyramid_sqlasession.settings import Settings
 
@@ -55,7 +57,7 @@ _ATTEMPTS = 5
 Extend = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What one request wants to have saved."""
 
@@ -93,7 +95,7 @@ class Plan:
         return self.creates or self.updates or self.pending.ended is not None
 
 
-@dataclass
+@dataclass(slots=True)
 class Outcome:
     """What a save did, to be believed once it is committed."""
 
@@ -219,10 +221,7 @@ class Saver:
             lifetime=lifetime.seconds, rotated=now,
         )
         values = self._fields.values(extend(data))
-        for name in ('id', 'secret_hash', 'retired', 'version', 'data',
-                     'created', 'started', 'accessed', 'expires', 'lifetime',
-                     'rotated'):
-            values[name] = getattr(record, name)
+        values |= {name: getattr(record, name) for name in COLUMNS_READ}
         values['sweep'] = self._expiry.sweep(record.expires)
         self._records.insert(connection, values)
         outcome.created = True
@@ -306,7 +305,7 @@ class Saver:
     @staticmethod
     def _fresh(plan: Plan) -> Plan:
         return replace(
-            plan, base=Base(),
+            plan, base=NOTHING,
             pending=replace(plan.pending, token=new_token()),
         )
 
@@ -319,9 +318,9 @@ class Saver:
         if found.data is None:
             raise DamagedData('a column has no value that fits it')
         base = self._base(found, token)
-        now, _ = base.read()
+        now, _ = base.content.known()
         if self._settings.conflict == 'retry':
-            before, _ = plan.base.read()
+            before, _ = plan.base.content.known()
             keys = conflicting_keys(
                 plan.changes, before, now, self._codec.encode
             )
@@ -346,7 +345,7 @@ class Saver:
             renewed = new_token(record.id)
             after = self._renew(after, renewed, now)
             changes = replace(changes, csrf=_derived_csrf(base))
-        data, heads = apply_changes(changes, *base.read())
+        data, heads = apply_changes(changes, *base.content.known())
         if changes:
             after = replace(after, data=self._codec.write(data, heads))
             values['data'] = after.data
@@ -409,7 +408,8 @@ class Saver:
     def _with_csrf(self, base: Base) -> str:
         """Return the data of *base* with its CSRF token."""
         changes = Changes(csrf=_derived_csrf(base))
-        return self._codec.write(*apply_changes(changes, *base.read()))
+        known = base.content.known()
+        return self._codec.write(*apply_changes(changes, *known))
 
     def _retired(
         self, record: Record, standing: Standing, now: dt.datetime
@@ -463,7 +463,10 @@ class Saver:
         """Return whether a request that only read has to write all the same:
         to extend the expiry, or to renew the token.
         """
-        return self._is_touch_due(base, now) or self.is_renewal_due(base, now)
+        return self._is_touch_due(base, now) or (
+            self._settings.renewal_interval is not None
+            and self.is_renewal_due(base, now)
+        )
 
     def _is_touch_due(self, base: Base, now: dt.datetime) -> bool:
         record = base.record
@@ -537,7 +540,7 @@ class Saver:
 
     def _base(self, record: Record, token: Token | None) -> Base:
         assert record.data is not None
-        return Base(record, token, self._codec.reader(record.data))
+        return Base(record, token, self._codec.content(record.data))
 
 
 def _derived_csrf(base: Base) -> str | None:

@@ -226,10 +226,24 @@ def _folded(
     return text
 
 
+# Python (3.11) takes an offset of less than a second for none.
+_FINE_OFFSET = re.compile(
+    r'(.*)([+-])(\d\d):(\d\d):(\d\d)\.(\d{6})', re.ASCII
+)
+
+
 def _unfold(kind: Any) -> Callable[[str], Any]:
     def decode(text: str) -> Any:
         if text.endswith(' fold=1'):
             return kind.fromisoformat(text[:-7]).replace(fold=1)
+        if (match := _FINE_OFFSET.fullmatch(text)) is not None:
+            offset = dt.timedelta(
+                0, int(match[5]), int(match[6]), 0, int(match[4]),
+                int(match[3]),
+            )
+            return kind.fromisoformat(match[1]).replace(
+                tzinfo=dt.timezone(-offset if match[2] == '-' else offset)
+            )
         return kind.fromisoformat(text)
 
     return decode

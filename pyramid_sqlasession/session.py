@@ -7,7 +7,6 @@ later, by comparing the keys that were touched with what was loaded.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import ItemsView
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from dataclasses import field
 import datetime as dt
 from decimal import Decimal
+import marshal
 import secrets
 from typing import Any
 from typing import Protocol
@@ -31,6 +31,7 @@ from pyramid_sqlasession.changes import CSRF
 from pyramid_sqlasession.changes import Encode
 from pyramid_sqlasession.changes import find_changes
 from pyramid_sqlasession.changes import FLASH
+from pyramid_sqlasession.changes import NO_CHANGES
 from pyramid_sqlasession.cookie import new_token
 from pyramid_sqlasession.cookie import Token
 from pyramid_sqlasession.expiry import Lifetime
@@ -45,20 +46,44 @@ _IMMUTABLE = frozenset({
 })
 
 
+# The version of marshal whose bytes depend on the values alone.
+_WITHOUT_REFERENCES = 2
+
 _NOT_LOADED = type('_NotLoaded', (), {'__repr__': lambda self: '...'})()
 
 
-@dataclass(frozen=True)
+#: Data, and how many messages were taken from each flash queue.
+Stored = tuple[dict[str, Any], dict[str, int]]
+
+
+class Content(Protocol):
+    """What the text of a record holds."""
+
+    def copy(self) -> Stored:
+        """Return it anew at each call."""
+
+    def known(self) -> Stored:
+        """Return the same each time; nobody may change it."""
+
+
+class _Nothing:
+    def copy(self) -> Stored:
+        return {}, {}
+
+    known = copy
+
+
+_NOTHING = _Nothing()
+
+
+@dataclass(frozen=True, slots=True)
 class Base:
     """What a session starts from: a record, or nothing."""
 
     record: Record | None = None
     #: The token that came with the request and fits the record.
     token: Token | None = None
-    #: From the record's text to (data, flash heads); a new copy each time.
-    read: Callable[[], tuple[dict[str, Any], dict[str, int]]] = (
-        lambda: ({}, {})
-    )
+    content: Content = _NOTHING
     #: Why the session is dead, although the request goes on: reads are
     #: empty, writes are dropped, no cookie is sent.
     ghost: str | None = None
@@ -77,7 +102,10 @@ class Base:
         )
 
 
-@dataclass
+NOTHING = Base()
+
+
+@dataclass(slots=True)
 class Pending:
     """What this request did and nobody has saved yet."""
 
@@ -120,6 +148,9 @@ class Source(Protocol):
     def alter(self, what: str) -> None:
         """Called before each change of *what*, a key or a method."""
 
+    def lend(self) -> None:
+        """Called before a value is given out that may be changed inside."""
+
     def now(self) -> dt.datetime:
         """Return the current time, aware UTC."""
 
@@ -138,22 +169,31 @@ class SQLASession(dict[str, Any]):
         # has to ask for its items, which loads them.
         dict.__setitem__(self, _NOT_LOADED, None)
         self._source = source
-        self._base = Base()
+        self._base = NOTHING
         self._pending = Pending()
+        #: Of the values that somebody may still hold after a save: as they
+        #: were saved.
+        self._settled: bytes | None = None
 
     # -- state, for the binding ----------------------------------------------
 
+    def _load(self, base: Base) -> None:
+        """Start from *base*, before anything was done."""
+        self._base = base
+        dict.clear(self)
+        if base.record is not None:
+            dict.update(self, base.content.copy()[0])
+
     def _begin(self, base: Base) -> None:
         """Start from *base*, with nothing done yet."""
-        self._base = base
         self._pending = Pending()
-        dict.clear(self)
-        dict.update(self, base.read()[0])
+        self._settled = None
+        self._load(base)
 
     def _snapshot(self) -> Snapshot:
         """Return the state, to come back to."""
         return Snapshot(
-            self._base, _copied(dict(dict.items(self)), 0),
+            self._base, copied(dict(dict.items(self))),
             self._pending.copied(),
         )
 
@@ -161,21 +201,44 @@ class SQLASession(dict[str, Any]):
         """Come back to *snapshot*, which stays usable."""
         self._base = snapshot.base
         self._pending = snapshot.pending.copied()
+        self._settled = None
         dict.clear(self)
-        dict.update(self, _copied(snapshot.data, 0))
+        dict.update(self, copied(snapshot.data))
 
     def _saved(self, base: Base, *, merged: bool) -> None:
         """Go on from *base*, which holds what was just saved."""
         touched = self._pending.touched
+        self._begin_after(base, merged=merged)
+        if merged:
+            return
+        # Whoever holds a list out of the session may change it later.
+        self._pending.touched = {
+            key for key in touched
+            if type(dict.get(self, key)) not in _IMMUTABLE
+        }
+        if self._pending.touched:
+            self._settled = self._touched_values()
+
+    def _begin_after(self, base: Base, *, merged: bool) -> None:
         self._base = base
         self._pending = Pending()
+        self._settled = None
         if merged:
             # Another request's changes are in it too.
             dict.clear(self)
-            dict.update(self, base.read()[0])
-        else:
-            # Whoever holds a list out of the session may change it later.
-            self._pending.touched = touched
+            dict.update(self, base.content.copy()[0])
+
+    def _touched_values(self) -> bytes | None:
+        """Return what changes if a touched value does; None: look closely.
+
+        Never read back, only compared: ``marshal`` tells ``1`` from ``True``,
+        as ``==`` does not, at a tenth of the serializer's cost.
+        """
+        values = [dict.get(self, key) for key in self._pending.touched]
+        try:
+            return marshal.dumps(values, _WITHOUT_REFERENCES)
+        except ValueError:
+            return None
 
     def _changes(self, encode: Encode) -> Changes:
         """Return what this request changed in the data.
@@ -184,8 +247,12 @@ class SQLASession(dict[str, Any]):
         """
         pending = self._pending
         if not pending.touched and not pending.rotate:
-            return Changes()
-        base, heads = self._base.read()
+            return NO_CHANGES
+        if self._settled is not None and not pending.rotate and (
+            self._touched_values() == self._settled
+        ):
+            return NO_CHANGES
+        base, heads = self._base.content.known()
         token = None
         if CSRF in pending.touched:
             token = pending.token or self._base.token
@@ -204,25 +271,37 @@ class SQLASession(dict[str, Any]):
 
     def _is_altered(self) -> bool:
         """Return whether something was done that may have to be saved."""
+        return bool(self._pending.touched) or self._is_altered_beside_data()
+
+    def _is_altered_beside_data(self) -> bool:
         pending = self._pending
-        return bool(
-            pending.touched or pending.rotate or pending.lifetime
-            or pending.touch or pending.ended is not None
+        return (
+            pending.rotate or pending.touch or pending.ended is not None
+            or pending.lifetime is not None
         )
 
     def _hand_out(self, key: str, value: Any) -> Any:
         if type(value) not in _IMMUTABLE:
-            self._pending.touched.add(key)
+            self._lend(key)
         return value
 
     def _hand_out_all(self) -> None:
         for key, value in dict.items(self):
             if type(value) not in _IMMUTABLE:
-                self._pending.touched.add(key)
+                self._lend(key)
+
+    def _lend(self, key: str) -> None:
+        if key not in self._pending.touched:
+            self._source.lend()
+            self._touch_key(key)
 
     def _alter(self, key: str) -> None:
         self._source.alter(key)
+        self._touch_key(key)
+
+    def _touch_key(self, key: str) -> None:
         self._pending.touched.add(key)
+        self._settled = None
 
     # -- ISession ------------------------------------------------------------
 
@@ -269,6 +348,7 @@ class SQLASession(dict[str, Any]):
         """
         self._source.alter('changed()')
         self._pending.touched.update(dict.keys(self))
+        self._settled = None
 
     def invalidate(self) -> None:
         """End this session: its record is removed, its token is dead.
@@ -280,8 +360,9 @@ class SQLASession(dict[str, Any]):
         ended = self._pending.ended
         if base.record is not None or base.damaged is not None:
             ended = base
-        self._base = Base()
+        self._base = NOTHING
         self._pending = Pending(ended=ended)
+        self._settled = None
         dict.clear(self)
 
     def flash(
@@ -310,7 +391,7 @@ class SQLASession(dict[str, Any]):
     def peek_flash(self, queue: str = '') -> list[Any]:
         """Return the messages of a queue, which stay there."""
         self._source.look()
-        queued: list[Any] = _copied(dict.get(self, FLASH + queue, []), 0)
+        queued: list[Any] = copied(dict.get(self, FLASH + queue, []))
         return queued
 
     def new_csrf_token(self) -> str:
@@ -352,7 +433,7 @@ class SQLASession(dict[str, Any]):
         self._source.alter('rotate()')
         if self._base.ghost:
             # The dead token opened an empty session; this is a new one.
-            self._base = Base()
+            self._base = NOTHING
             self._pending.token = None
         record = self._base.record
         if record is not None:
@@ -362,7 +443,7 @@ class SQLASession(dict[str, Any]):
         elif self._pending.token is not None:
             self._pending.token = new_token()
         if dict.pop(self, CSRF, None) is not None:
-            self._pending.touched.add(CSRF)
+            self._touch_key(CSRF)
 
     def set_expiry(
         self, value: dt.timedelta | dt.datetime | float | None
@@ -527,15 +608,18 @@ class SQLASession(dict[str, Any]):
             return
         self._source.alter('clear()')
         for key in dict.keys(self):
-            self._pending.touched.add(key)
+            self._touch_key(key)
             self._note_removal(key)
         dict.clear(self)
 
     def update(self, /, *args: Any, **kwargs: Any) -> None:
         self._source.look()
         given = dict(*(_plain(arg) for arg in args), **kwargs)
-        for key, value in given.items():
-            self[key] = value
+        if given:
+            self._source.alter(', '.join(map(str, given)))
+            self._pending.touched.update(given)
+            self._settled = None
+            dict.update(self, given)
 
     def __ior__(self, other: Any) -> SQLASession:  # type: ignore[override]
         self.update(other)
@@ -546,7 +630,7 @@ class SQLASession(dict[str, Any]):
             self._pending.popped.add(key)
 
 
-def _copied(value: Any, depth: int) -> Any:
+def copied(value: Any, depth: int = 0) -> Any:
     """Return *value* with its containers copied, and nothing else.
 
     What cannot be stored (a file, a lock, a cycle) may not be copyable, and
@@ -556,9 +640,9 @@ def _copied(value: Any, depth: int) -> Any:
         return value
     kind = type(value)
     if kind is dict:
-        return {key: _copied(item, depth + 1) for key, item in value.items()}
+        return {key: copied(item, depth + 1) for key, item in value.items()}
     if kind is list or kind is tuple:
-        return kind(_copied(item, depth + 1) for item in value)
+        return kind(copied(item, depth + 1) for item in value)
     return set(value) if kind is set else value
 
 

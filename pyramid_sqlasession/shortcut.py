@@ -1,14 +1,16 @@
 """The short way to one record: its statement by the driver alone.
 
-Only beside the request's transaction, on a connection of the same pool, and
-only one statement.  Whatever is unusual takes the long way: another driver,
-somebody who listens to the engine's statements (a toolbar, tracing, SQL
-echo), a type that is not a record's own, a damaged record.
+Beside the request's transaction, on a connection of the same pool, or inside
+of it, on the application's connection.  Whatever is unusual takes the long
+way, SQLAlchemy's: another driver, somebody who listens to the engine's
+statements (a toolbar, tracing, SQL echo), a type that is not a record's own,
+a damaged record.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+import contextlib
 import datetime as dt
 import logging
 from typing import Any
@@ -30,6 +32,9 @@ log = logging.getLogger(__name__)
 # The logger that SQL echo goes to.
 _echo = logging.getLogger('sqlalchemy.engine')
 
+# They say nothing about a single statement.
+_HARMLESS = {'isolation_level', 'yield_per', 'stream_results'}
+
 # So many connections of a pool may have been closed by the server at once.
 _MOST_LOST = 64
 
@@ -42,60 +47,90 @@ class Written:
 
 
 class Shortcut:
-    """Runs the statements of one table with the driver of one engine."""
+    """The short way to one table, over one engine."""
 
-    def __init__(self, records: Records) -> None:
-        self._records = records
+    def __init__(self, records: Records, engine: sa.Engine) -> None:
+        self.engine = engine
+        self._dialect = engine.dialect
+        self._find = records.find_statement
         self._known = {id(one) for one in records.statements}
-        #: One engine; for a second one (a test's) all is compiled anew.
-        self._engine: sa.Engine | None = None
-        self._driver: Driver | None = None
         self._compiled: dict[Any, Compiled | None] = {}
+        self._driver: Driver | None = None
+        if not dialects.has_one_connection(engine):
+            with contextlib.suppress(Uncommon):
+                self._driver = driver_of(engine)
 
-    def find(
-        self, engine: sa.Engine, id: uuid.UUID, now: dt.datetime
-    ) -> Record | None:
+    def find(self, id: uuid.UUID, now: dt.datetime) -> Record | None:
         """Return the live record *id*, or None.
 
         :raises Uncommon: if the long way has to be taken.
         """
-        driver = self._driver_of(engine)
+        driver = self.driver()
         values = {'_id': id, '_now': now}
-        compiled = self._compile(self._records.find_statement, values)
+        compiled = self.compile(self._find, values)
         # An error of this is final: nobody shall wait for two timeouts.
-        pooled = _checked_out(engine, driver)
+        pooled = dialects.pooled_connection(self.engine, self.engine.pool)
         try:
-            row = driver.fetch(pooled, compiled, values)
+            row = driver.fetch(pooled, compiled, values, inside=False)
         except Uncommon:
-            raise
-        # The long way meets the same error and says what it means.
-        except Exception as error:
-            log.debug('reading by the driver alone failed: %s', error)
-            pooled.invalidate()
-            raise Uncommon from error
-        finally:
             pooled.close()
+            raise
+        # The long way meets the same error and says what it means; it
+        # replaces a connection that the server has closed, too.
+        except BaseException as error:
+            pooled.invalidate()
+            pooled.close()
+            if not isinstance(error, Exception):
+                raise
+            log.debug('reading by the driver alone failed: %s', error)
+            raise Uncommon from error
+        dialects.return_unchanged(pooled)
         return None if row is None else _record(row)
 
-    def bare(self, engine: sa.Engine) -> Bare:
+    def find_inside(
+        self, connection: sa.Connection, id: uuid.UUID, now: dt.datetime
+    ) -> Record | None:
+        """Return the live record *id* as *connection*'s transaction sees it.
+
+        :raises Uncommon: if the long way has to be taken.
+        """
+        driver = self.driver()
+        values = {'_id': id, '_now': now}
+        compiled = self.compile(self._find, values)
+        pooled = _pooled_of(connection)
+        try:
+            row = driver.fetch(pooled, compiled, values, inside=True)
+        except self._dialect.loaded_dbapi.Error as error:
+            raise self.translated(error, compiled, pooled) from error
+        # What Python cannot read: a damaged record.
+        except (ValueError, TypeError, OverflowError) as error:
+            raise Uncommon from error
+        return None if row is None else _record(row)
+
+    def inside(self, connection: sa.Connection) -> Inside:
+        """Return what executes in *connection*'s transaction.
+
+        :raises Uncommon: if the long way has to be taken.
+        """
+        return Inside(self, self.driver(), connection)
+
+    def bare(self) -> Bare:
         """Return what executes one statement and commits it at once.
 
         :raises Uncommon: if the long way has to be taken.
         """
-        driver = self._driver_of(engine)
-        if dialects.has_one_connection(engine):
-            raise Uncommon
-        return Bare(self, engine, driver)
+        return Bare(self, self.driver())
 
-    def _driver_of(self, engine: sa.Engine) -> Driver:
-        if self._engine is not engine:
-            self._driver, self._compiled = None, {}
-            self._engine, self._driver = engine, driver_of(engine)
-        driver = self._driver
+    def driver(self) -> Driver:
+        """Return the driver.
+
+        :raises Uncommon: if somebody wants to see the statements.
+        """
+        driver, engine = self._driver, self.engine
         if driver is None or (
             # Private; if it goes, there is no short way any more.
             getattr(engine, '_has_events', True)
-            or getattr(engine.dialect, '_has_events', True)
+            or getattr(self._dialect, '_has_events', True)
             or engine.get_execution_options()
             or engine.echo
             or _echo.isEnabledFor(logging.INFO)
@@ -103,9 +138,13 @@ class Shortcut:
             raise Uncommon
         return driver
 
-    def _compile(
+    def compile(
         self, statement: Any, values: Mapping[str, Any]
     ) -> Compiled:
+        """Return *statement* with these parameters.
+
+        :raises Uncommon: if there is no short way for it.
+        """
         key = (id(statement), *values)
         try:
             found = self._compiled[key]
@@ -122,12 +161,39 @@ class Shortcut:
             # Made for these values (SQL expressions); another one may get
             # its address.
             return None
-        try:
+        found = None
+        with contextlib.suppress(Uncommon):
             found = self._driver.compile(statement, values)
-        except Uncommon:
-            found = None
         self._compiled[key] = found
         return found
+
+    def translated(
+        self, error: Any, compiled: Compiled, pooled: Any
+    ) -> Exception:
+        """Return *error* of the driver as SQLAlchemy raises it."""
+        dialect = self._dialect
+        translated: Exception = exc.DBAPIError.instance(
+            str(compiled.text), {}, error, dialect.loaded_dbapi.Error,
+            hide_parameters=True, dialect=dialect,
+            connection_invalidated=dialect.is_disconnect(
+                error, pooled.dbapi_connection, None
+            ),
+        )
+        return translated
+
+    def checked_out(self, driver: Driver) -> Any:
+        """Return a connection of the pool that the server has not closed.
+
+        After a restart of the server all of them are closed (D1).
+        """
+        for _ in range(_MOST_LOST):
+            pooled = dialects.pooled_connection(self.engine, self.engine.pool)
+            if not driver.is_lost(pooled):
+                return pooled
+            log.debug('a connection was closed by the server')
+            pooled.invalidate()
+            pooled.close()
+        raise Uncommon
 
 
 class Bare:
@@ -135,14 +201,11 @@ class Bare:
     commits it at once.
     """
 
-    def __init__(
-        self, shortcut: Shortcut, engine: sa.Engine, driver: Driver
-    ) -> None:
+    def __init__(self, shortcut: Shortcut, driver: Driver) -> None:
         self._shortcut = shortcut
-        self._engine = engine
         self._driver = driver
         self._is_used = False
-        self.dialect = engine.dialect
+        self.dialect = shortcut.engine.dialect
 
     def get_execution_options(self) -> Mapping[str, Any]:
         """Say that no lock outlives a statement."""
@@ -155,47 +218,74 @@ class Bare:
         :raises sqlalchemy.exc.DBAPIError: as a ``Connection`` does.
         """
         assert not self._is_used
-        compiled = self._shortcut._compile(statement, values)
-        pooled = _checked_out(self._engine, self._driver)
+        compiled = self._shortcut.compile(statement, values)
+        pooled = self._shortcut.checked_out(self._driver)
         try:
-            count = self._driver.write(pooled, compiled, values)
-        except self.dialect.loaded_dbapi.Error as error:
-            raise self._translated(pooled, error, compiled) from error
-        finally:
+            count = self._driver.write(
+                pooled, compiled, values, inside=False
+            )
+        except Uncommon:
             pooled.close()
+            raise
+        except self.dialect.loaded_dbapi.Error as error:
+            translated = self._shortcut.translated(error, compiled, pooled)
+            if dialects.fault_of(translated) is dialects.Fault.UNAVAILABLE:
+                pooled.invalidate()
+            pooled.close()
+            raise translated from error
+        except BaseException:
+            # Nobody knows in which state it is.
+            pooled.invalidate()
+            pooled.close()
+            raise
+        dialects.return_unchanged(pooled)
         self._is_used = True
         return Written(count)
 
-    def _translated(
-        self, pooled: Any, error: Any, compiled: Compiled
-    ) -> Exception:
-        is_lost = self.dialect.is_disconnect(
-            error, pooled.dbapi_connection, None
-        )
-        translated: Exception = exc.DBAPIError.instance(
-            str(compiled.text), {}, error, self.dialect.loaded_dbapi.Error,
-            hide_parameters=True, connection_invalidated=is_lost,
-            dialect=self.dialect,
-        )
-        fault = dialects.fault_of(translated)
-        if is_lost or fault is dialects.Fault.UNAVAILABLE:
-            pooled.invalidate()
-        return translated
 
-
-def _checked_out(engine: sa.Engine, driver: Driver) -> Any:
-    """Return a connection of the pool that the server has not closed.
-
-    After a restart of the server all of them are closed (D1).
+class Inside:
+    """Executes in the transaction of a ``sqlalchemy.Connection``, which it
+    stands for.
     """
-    for _ in range(_MOST_LOST):
-        pooled = dialects.pooled_connection(engine, engine.pool)
-        if not driver.is_lost(pooled):
-            return pooled
-        log.debug('a connection was closed by the server')
-        pooled.invalidate()
-        pooled.close()
-    raise Uncommon
+
+    def __init__(
+        self, shortcut: Shortcut, driver: Driver, connection: sa.Connection
+    ) -> None:
+        self._shortcut = shortcut
+        self._driver = driver
+        self._connection = connection
+        self.dialect = connection.dialect
+
+    def get_execution_options(self) -> Mapping[str, Any]:
+        """Return those of the connection."""
+        return self._connection.get_execution_options()
+
+    def execute(self, statement: Any, values: Mapping[str, Any]) -> Any:
+        """Execute what is built once by the driver, all else as usual."""
+        if not getattr(statement, 'is_dml', False):
+            return self._connection.execute(statement, values)
+        try:
+            compiled = self._shortcut.compile(statement, values)
+            pooled = _pooled_of(self._connection)
+            return Written(
+                self._driver.write(pooled, compiled, values, inside=True)
+            )
+        except Uncommon:
+            return self._connection.execute(statement, values)
+        except self.dialect.loaded_dbapi.Error as error:
+            raise self._shortcut.translated(
+                error, compiled, pooled
+            ) from error
+
+
+def _pooled_of(connection: sa.Connection) -> Any:
+    # Options may change what a statement says (schema_translate_map), or who
+    # is told of it.
+    if getattr(connection, '_has_events', True) or (
+        connection.get_execution_options().keys() - _HARMLESS
+    ):
+        raise Uncommon
+    return connection.connection
 
 
 def _record(row: tuple[Any, ...]) -> Record:

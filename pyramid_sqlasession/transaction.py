@@ -132,6 +132,8 @@ def mark_retryable(error: BaseException) -> None:
 class Route(enum.Enum):
     """With which connection the records are written; see the table above."""
 
+    #: Whoever only reads needs none.
+    UNDECIDED = 'undecided'
     JOINED = 'joined'
     ALONE = 'alone'
     APART = 'apart'
@@ -144,8 +146,15 @@ class Gate(Protocol):
     def is_apart(self) -> bool:
         """Whether the sessions are in a database of their own."""
 
+    @property
+    def rollback_can_fail(self) -> bool:
+        """Whether a ROLLBACK may answer with an error."""
+
     def connect(self) -> sa.Connection:
         """Return a connection; whoever asks for it commits and closes."""
+
+    def inside(self, connection: sa.Connection) -> Any:
+        """Return what executes in the transaction of *connection*."""
 
     def alone(
         self, work: Callable[[Any], None], *, atomic: bool
@@ -167,10 +176,10 @@ class SessionDataManager:
     def __init__(self, transaction: Any, key: object, gate: Gate) -> None:
         self.transaction = transaction
         self._gate = gate
-        self._route = Route.APART if gate.is_apart else Route.JOINED
+        self._route = Route.UNDECIDED
         self._connection: sa.Connection | None = None
         self._participants: list[Participant] = []
-        self._is_last_hook = False
+        self._has_hook = False
         #: Of the preparations for the commit.
         self._failure: Exception | None = None
         self._has_work = False
@@ -179,8 +188,8 @@ class SessionDataManager:
         self.transaction_manager = transaction._manager
         transaction.join(self)
         transaction.set_data(key, self)
-        transaction.addBeforeCommitHook(self._before_commit)
-        transaction.addBeforeAbortHook(self._before_abort)
+        if gate.rollback_can_fail:
+            transaction.addBeforeAbortHook(self._before_abort)
 
     @classmethod
     def of(
@@ -200,6 +209,11 @@ class SessionDataManager:
         """Whether the transaction has not ended yet."""
         return self.transaction is not None
 
+    @property
+    def is_unused(self) -> bool:
+        """Whether one session takes part, and has opened no connection."""
+        return self._connection is None and len(self._participants) == 1
+
     def own_connection(self) -> sa.Connection:
         """Return the connection of the own engine, opened by the first call.
 
@@ -215,7 +229,7 @@ class SessionDataManager:
         Several, if a subrequest has a dbsession of its own: one that keeps
         the others from writing comes first.
         """
-        if self._route is Route.APART:
+        if self._gate.is_apart:
             return self._connection
         opened = [
             connection
@@ -231,6 +245,15 @@ class SessionDataManager:
         """Let *participant* take part."""
         self._participants.append(participant)
 
+    def expect_changes(self) -> None:
+        """Look for changes when the transaction is committed.
+
+        Whoever only reads has nothing to look for.
+        """
+        if not self._has_hook and self.is_open:
+            self._has_hook = True
+            self.transaction.addBeforeCommitHook(self._before_commit)
+
     def remove(self, participant: Participant) -> None:
         """Let *participant* go; the transaction is no affair of it."""
         self._participants = [
@@ -242,11 +265,13 @@ class SessionDataManager:
     def _before_commit(self) -> None:
         if not self.is_open:
             return
-        if not self._is_last_hook:
+        # One that comes later may change the session once more.
+        self._has_hook = False
+        *_, (last, _, _) = self.transaction.getBeforeCommitHooks()
+        if getattr(last, '__self__', None) is not self:
             # Hooks of the application that were added later may change the
             # session: ours comes after them.
-            self._is_last_hook = True
-            self.transaction.addBeforeCommitHook(self._before_commit)
+            self.expect_changes()
             return
         # Raised again in commit(): an error in a before-commit hook would
         # leave the transaction open.
@@ -256,8 +281,10 @@ class SessionDataManager:
             self._failure = error
 
     def _prepare(self) -> None:
+        self._failure = None
         writers = [p for p in self._participants if p.prepare()]
         self._has_work = bool(writers)
+        self._route = Route.APART if self._gate.is_apart else Route.JOINED
         if not writers or self._route is Route.APART:
             return
         # Only we have joined: nothing has to be committed with the session.
@@ -293,7 +320,7 @@ class SessionDataManager:
         if self._route is Route.JOINED:
             connection = self.open_connection()
             assert connection is not None
-            self._write(connection)
+            self._write(self._gate.inside(connection))
         elif self._route is Route.APART:
             self._write(self.own_connection())
 

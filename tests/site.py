@@ -94,14 +94,17 @@ class Site:
     def __init__(
         self, database, *, configure=None, engine_options=None,
         with_dbsession=True, retry=False, create=True, frozen=True,
-        counted=True,
         **settings,
     ):
         self.database = database
         self.engine = database.create_engine(**(engine_options or {}))
+        # As in production, where nobody listens. (Other tests of this process
+        # have imported the debug toolbar, which listens to all engines.)
+        self.engine._has_events = self.engine.dialect._has_events = False
         if database.name == 'sqlite':
             # As the package does for an engine of its own.
             sa.event.listen(self.engine, 'connect', _wal)
+        self._statements = None
         #: To look at the tables from outside, past the application.
         self.outside = database.create_engine()
         self.views = {}
@@ -136,8 +139,23 @@ class Site:
             Base.metadata.create_all(self.outside)
             with self.application.engine.begin() as connection:
                 self.application.records.create_table(connection)
-        #: Without it nobody listens to the engine, as in production.
-        self.statements = Statements(self.engine) if counted else None
+
+    def listen(self):
+        """Note the statements from now on, in ``statements``.
+
+        Whoever listens to the engine has single statements go the long way
+        (shortcut.py), so that only those listen who want to know.
+        """
+        if self._statements is None:
+            self._statements = Statements(self.engine)
+        self._statements.clear()
+
+    @property
+    def statements(self):
+        """The statements since ``listen()``."""
+        if self._statements is None:
+            raise RuntimeError('nobody listens: call listen() first')
+        return self._statements
 
     def _dispatch(self, request):
         answer = self.views[request.matchdict['name']](request)

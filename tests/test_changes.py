@@ -19,9 +19,9 @@ from pyramid_sqlasession.changes import split
 from pyramid_sqlasession.serializers import JSONSerializer
 
 
-def encode(key, value):
+def encode(values):
     """Return bytes as the package's codec does."""
-    return JSONSerializer().dumps({key: value})
+    return JSONSerializer().dumps(values)
 
 
 class Visit:
@@ -87,7 +87,7 @@ def test_equal_values_of_different_types_are_changes(before, later):
     visit = Visit({'key': before})
     visit.data['key'] = later
     (stored, _) = after(visit)
-    assert encode('key', stored['key']) == encode('key', later)
+    assert encode(stored) == encode({'key': later})
     assert visit.changes().keys == ['key']
 
 
@@ -394,7 +394,7 @@ def test_either_order_keeps_both(base, first, second):
             source = other.data if by_other else one.data
             assert (key in result) == (key in source), key
             if key in result:
-                assert encode('', result[key]) == encode('', source[key])
+                assert encode({key: result[key]}) == encode({key: source[key]})
         assert set(result) <= names
 
 
@@ -404,12 +404,12 @@ def test_changes_lead_to_what_the_request_had(base, operations):
     """R7: without another request, its own dict is what is stored."""
     visit = _worked(base, operations)
     result, _ = after(visit)
-    assert {k: encode(k, v) for k, v in result.items()} == {
-        k: encode(k, v) for k, v in visit.data.items()
+    assert {k: encode({k: v}) for k, v in result.items()} == {
+        k: encode({k: v}) for k, v in visit.data.items()
     }
     assert bool(visit.changes()) == (
-        {k: encode(k, v) for k, v in base.items()}
-        != {k: encode(k, v) for k, v in visit.data.items()}
+        {k: encode({k: v}) for k, v in base.items()}
+        != {k: encode({k: v}) for k, v in visit.data.items()}
     )
 
 

@@ -380,6 +380,7 @@ def test_workers_do_not_multiply_the_work(shop, make_site, stage):
         check_expiration_interval='1d', expiration='1h', create=False
     )
     other.clock.time = shop.clock.time
+    other.listen()
 
     @sa.event.listens_for(shop.engine, 'before_cursor_execute')
     def stop(connection, cursor, statement, *args):
@@ -712,7 +713,7 @@ def test_processes_do_not_multiply_the_work(shop, worker):
     other = worker('hold')
     assert other.line() == ['deleting']
     add_expired(shop, 3)
-    shop.statements.clear()
+    shop.listen()
     assert clean(shop) == 0
     assert 'DELETE' not in shop.statements.verbs
     other.go()

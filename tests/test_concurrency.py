@@ -173,10 +173,10 @@ def test_only_a_conflict_costs_a_second_look(meeting):
     """
     one = meeting.visitor(n=0)
     slow = meeting.start(one, put(a=1))
-    meeting.site.statements.clear()
+    meeting.site.listen()
     meeting.do(one, put(b=2))
     assert meeting.site.statements.verbs == ['SELECT', 'UPDATE']
-    meeting.site.statements.clear()
+    meeting.site.listen()
     slow.finish()
     # What is tried without a transaction first is tried again in one.
     *refused, looked, written = meeting.site.statements.verbs
@@ -190,7 +190,7 @@ def test_a_touch_is_no_conflict_for_a_write(meeting):
     meeting.site.clock.advance(minutes=2)
     slow = meeting.start(one, put(a=1))
     meeting.do(one, look_only)
-    meeting.site.statements.clear()
+    meeting.site.listen()
     slow.finish()
     assert meeting.site.statements.verbs == ['UPDATE']
 

@@ -130,6 +130,7 @@ def cookie_of(response):
 )
 def test_malformed_cookies(shop, path, cookie):
     """R3: what cannot be well formed is an empty session, 0 statements."""
+    shop.listen()
     with shop.events() as events:
         response = ask(shop, path, cookie)
     assert response.status_int == 200
@@ -161,7 +162,7 @@ _latin = st.text(st.characters(max_codepoint=255), max_size=80)
 def test_no_header_is_an_error(site_by_secret, secret, header):
     """R3: no Cookie header makes an error, a row or a cookie."""
     site = site_by_secret[secret]
-    site.statements.clear()
+    site.listen()
     response = ask(site, '/read', header)
     assert (response.status_int, response.text) == (200, 'True []')
     assert response.headers.getall('Set-Cookie') == []
@@ -186,7 +187,7 @@ def test_each_character_of_the_token_counts(kept, position, character):
     site, token, events = kept
     changed = token[:position] + character + token[position + 1:]
     events.clear()
-    site.statements.clear()
+    site.listen()
     response = ask(site, '/read', f'session={changed}')
     assert response.status_int == 200
     assert response.headers.getall('Set-Cookie') == []
@@ -254,7 +255,7 @@ def test_nothing_answers_a_dead_cookie(shop, path, kind):
         value = stored(shop)
         shop.clock.advance(hours=24)
     before = shop.rows()
-    shop.statements.clear()
+    shop.listen()
     response = ask(shop, path, f'session={value}')
     assert response.headers.getall('Set-Cookie') == []
     assert shop.statements.verbs == ['SELECT'] * (kind != 'malformed')
@@ -291,7 +292,7 @@ def test_an_expired_session_is_replaced(shop):
 def test_the_first_well_formed_cookie_counts(shop, header):
     """R3: odd neighbours do not hide the session's cookie."""
     value = stored(shop)
-    shop.statements.clear()
+    shop.listen()
     response = ask(shop, '/read', header.format(value))
     assert response.text == "False [('a', 1)]"
     assert shop.statements.verbs == ['SELECT']
@@ -337,7 +338,7 @@ def test_forged_cookies_never_reach_the_database(views):
         f'{token}.{signature[:-1]}{"B" if signature[-1] != "B" else "C"}',
         'A' * 64,
     ]
-    site.statements.clear()
+    site.listen()
     for cookie in forged:
         with site.events(SuspiciousCookie) as events:
             response = ask(site, '/look_twice', f'session={cookie}')
@@ -675,7 +676,7 @@ def test_each_look_varies(shop, look):
     assert ask(shop, '/page').headers['Vary'] == 'Cookie'
     assert shop.rows() == []
     value = stored(shop)
-    shop.statements.clear()
+    shop.listen()
     response = ask(shop, '/page', f'session={value}')
     assert response.headers['Vary'] == 'Cookie'
     assert shop.statements.verbs.count('SELECT') == 1

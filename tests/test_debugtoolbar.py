@@ -68,7 +68,7 @@ class Watched:
         """Return a browser with a stored session."""
         browser = self.browser()
         self.visit(browser, acts.put(**data or {'n': 0}))
-        self.site.statements.clear()
+        self.site.listen()
         return browser
 
 
@@ -83,7 +83,10 @@ def make_watched(make_site):
                 configure(config)
 
         settings.setdefault('additional_fields', 'user_id: Integer index')
-        return Watched(make_site(configure=include, **INCLUDES, **settings))
+        site = make_site(configure=include, **INCLUDES, **settings)
+        # Its panels listen to all engines.
+        site.engine._has_events = site.engine.dialect._has_events = True
+        return Watched(site)
 
     return make
 

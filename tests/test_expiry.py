@@ -460,7 +460,7 @@ def test_many_reads_in_an_interval_are_one_update(shop):
     browser = shop.browser()
     browser.get('/write')
     shop.clock.advance(seconds=60)
-    shop.statements.clear()
+    shop.listen()
     for _ in range(100):
         browser.get('/read')
         shop.clock.advance(milliseconds=590)
@@ -477,7 +477,7 @@ def test_touch_is_due_after_the_interval(shop, seconds, verbs):
     browser = shop.browser()
     browser.get('/write')
     shop.clock.advance(seconds=seconds)
-    shop.statements.clear()
+    shop.listen()
     browser.get('/read')
     assert shop.statements.verbs == verbs
 
@@ -490,7 +490,7 @@ def test_touch_interval_zero_touches_each_read(make_shop):
     browser.get('/write')
     for _ in range(3):
         shop.clock.advance(milliseconds=1)
-        shop.statements.clear()
+        shop.listen()
         browser.get('/read')
         assert shop.statements.verbs == ['SELECT', 'UPDATE']
         assert left(shop) == 3600
@@ -529,7 +529,7 @@ def test_disabled_touch_lets_a_session_that_is_only_read_end(make_shop):
     shop = make_shop(expiration='1h', disable_touch='true')
     browser = shop.browser()
     browser.get('/write')
-    shop.statements.clear()
+    shop.listen()
     for _ in range(5):
         shop.clock.advance(minutes=10)
         assert lives(browser)
@@ -566,7 +566,7 @@ def test_write_extends_when_a_touch_is_due_in_one_statement(shop):
     browser = shop.browser()
     browser.get('/write')
     shop.clock.advance(minutes=10)
-    shop.statements.clear()
+    shop.listen()
     browser.get('/write')
     assert shop.statements.verbs == ['SELECT', 'UPDATE']
     assert left(shop) == 3600
@@ -578,7 +578,7 @@ def test_request_that_ignores_its_session_touches_nothing(shop):
     browser = shop.browser()
     browser.get('/write')
     shop.clock.advance(minutes=10)
-    shop.statements.clear()
+    shop.listen()
     browser.get('/ignore')
     assert shop.statements == []
 
@@ -968,7 +968,7 @@ def test_touch_through_the_given_dbsession_is_one_update(shop, given):
     browser = shop.browser(**given)
     browser.get('/write')
     shop.clock.advance(minutes=30)
-    shop.statements.clear()
+    shop.listen()
     browser.get('/read')
     assert shop.statements.verbs == ['SELECT', 'UPDATE']
 

@@ -355,7 +355,7 @@ def test_events(testapp, site):
 def test_statements_of_a_request(testapp, site):
     """T7, D4: no more statements than elsewhere, all on one connection."""
     testapp.get('/fill')
-    site.statements.clear()
+    site.listen()
     testapp.get('/show')
     testapp.get('/append')
     assert site.statements.verbs == ['SELECT', 'SELECT', 'UPDATE']

@@ -55,6 +55,10 @@ class House:
             CHANGES[request.params['change']](request.session)
             return self.end(request)
 
+    def listen(self):
+        """Note the statements from now on."""
+        self.statements.clear()
+
     def end(self, request):
         """Replaced by tests: what the view ``work`` ends with."""
 
@@ -238,7 +242,7 @@ def test_statements(own):
         ('/show', []),
         ('/work?change=put', ['INSERT']),
     ]:
-        house.statements.clear()
+        house.listen()
         browser.get(path)
         assert (path, house.statements.verbs) == (path, verbs)
         house.site.execute('DELETE FROM notes')
@@ -248,7 +252,7 @@ def test_the_applications_engine_is_left_alone(own):
     """T0: the sessions send it nothing."""
     house = own()
     browser = house.start_over()
-    house.site.statements.clear()
+    house.site.listen()
     browser.get('/show')
     browser.get('/work?change=put')
     house.site.clock.advance(minutes=10)

@@ -393,6 +393,7 @@ def test_a_list_of_secrets(make_site):
     assert new.browser(browser).get('/counter').text == '2'
     assert '.' in old.token(browser)
     stranger = later.browser(browser)
+    later.listen()
     assert stranger.get('/counter').text == '1'
     assert 'SELECT' not in later.statements.verbs
 
@@ -439,7 +440,7 @@ def test_what_was_not_changed_is_not_written(site):
     site.view(look)
     browser = site.browser()
     browser.get('/counter')
-    site.statements.clear()
+    site.listen()
     browser.get('/look')
     assert [v for v in site.statements.verbs if v != 'PRAGMA'] == ['SELECT']
 

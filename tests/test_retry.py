@@ -391,7 +391,7 @@ def test_a_due_touch_of_a_repeated_request(make_shop):
     browser = returning(site)
     site.clock.advance(minutes=10)
     (before,) = site.rows()
-    site.statements.clear()
+    site.listen()
     assert browser.get('/attempt').text == '1'
     updates = [s for s in site.statements if s.startswith('UPDATE sessions')]
     assert len(updates) == 1

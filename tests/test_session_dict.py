@@ -87,7 +87,7 @@ def quick(shared_site):
     """A browser on the shared site, where nothing is stored yet."""
     for table in ('sessions', 'notes'):
         shared_site.execute(f'DELETE FROM {table}')
-    shared_site.statements.clear()
+    shared_site.listen()
     return Shop(shared_site)
 
 
@@ -324,7 +324,7 @@ def test_a_value_that_was_kept_over_a_commit(shop):
 def test_reading_writes_nothing(shop):
     """R7, D4: a look at nested values without a change is one SELECT."""
     shop.store(a=[{'b': ({1},)}], when=dt.datetime(2026, 1, 1, tzinfo=dt.UTC))
-    shop.site.statements.clear()
+    shop.site.listen()
     shop.visit(lambda session: (session.changed(), repr(session.copy())))
     assert shop.site.statements.verbs == ['SELECT']
 
@@ -582,6 +582,7 @@ def state(session):
 def test_before_there_is_a_record(shop):
     """Section 3, R1: a new session has no id, and is created now."""
     now = shop.site.clock()
+    shop.site.listen()
     id, new, created, _, _ = shop.visit(state)
     assert (id, new, created) == (None, True, int(now.timestamp()))
     assert type(created) is int
@@ -710,6 +711,7 @@ def test_an_emptied_session_can_be_invalidated(shop):
 @pytest.mark.parametrize('work', EMPTYING.values(), ids=EMPTYING)
 def test_emptied_before_the_first_save(shop, work):
     """R1: no row, no cookie, no statement."""
+    shop.site.listen()
     shop.visit(lambda session: (session.update(a=1), work(session)))
     assert shop.site.statements == []
     assert shop.site.rows() == []
@@ -729,6 +731,7 @@ def test_emptied_before_the_first_save(shop, work):
 ], ids=range(8))
 def test_nothing_in_it_is_not_stored(shop, work):
     """R1: a session without data is not stored, whatever was called."""
+    shop.site.listen()
     shop.visit(work)
     assert shop.site.statements == []
     assert shop.site.rows() == []
@@ -797,7 +800,7 @@ def test_flash_in_one_request(shop):
 def test_popping_an_absent_queue_writes_nothing(shop):
     """R10: it is a look, no change."""
     shop.store(a=1)
-    shop.site.statements.clear()
+    shop.site.listen()
     assert shop.visit(lambda session: session.pop_flash('x')) == []
     assert shop.site.statements.verbs == ['SELECT']
 
@@ -1103,7 +1106,7 @@ def lax(make_site):
     # MariaDB's and PostgreSQL's keys are NOT NULL by themselves.
     site.execute(str(statement).replace(' NOT NULL', ''))
     Note.__table__.create(site.outside)
-    site.statements.clear()
+    site.listen()
     return Shop(site)
 
 
@@ -1317,7 +1320,7 @@ def test_a_serializer_of_the_application(make_site, given):
     assert shop.content == {'a': ['ü\U0001f36a', 1], '_f_': ['hi']}
     assert shop.visit(lambda session: session.pop_flash()) == ['hi']
     assert shop.content == {'a': ['ü\U0001f36a', 1]}
-    shop.site.statements.clear()
+    shop.site.listen()
     shop.visit(lambda session: session['a'])
     assert shop.site.statements.verbs == ['SELECT']
 

@@ -1,68 +1,125 @@
-"""The read of one record with the driver alone (PostgreSQL, psycopg).
+"""Single statements by the driver alone (psycopg, sqlite3).
 
-Other tests listen to the engine's statements, and so take the long way.
+Sites to whose engine somebody listens take the long way (``site.listen()``),
+as MariaDB always does: all other tests go one way or the other.
 """
 
 import datetime as dt
 import logging
+import types
 
 import pytest
+import sqlalchemy as sa
 
+from pyramid_sqlasession import drivers
 from pyramid_sqlasession import SessionStoreUnavailable
 from pyramid_sqlasession.drivers import Uncommon
+from pyramid_sqlasession.records import Records
+from pyramid_sqlasession.session import SQLASession
 
-pytestmark = pytest.mark.parametrize(
-    'database', ['postgresql'], indirect=True
+from .failing import Failure
+from .failing import raiser
+from .failing import Voter
+from .site import Note
+
+both = pytest.mark.parametrize(
+    'database', ['sqlite', 'postgresql'], indirect=True
 )
+postgresql = pytest.mark.parametrize('database', ['postgresql'], indirect=True)
+sqlite = pytest.mark.parametrize('database', ['sqlite'], indirect=True)
 
 MOMENT = dt.datetime(2026, 11, 23, 12, 0, tzinfo=dt.UTC)
 
 
 @pytest.fixture
-def quick(make_site):
-    """A site to whose engine nobody listens, and one view."""
-    site = make_site(counted=False)
-    # Other tests of this process have imported the debugtoolbar, which
-    # listens to all engines from then on.
-    site.engine._has_events = site.engine.dialect._has_events = False
-    logging.getLogger('sqlalchemy.engine').setLevel(logging.WARNING)
+def make_quick(make_site):
+    """A function that makes a site with the views of these tests."""
 
-    @site.view
-    def count(request):
-        session = request.session
-        session['n'] = session.get('n', 0) + 1
-        return session['n']
+    def make(**settings):
+        site = make_site(**settings)
+        # Other tests set it.
+        logging.getLogger('sqlalchemy.engine').setLevel(logging.WARNING)
 
-    @site.view
-    def show(request):
-        return repr(dict(request.session))
+        @site.view
+        def count(request):
+            session = request.session
+            session['n'] = session.get('n', 0) + 1
+            return session['n']
 
-    return site
+        @site.view
+        def show(request):
+            return repr(dict(request.session))
+
+        @site.view
+        def out(request):
+            request.session.invalidate()
+
+        @site.view
+        def query(request):
+            request.dbsession.execute(sa.text('SELECT 1'))
+
+        @site.view
+        def buy(request):
+            request.dbsession.add(Note(text='bought'))
+            request.dbsession.flush()
+            return count(request)
+
+        return site
+
+    return make
 
 
-def found(site):
+@pytest.fixture
+def quick(make_quick):
+    """A site with the default settings."""
+    return make_quick()
+
+
+@pytest.fixture
+def no_long_way(quick, monkeypatch):
+    """Whatever reads or writes a record by SQLAlchemy's way fails."""
+
+    def fail(*args, **kwargs):
+        pytest.fail('the long way was taken')
+
+    monkeypatch.setattr(Records, 'find', fail)
+    for name in ('_aside', 'own_transaction', 'read_aside'):
+        monkeypatch.setattr(quick.application, name, fail)
+
+
+def found(site, id=None):
     """Return what the short way finds of the only record."""
-    (row,) = site.rows()
-    shortcut = site.application._shortcut
+    shortcut = site.application.shortcut(site.engine)
     try:
-        return shortcut.find(site.engine, row['id'], site.clock())
+        return shortcut.find(id or site.rows()[0]['id'], site.clock())
     except Uncommon:
         return Uncommon
 
 
-def test_it_is_taken(quick):
-    """D4: a read beside the transaction is the driver's."""
+def raw(site):
+    """Return the only row as the database keeps it, past all types."""
+    with site.outside.connect() as connection:
+        (row,) = connection.execute(sa.text('SELECT * FROM sessions'))
+        return dict(row._mapping)
+
+
+@both
+@pytest.mark.usefixtures('no_long_way')
+def test_all_that_is_done_beside_takes_it(quick):
+    """D4: create, read, change, touch and remove one record."""
     browser = quick.browser()
-    browser.get('/count')
-    assert found(quick) is not Uncommon
-    assert browser.get('/count').text == '2'
-    assert quick.data() == {'n': 2}
+    assert [browser.get('/count').text for _ in range(8)] == list('12345678')
+    quick.clock.advance(hours=1)
+    assert browser.get('/show').text == "{'n': 8}"
+    assert quick.rows()[0]['accessed'] == quick.clock()
+    browser.get('/out')
+    assert quick.rows() == []
 
 
+@both
 def test_it_finds_what_the_long_way_finds(quick):
     """E4, R6: the same record, value for value, in UTC."""
-    browser = quick.browser()
-    browser.get('/count')
+    quick.browser().get('/count')
     (row,) = quick.rows()
     with quick.engine.connect() as connection:
         long_way = quick.application.records.find(
@@ -72,6 +129,37 @@ def test_it_finds_what_the_long_way_finds(quick):
     assert found(quick).expires.tzinfo is dt.UTC
 
 
+@both
+@pytest.mark.parametrize('field', ['', 'user_id: Integer\nname: String(20)'])
+def test_it_writes_what_the_long_way_writes(make_quick, field):
+    """D3, E4: the same row, to the letter: SQLite compares texts."""
+    rows = []
+    for listens in (False, True):
+        site = make_quick(additional_fields=field)
+
+        @site.view
+        def put(request):
+            request.session.update(user_id=7, name='é \U0001f34c')
+
+        site.clock.advance(microseconds=5)
+        if listens:
+            site.listen()
+        browser = site.browser()
+        browser.get('/put')
+        browser.get('/count')
+        site.clock.advance(hours=1)
+        browser.get('/count')
+        (row,) = site.rows()
+        rows.append({
+            name: value for name, value in raw(site).items()
+            if name not in ('id', 'secret_hash')
+        })
+        assert len(row['secret_hash']) == 32
+        site.execute('DROP TABLE sessions')
+    assert rows[0] == rows[1]
+
+
+@both
 def test_an_expired_record_is_refused(quick):
     """E1: the predicate is part of it."""
     browser = quick.browser()
@@ -81,61 +169,89 @@ def test_an_expired_record_is_refused(quick):
     assert browser.get('/show').text == '{}'
 
 
-def test_not_while_somebody_listens(site):
+@both
+def test_not_while_somebody_listens(quick):
     """A toolbar, a tracer or SQL echo sees the statement."""
-    site.view(lambda request: request.session.update(n=1))
-    site.views['put'] = site.views.pop('<lambda>')
-    site.browser().get('/put')
-    assert found(site) is Uncommon
+    browser = quick.browser()
+    browser.get('/count')
+    quick.listen()
+    assert found(quick) is Uncommon
+    browser.get('/count')
+    assert quick.statements.verbs == ['SELECT', 'UPDATE']
 
 
+@postgresql
 def test_a_moment_that_python_does_not_know(quick):
     """R8: damage is what the long way says it is."""
     browser = quick.browser()
     browser.get('/count')
     (row,) = quick.rows()
     quick.execute("UPDATE sessions SET expires = 'infinity'")
-    shortcut = quick.application._shortcut
-    with pytest.raises(Uncommon):
-        shortcut.find(quick.engine, row['id'], MOMENT)
+    assert found(quick, row['id']) is Uncommon
     assert browser.get('/show').text == '{}'
 
 
-def test_a_lost_connection_is_replaced(quick):
-    """D1: the server has closed all connections of the pool."""
+@sqlite
+@pytest.mark.parametrize('column', ['created', 'data', 'version', 'lifetime'])
+def test_a_value_that_does_not_fit_its_column(quick, column):
+    """R8: SQLite keeps any value in any column; a read leaves the row."""
+    browser = quick.browser()
+    browser.get('/count')
+    (row,) = quick.rows()
+    quick.execute(f"UPDATE sessions SET {column} = x'00ff'")
+    before = raw(quick)
+    assert found(quick, row['id']) is Uncommon
+    assert browser.get('/show').text == '{}'
+    assert raw(quick) == before
+
+
+@postgresql
+@pytest.mark.parametrize('path', ['/count', '/show', '/buy'])
+@pytest.mark.parametrize('is_new', [True, False])
+def test_a_lost_connection_is_replaced(make_quick, path, is_new):
+    """D1: the server has closed all connections of the pool; a read, a
+    change and a new session notice it in time.  (What the application does
+    with its own connection is its affair: pool_pre_ping.)
+    """
+    quick = make_quick(engine_options={'pool_pre_ping': path == '/buy'})
     browser = quick.browser()
     browser.get('/count')
     quick.execute(
         'SELECT pg_terminate_backend(pid) FROM pg_stat_activity '
         'WHERE pid <> pg_backend_pid() AND datname = current_database()'
     )
-    assert browser.get('/count').text == '2'
+    answer = (quick.browser() if is_new else browser).get(path)
+    assert answer.status_int == 200
     assert quick.engine.pool.checkedout() == 0
 
 
+@both
 def test_a_missing_table(quick):
     """D2: the error names the table and the command."""
     browser = quick.browser()
     browser.get('/count')
     quick.execute('DROP TABLE sessions')
+    for path in ('/show', '/count'):
+        with pytest.raises(Exception, match='psessions'):
+            quick.browser(like=browser).get(path)
     with pytest.raises(Exception, match='psessions'):
-        browser.get('/show')
+        quick.browser().get('/count')
 
 
+@both
 def test_an_exhausted_pool_is_unavailable(make_site):
     """D1: 503 after one wait for the pool, not two."""
     site = make_site(
-        counted=False,
         engine_options={
             'pool_size': 1, 'max_overflow': 0, 'pool_timeout': 0.1,
         },
     )
-    site.engine._has_events = site.engine.dialect._has_events = False
     application = site.application
     with site.engine.connect(), pytest.raises(SessionStoreUnavailable):
         application.find_aside(application.model.id, MOMENT)
 
 
+@postgresql
 def test_the_connection_is_as_before(quick):
     """T0: what the pool hands out next is in a transaction again."""
     browser = quick.browser()
@@ -143,8 +259,215 @@ def test_the_connection_is_as_before(quick):
     browser.get('/show')
     with quick.engine.connect() as connection:
         assert not connection.connection.driver_connection.autocommit
+        connection.execute(sa.text('DELETE FROM sessions'))
+    assert len(quick.rows()) == 1
 
 
+@sqlite
+def test_a_read_leaves_nothing_open(quick):
+    """E3: an open cursor would keep the log of SQLite from being emptied."""
+    browser = quick.browser()
+    browser.get('/count')
+    for _ in range(7):
+        browser.get('/show')
+    (row,) = quick.execute('PRAGMA wal_checkpoint(TRUNCATE)')
+    assert row[0] == 0
+
+
+# -- prepared statements -----------------------------------------------------
+
+
+def prepared(site):
+    """Return how many statements the next connection of the pool has."""
+    with site.engine.connect() as connection:
+        return connection.scalar(sa.text(
+            'SELECT count(*) FROM pg_prepared_statements '
+            "WHERE name LIKE 'sqlasession%'"
+        ))
+
+
+@postgresql
+def test_statements_are_prepared_as_the_driver_does(make_quick):
+    """Issue 4: from the sixth use of a connection on."""
+    site = make_quick(engine_options={'pool_size': 1})
+    browser = site.browser()
+    browser.get('/count')
+    for _ in range(5):
+        browser.get('/show')
+    assert prepared(site) == 0
+    browser.get('/show')
+    assert prepared(site) == 1
+    assert browser.get('/show').text == "{'n': 1}"
+
+
+@postgresql
+def test_a_driver_that_shall_not_prepare(make_quick):
+    """``prepare_threshold = None``, as behind some poolers, is obeyed."""
+    site = make_quick(
+        engine_options={
+            'pool_size': 1, 'connect_args': {'prepare_threshold': None},
+        },
+    )
+    browser = site.browser()
+    for _ in range(8):
+        browser.get('/count')
+    assert prepared(site) == 0
+    assert site.data() == {'n': 8}
+
+
+@postgresql
+@pytest.mark.parametrize('words', [
+    'DEALLOCATE ALL', 'DISCARD ALL',
+    'ALTER TABLE sessions ALTER lifetime TYPE bigint',
+])
+def test_what_was_prepared_is_gone(make_quick, words):
+    """Whoever deallocates it, or alters the table, costs no request."""
+    site = make_quick(engine_options={'pool_size': 1})
+    browser = site.browser()
+    for _ in range(8):
+        browser.get('/count')
+    with site.engine.connect() as connection:
+        connection.execution_options(isolation_level='AUTOCOMMIT')
+        connection.exec_driver_sql(words)
+    assert [browser.get('/count').text for _ in range(8)] == [
+        str(number) for number in range(9, 17)
+    ]
+
+
+@postgresql
+def test_a_name_that_is_taken(make_quick):
+    """Behind a pooler another client's statement may have the name."""
+    site = make_quick(engine_options={'pool_size': 1})
+    browser = site.browser()
+    for _ in range(5):
+        browser.get('/count')
+    shortcut = site.application.shortcut(site.engine)
+    taken = [c.name for c in shortcut._compiled.values() if c is not None]
+    with site.engine.connect() as connection:
+        for name in taken:
+            connection.exec_driver_sql(
+                f'PREPARE {name.decode()} AS SELECT 1'
+            )
+        connection.commit()
+    assert [browser.get('/count').text for _ in range(5)] == [
+        str(number) for number in range(6, 11)
+    ]
+
+
+@postgresql
+def test_libpq_does_not_block_greenlets(quick, monkeypatch):
+    """Where gevent has replaced ``select``, nobody waits outside of it."""
+    patched = types.SimpleNamespace(is_module_patched=lambda name: True)
+    monkeypatch.setitem(drivers.sys.modules, 'gevent.monkey', patched)
+    browser = quick.browser()
+    browser.get('/count')
+    assert found(quick) is Uncommon
+    assert browser.get('/count').text == '2'
+
+
+# -- inside of the application's transaction ---------------------------------
+
+
+@pytest.fixture
+def no_long_way_inside(quick, monkeypatch):
+    """No statement on a record goes through a ``Connection`` there."""
+    execute = sa.Connection.execute
+
+    def watched(connection, statement, *args, **options):
+        if connection.engine is quick.engine and 'sessions' in str(statement):
+            pytest.fail(f'the long way was taken: {statement}')
+        return execute(connection, statement, *args, **options)
+
+    def arm():
+        monkeypatch.setattr(sa.Connection, 'execute', watched)
+
+    yield arm
+    monkeypatch.undo()
+
+
+@both
+def test_in_a_transaction_of_the_application(quick, no_long_way_inside):
+    """T1, D4: read and written on its connection, by the driver."""
+    browser = quick.browser()
+    browser.get('/count')
+
+    @quick.view
+    def both(request):
+        request.dbsession.add(Note(text='both'))
+        request.dbsession.flush()
+        assert request.session['n'] == 1
+        request.session['n'] = 2
+
+    no_long_way_inside()
+    browser.get('/both')
+    assert quick.data() == {'n': 2}
+    assert quick.notes() == ['both']
+
+
+@both
+def test_it_is_rolled_back_with_it(quick):
+    """T2: what is written inside is gone with the transaction."""
+    browser = quick.browser()
+    browser.get('/count')
+
+    @quick.view
+    def fail(request):
+        request.dbsession.add(Note(text='one'))
+        request.dbsession.flush()
+        request.session['n'] = 99
+        # At the commit, after the session was written.
+        Voter(request, raiser(Failure))
+
+    with pytest.raises(Failure):
+        browser.get('/fail')
+    assert quick.data() == {'n': 1}
+    assert quick.notes() == []
+
+
+@both
+def test_it_sees_what_the_transaction_did(quick):
+    """T1: a session that the view itself removed is not found."""
+    browser = quick.browser()
+    browser.get('/count')
+
+    @quick.view
+    def revoke(request):
+        assert request.session_store.revoke_all() == 1
+        return repr(dict(request.session))
+
+    assert browser.get('/revoke').text == '{}'
+
+
+@postgresql
+def test_an_error_inside_is_what_sqlalchemy_says(quick):
+    """C7: a transaction that has failed refuses the session's statement."""
+    browser = quick.browser()
+    browser.get('/count')
+
+    @quick.view
+    def broken(request):
+        with pytest.raises(sa.exc.DBAPIError):
+            request.dbsession.execute(sa.text('SELECT 1 / 0'))
+        return request.session['n']
+
+    with pytest.raises(sa.exc.InternalError, match='aborted'):
+        browser.get('/broken')
+
+
+@both
+def test_a_translated_schema_takes_the_long_way(quick):
+    """An option of the connection changes what a statement says."""
+    browser = quick.browser()
+    browser.get('/count')
+    (row,) = quick.rows()
+    shortcut = quick.application.shortcut(quick.engine)
+    with quick.engine.connect() as connection:
+        connection.execution_options(schema_translate_map={None: 'other'})
+        with pytest.raises(Uncommon):
+            shortcut.find_inside(connection, row['id'], quick.clock())
+
+
+@both
 def test_many_meet_at_one_record(quick, stage):
     """C2: ``merge`` never fails, however many save at one moment."""
     browser = quick.browser()
@@ -167,3 +490,28 @@ def test_many_meet_at_one_record(quick, stage):
         stage.let(key)
     assert [one.result().status_int for one in running] == [200] * len(keys)
     assert quick.data() == {'n': 1} | dict.fromkeys(keys, True)
+
+
+# -- what is held after a save -----------------------------------------------
+
+
+@both
+@pytest.mark.parametrize(('before', 'after'), [
+    ([1], [True]), ([1], [1.0]), ([[]], [()]), ([{'a': 1}], [{'a': 2}]),
+    ([dt.date(2026, 1, 1)], [dt.date(2026, 1, 2)]),
+])
+def test_a_value_that_changes_after_a_commit(quick, before, after):
+    """R7, T9: whoever holds it may change it inside, to the very type."""
+
+    @quick.view
+    def hold(request):
+        session: SQLASession = request.session
+        session['held'] = held = list(before)
+        request.tm.commit()
+        request.tm.begin()
+        held[:] = after
+
+    browser = quick.browser()
+    browser.get('/hold')
+    held = quick.data()['held']
+    assert repr(held) == repr(after)

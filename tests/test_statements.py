@@ -41,6 +41,7 @@ def shop(site):
 @pytest.mark.parametrize('path', ['/ignore', '/name_only', '/read'])
 def test_nothing_stored(shop, path):
     """R1, D4: without cookie and content, no statement and no cookie."""
+    shop.listen()
     response = shop.browser().get(path)
     assert shop.statements == []
     assert 'Set-Cookie' not in response.headers
@@ -62,13 +63,14 @@ def test_statements_of_a_stored_session(shop, path, verbs):
     """D4, R2: each thing costs the statements that the contract says."""
     browser = shop.browser()
     browser.get('/change')
-    shop.statements.clear()
+    shop.listen()
     browser.get(path)
     assert shop.statements.verbs == verbs
 
 
 def test_create(shop):
     """D4: a new session is one INSERT."""
+    shop.listen()
     shop.browser().get('/change')
     assert shop.statements.verbs == ['INSERT']
 
@@ -78,6 +80,6 @@ def test_due_touch(shop):
     browser = shop.browser()
     browser.get('/change')
     shop.clock.advance(minutes=2)
-    shop.statements.clear()
+    shop.listen()
     browser.get('/read')
     assert shop.statements.verbs == ['SELECT', 'UPDATE']

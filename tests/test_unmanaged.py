@@ -151,7 +151,7 @@ def test_statements_without_a_transaction(free):
         request.session['n'] = 2
 
     browser = returning(free)
-    free.statements.clear()
+    free.listen()
     browser.get('/free_read')
     assert free.statements.verbs == ['SELECT']
     browser.get('/free_change')
@@ -445,7 +445,7 @@ def test_a_tween_that_reads_before_the_transaction(tower, manager):
         request.session['list'].append(3)
         request.session['view'] = True
 
-    site.statements.clear()
+    site.listen()
     browser.get('/work')
     assert site.data() == {'n': 1, 'list': [1, 2, 3], 'view': True}
     assert site.statements.verbs == ['SELECT', 'UPDATE']
@@ -477,7 +477,7 @@ def test_a_tween_that_reads_after_the_commit(tower):
     site, browser = tower(
         after=lambda request: seen.append(dict(request.session))
     )
-    site.statements.clear()
+    site.listen()
     browser.get('/work')
     assert seen == [STORED | {'view': True}]
     assert site.statements.verbs == ['SELECT', 'UPDATE']
@@ -755,7 +755,7 @@ def test_a_policy_that_reads_the_session(make_site, annotate, manager):
 
     browser = site.browser()
     browser.get('/login')
-    site.statements.clear()
+    site.listen()
     browser.get('/work')
     assert users == [None, 'ann']
     assert site.data() == {'user': 'ann', 'view': True}
@@ -886,7 +886,7 @@ def test_the_toolbars_session_panel(with_toolbar, active, manager, caplog):
     page = browser.get('/work')
     assert 'pDebug' in page.text
     assert site.data() == {'n': 1, 'list': [2]}
-    site.statements.clear()
+    site.listen()
     browser.get('/work')
     assert site.data() == {'n': 2, 'list': [2, 2]}
     assert [verb for verb in site.statements.verbs if verb != 'SELECT'] == [

@@ -5,8 +5,8 @@ Each function breaks the package in this process; for demonstrations only.
 
 import contextlib
 
-from pyramid_sqlasession import shortcut
 from pyramid_sqlasession.application import Application
+from pyramid_sqlasession.shortcut import Shortcut
 from pyramid_sqlasession.transaction import Route
 from pyramid_sqlasession.transaction import SessionDataManager
 
@@ -46,31 +46,27 @@ def no_translation():
 
 def no_return():
     """A connection that failed is not given back to the pool."""
-    kept = []
-
-    def fetch(pooled, statement, values):
-        try:
-            row = guarded(_Held(pooled), statement, values)
-        except BaseException:
-            kept.append(pooled)
-            raise
-        pooled.close()
-        return row
-
-    guarded, shortcut._fetch = shortcut._fetch, fetch
+    check_out = Shortcut.checked_out
+    Shortcut.checked_out = lambda self, driver: _Held(check_out(self, driver))
 
 
 class _Held:
-    """A pooled connection that does not leave its owner."""
+    """A pooled connection that stays with its owner once it failed."""
+
+    _kept = []
 
     def __init__(self, pooled):
-        self.driver_connection = pooled.driver_connection
+        self._pooled = pooled
+
+    def __getattr__(self, name):
+        return getattr(self._pooled, name)
 
     def invalidate(self):
-        pass
+        self._kept.append(self._pooled)
 
     def close(self):
-        pass
+        if self._pooled not in self._kept:
+            self._pooled.close()
 
 
 GUARDS = {
