@@ -31,12 +31,14 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-lowest fuzz coverage lint types docs dist \
-	stress stress-galera stress-peers bench clean \
+	stress stress-galera stress-peers clean \
+	bench bench-all bench-growth bench-ids bench-memory bench-serializer \
+	bench-serve bench-settings bench-touch \
 	faults soak
 
 # Every target that ends in "##" and a text is listed.
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' \
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' \
 		$(firstword $(MAKEFILE_LIST))
 
 # ---------------------------------------------------------------- environment
@@ -139,9 +141,38 @@ stress-galera: $(VENV)/.installed-testing ## the same on a three-node Galera clu
 	@echo "==> Random requests over three nodes ($(SECONDS_EACH) s)"
 	@$(BIN)/python -m tests.stress --galera --seconds $(SECONDS_EACH)
 
+# In an environment of its own (benchmarks/environment.py).  The machine should
+# do nothing else meanwhile.  BENCH_ARGS is for one of them: each has --help.
 bench: $(BIN)/python ## measure this package beside raw drivers and others
 	@echo "==> Measuring (the results go to benchmarks/results)"
 	@$(BIN)/python -m benchmarks.run $(BENCH_ARGS)
+
+bench-growth: $(BIN)/python ## sessions in tables of up to 5 million rows
+	@$(BIN)/python -m benchmarks.growth $(BENCH_ARGS)
+
+bench-memory: $(BIN)/python ## what sessions weigh, on disk and in the process
+	@$(BIN)/python -m benchmarks.memory $(BENCH_ARGS)
+
+bench-touch: $(BIN)/python ## what an index on the expiry costs and gives
+	@$(BIN)/python -m benchmarks.touch $(BENCH_ARGS)
+
+bench-ids: $(BIN)/python ## what ids in the order of time give the index
+	@$(BIN)/python -m benchmarks.ids $(BENCH_ARGS)
+
+bench-serve: $(BIN)/python ## requests per second of waitress and gunicorn
+	@$(BIN)/python -m benchmarks.serve $(BENCH_ARGS)
+
+bench-serializer: $(BIN)/python ## the serializer beside the JSON library alone
+	@$(BIN)/python -m benchmarks.serializer $(BENCH_ARGS)
+
+bench-settings: $(BIN)/python ## what to set for speed, and what it buys
+	@$(BIN)/python -m benchmarks.settings $(BENCH_ARGS)
+
+bench-all: ## all of these, one after the other, about half an hour
+	@for one in bench bench-growth bench-memory bench-touch bench-ids \
+			bench-serve bench-serializer bench-settings; do \
+		$(MAKE) --no-print-directory $$one BENCH_ARGS= || exit 1; \
+	done
 
 # In an environment of its own (benchmarks/environment.py), with what the
 # other systems need; PEERS_ARGS='--times 3' for a first look.

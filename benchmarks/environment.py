@@ -1,9 +1,9 @@
 """The environment of the benchmarks, made when it is missing.
 
-``benchmarks/.venv`` (or ``$BENCH_VENV``) gets the package with the extra
-``postgresql`` and ``requirements.txt``; its folder ``node`` gets what
-``node/package.json`` names, if node and npm are there.  Needs only the
-standard library.
+``benchmarks/.venv`` (or ``$BENCH_VENV``) gets the package with the extras
+``postgresql`` and ``mysql``, and ``requirements.txt``; its folder ``node``
+gets what ``node/package.json`` names, if node and npm are there.  Needs only
+the standard library.
 """
 
 import os
@@ -42,7 +42,7 @@ def prepare():
         [
             *(PYTHON, '-m', 'pip', 'install', '--quiet'),
             '--disable-pip-version-check',
-            *('--editable', f'{ROOT}[postgresql]', 'webtest'),
+            *('--editable', f'{ROOT}[postgresql,mysql]', 'webtest'),
             *('-r', HERE / 'requirements.txt'),
         ],
         check=True,

@@ -1,137 +1,332 @@
 """Does a session get dearer as the table grows?  And beside the cleaner?
 
-    python3 -m benchmarks.growth                       10k, 1M, 5M rows
+    python3 -m benchmarks.growth
     python3 -m benchmarks.growth --rows 10000 50000    a short run
 
-On PostgreSQL.  Fills one table step by step and measures S2 and S3 at each
-size; then measures S2 while the cleaner deletes 3 of 10 rows, and an idle
-tick of the cleaner.
+Fills a table for each size and then measures S2 and S3 on all of them in
+turns; on PostgreSQL, and on SQLite and MariaDB.  Then, on PostgreSQL, S2
+while the cleaner deletes three of ten rows, and an idle tick of the cleaner.
 """
 
-import argparse
+import contextlib
+import json
+import select
 from statistics import median
-import threading
-import time
+import subprocess
+import sys
+import tempfile
 
 from benchmarks import environment
+from benchmarks import outcome
 from benchmarks.environment import say
+from benchmarks.outcome import number
+from benchmarks.timing import quantile
+from benchmarks.timing import times
+from benchmarks.timing import typical
 
 #: Issue 4.
 GROWTH = 1.25
 BESIDE = 2.0
 IDLE_MS = 5.0
 
+#: Tenths of all rows, at every size.
+EXPIRED = 3
+#: Visitors who take turns, as in `make bench`.
+VISITORS = 200
+# Live rows of which each is visited once or twice.
+_STRANGERS = 20_000
 
-def quantile(values, share):
-    """Return the value below which *share* of them lie."""
-    values = sorted(values)
-    return values[min(int(len(values) * share), len(values) - 1)]
+NAMES = {
+    'postgresql': 'PostgreSQL', 'sqlite': 'SQLite', 'mariadb': 'MariaDB',
+}
 
 
-def times(call, count):
-    """Return the µs of *count* calls."""
+class Size:
+    """One application and its table of so many rows."""
+
+    def __init__(self, url, rows):
+        from benchmarks import filling
+        from benchmarks.systems import sqlasession
+
+        self.rows, self.url = rows, url
+        self.table = f'sessions_{rows}'
+        # What comes from the filling is older than a touch_interval.
+        app = sqlasession.application(
+            url, table_name=self.table, disable_touch='true'
+        )
+        self.engine = app.registry['sqlasession'].engine
+        filled = filling.Rows(rows, EXPIRED)
+        filled.fill(self.engine, self.table)
+        filling.settle(self.engine, self.table)
+        #: kind of visitors -> scenarios.
+        self.calls = {
+            'visitors': self._calls(app, filled, VISITORS),
+            'strangers': self._calls(app, filled, _STRANGERS),
+        }
+        for _ in range(VISITORS):
+            self.calls['visitors']['S3']()
+
+    @staticmethod
+    def _calls(app, filled, count):
+        from benchmarks.wsgi import Client
+        from benchmarks.wsgi import visits
+
+        client = Client(app)
+        cookies = [filled.cookie(n) for n in filled.live(count)]
+        body, _ = client.get('/read', cookies[-1])
+        assert body == b'48213', body
+        return visits(client, cookies)
+
+
+@contextlib.contextmanager
+def databases(name, folder):
+    """Yield a function from a number of rows to a URL."""
+    from benchmarks import servers
+
+    if name == 'sqlite':
+        yield lambda rows: f'sqlite:///{folder}/{rows}.sqlite'
+    elif name == 'mariadb':
+        with servers.mariadb() as server:
+            yield lambda rows: server.url
+    else:
+        with servers.postgresql(
+            shared_buffers='1GB', max_wal_size='16GB'
+        ) as server:
+            yield lambda rows: server.url
+
+
+def in_turns(sizes, rounds, count):
+    """Return {kind: {scenario: {rows: [cost of each round]}}}."""
+    found = {
+        kind: {
+            scenario: {size.rows: [] for size in sizes}
+            for scenario in ('S2', 'S3')
+        }
+        for kind in ('visitors', 'strangers')
+    }
+    for turn in range(rounds):
+        # Forwards and backwards, so that none is always the first.
+        for size in sizes if turn % 2 else reversed(sizes):
+            for kind, scenarios in found.items():
+                calls = size.calls[kind]
+                without = typical(calls['S0'], count)
+                for scenario, row in scenarios.items():
+                    row[size.rows].append(
+                        typical(calls[scenario], count) - without
+                    )
+    return found
+
+
+def summed_up(found):
+    """Return [{visitors, scenario, rows, cost, ratio}]."""
     result = []
-    for _ in range(count):
-        start = time.perf_counter_ns()
-        call()
-        result.append((time.perf_counter_ns() - start) / 1000)
+    for kind, scenarios in found.items():
+        for scenario, by_rows in scenarios.items():
+            smallest = by_rows[min(by_rows)]
+            for rows, costs in by_rows.items():
+                pairs = zip(costs, smallest, strict=True)
+                result.append({
+                    'visitors': kind, 'scenario': scenario, 'rows': rows,
+                    'cost': round(median(costs), 1),
+                    'ratio': round(median(a / b for a, b in pairs), 3),
+                })
     return result
 
 
-def costs(calls, rounds, count):
-    """Return the medians of S2 and S3 beyond S0."""
-    found = {'S2': [], 'S3': []}
-    for _ in range(rounds):
-        without = median(times(calls['S0'], count))
-        for name, values in found.items():
-            values.append(median(times(calls[name], count)) - without)
-    return {name: median(values) for name, values in found.items()}
+class OtherProcess:
+    """benchmarks.cleaning on one table."""
+
+    def __init__(self, size):
+        self._process = subprocess.Popen(
+            [sys.executable, '-m', 'benchmarks.cleaning', size.url,
+             size.table],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            cwd=environment.ROOT,
+        )
+        self._process.stdout.readline()
+
+    def begin(self):
+        self._process.stdin.write('\n')
+        self._process.stdin.flush()
+
+    @property
+    def is_done(self):
+        return bool(select.select([self._process.stdout], [], [], 0)[0])
+
+    def answer(self):
+        return json.loads(self._process.stdout.readline())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._process.stdin.close()
+        self._process.wait(60)
+        self._process.stdout.close()
 
 
-def verdict(kept):
-    return 'kept' if kept else 'MISSED'
+def percentiles(values):
+    return {
+        'requests': len(values),
+        'p50': round(quantile(values, 0.5), 1),
+        'p99': round(quantile(values, 0.99), 1),
+        'longest': round(max(values), 1),
+    }
 
 
-def measure_growth(app, calls, engine, options):
-    """Print S2 and S3 at each size."""
-    from benchmarks import filling
-
-    first, smallest = 1, None
-    for rows in sorted(options.rows):
-        say(f'Filling up to {rows} rows')
-        filling.fill(engine, 'sessions', rows, first=first, expired=3)
-        filling.settle(engine, 'sessions')
-        first = rows + 1
-        calls['S2'](), calls['S3']()
-        found = costs(calls, options.rounds, options.requests)
-        smallest = smallest or found
-        print(f'{rows:>9} rows: ' + ', '.join(
-            f'{name} {value:.0f} µs ({value / smallest[name]:.2f})'
-            for name, value in found.items()
-        ))
-    print(f'at most {GROWTH}: ' + verdict(all(
-        found[name] <= GROWTH * smallest[name] for name in found
-    )))
-
-
-def sample(call, until):
-    """Return the µs of calls until *until* is set."""
-    result = []
-    while not until.is_set():
-        result += times(call, 20)
-    return result
+def beside_the_cleaner(size, requests):
+    """Return what S2 takes alone and while *size* is cleaned."""
+    call = size.calls['visitors']['S2']
+    with OtherProcess(size) as other:
+        alone = times(call, requests)
+        other.begin()
+        beside = []
+        while not other.is_done:
+            beside += times(call, 20)
+        cleaned = other.answer()
+        other.begin()
+        ticks = other.answer()['idle']
+    alone, beside = percentiles(alone), percentiles(beside)
+    return {
+        'rows': size.rows, **cleaned, 'alone': alone, 'beside': beside,
+        'p99_ratio': round(beside['p99'] / alone['p99'], 2),
+        'idle_ms': round(median(ticks), 2),
+        'idle_ms_first': round(ticks[0], 2),
+    }
 
 
-def measure_cleaner(app, call, options):
-    """Print S2's percentiles without the cleaner and beside it."""
-    from pyramid_sqlasession.cleaner import Cleaner
+def measure(options):
+    figures = {'unit': 'microseconds', 'growth': {}}
+    for name in options.databases:
+        wanted = options.rows if name == 'postgresql' else options.other_rows
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            url = stack.enter_context(databases(name, folder))
+            sizes = []
+            for rows in sorted(wanted):
+                say(f'{NAMES[name]}: filling {rows} rows')
+                size = Size(url(rows), rows)
+                stack.callback(size.engine.dispose)
+                sizes.append(size)
+            say(f'{NAMES[name]}: S2 and S3 at each size')
+            figures['growth'][name] = summed_up(
+                in_turns(sizes, options.rounds, options.requests)
+            )
+            if name == 'postgresql':
+                cleaned = [s for s in sizes if s.rows <= options.cleaned][-1]
+                say(f'Cleaning {cleaned.rows} rows')
+                figures['cleaner'] = beside_the_cleaner(
+                    cleaned, options.beside
+                )
+    return figures
 
-    application = app.registry['sqlasession']
-    cleaner = Cleaner(application)
-    alone = times(call, options.requests * options.rounds)
-    done, deleted = threading.Event(), []
 
-    def clean():
-        start = time.perf_counter()
-        deleted.append(cleaner.clean())
-        deleted.append(time.perf_counter() - start)
-        done.set()
+# -- the page ----------------------------------------------------------------
 
-    thread = threading.Thread(target=clean)
-    thread.start()
-    beside = sample(call, done)
-    thread.join()
-    print(f'the cleaner deleted {deleted[0]} rows in {deleted[1]:.1f} s')
-    for name, row in (('alone', alone), ('beside it', beside)):
-        print(f'S2 {name:10} p50 {quantile(row, 0.5):6.0f} µs, '
-              f'p99 {quantile(row, 0.99):6.0f} µs ({len(row)} requests)')
-    factor = quantile(beside, 0.99) / quantile(alone, 0.99)
-    print(f'p99: {factor:.2f} times, at most {BESIDE}: '
-          f'{verdict(factor <= BESIDE)}')
-    idle = median(times(cleaner.clean, 20)) / 1000
-    print(f'an idle tick: {idle:.1f} ms, at most {IDLE_MS}: '
-          f'{verdict(idle <= IDLE_MS)}')
+_KINDS = {
+    'visitors': f'{VISITORS} visitors in turn',
+    'strangers': 'each request another visitor',
+}
+
+
+def as_rst(figures):
+    parts = []
+    for name, rows in figures['growth'].items():
+        parts.append(_growth(NAMES[name], rows))
+    parts.append(outcome.targets(list(_targets(figures))))
+    if 'cleaner' in figures:
+        parts.append(_cleaner(figures['cleaner']))
+    return '\n'.join(parts)
+
+
+def _growth(name, rows):
+    sizes = sorted({row['rows'] for row in rows})
+    header = [f'{name}, session cost in µs']
+    header += [f'{size:,} rows' for size in sizes]
+    header += ['largest / smallest']
+    lines = []
+    for kind in _KINDS:
+        for scenario in ('S2', 'S3'):
+            found = {
+                row['rows']: row for row in rows
+                if (row['visitors'], row['scenario']) == (kind, scenario)
+            }
+            lines.append([
+                f'{scenario}, {_KINDS[kind]}',
+                *(number(found[size]['cost']) for size in sizes),
+                number(found[sizes[-1]]['ratio'], 2),
+            ])
+    return outcome.table(header, lines)
+
+
+def _targets(figures):
+    for name, rows in figures['growth'].items():
+        largest = max(row['rows'] for row in rows)
+        for row in rows:
+            if row['rows'] == largest and row['visitors'] == 'visitors':
+                yield (
+                    f'{NAMES[name]}, {row["scenario"]}: {largest:,} rows, '
+                    f'times the fewest', f'{GROWTH:g}',
+                    f'{row["ratio"]:.2f}', row['ratio'] <= GROWTH,
+                )
+    if (found := figures.get('cleaner')) is not None:
+        yield (
+            'S2 beside the cleaner: times its 99th percentile without',
+            f'{BESIDE:g}', f'{found["p99_ratio"]:.2f}',
+            found['p99_ratio'] <= BESIDE,
+        )
+        yield (
+            'An idle tick of the cleaner', f'{IDLE_MS:g} ms',
+            f'{found["idle_ms"]:.1f} ms', found['idle_ms'] <= IDLE_MS,
+        )
+
+
+def _cleaner(found):
+    return '\n'.join([
+        f'The cleaner deleted {found["deleted"]:,} expired sessions out of '
+        f'{found["rows"]:,} in {found["seconds"]:.1f} s, in batches, on '
+        f'PostgreSQL. It ran in a process of its own, as that of another '
+        f'worker of a web server does; S2 was measured meanwhile in this '
+        f'one, so that what is seen is the database and the two processors '
+        f'and not a shared interpreter.',
+        '',
+        outcome.table(
+            ['S2, whole request in µs', 'requests', 'median',
+             '99th percentile', 'longest'],
+            [
+                [name, *(number(found[key][what]) for what in (
+                    'requests', 'p50', 'p99', 'longest'
+                ))]
+                for name, key in (
+                    ('without the cleaner', 'alone'),
+                    ('beside the cleaner', 'beside'),
+                )
+            ],
+        ),
+    ])
+
+
+def arguments(args=None):
+    parser = outcome.parser('benchmarks.growth', __doc__)
+    add = parser.add_argument
+    add('--databases', nargs='+', choices=NAMES, default=list(NAMES))
+    add('--rows', nargs='+', type=int, default=[10**4, 10**6, 5 * 10**6],
+        help='on PostgreSQL')
+    add('--other-rows', nargs='+', type=int, default=[10**4, 10**6],
+        help='on SQLite and MariaDB')
+    add('--cleaned', type=int, default=10**6,
+        help='the largest table of at most so many rows gets cleaned')
+    add('--rounds', type=int, default=30)
+    add('--requests', type=int, default=60)
+    add('--beside', type=int, default=8000,
+        help='requests without the cleaner')
+    return parser.parse_args(args)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add = parser.add_argument
-    add('--rows', nargs='+', type=int, default=[10**4, 10**6, 5 * 10**6])
-    add('--rounds', type=int, default=20)
-    add('--requests', type=int, default=100)
-    options = parser.parse_args()
+    options = arguments()
     environment.enter('benchmarks.growth')
-    from benchmarks import servers
-    from benchmarks.systems import sqlasession
-    from benchmarks.wsgi import scenarios
-
-    with servers.postgresql(shared_buffers='1GB') as server:
-        app = sqlasession.application(server.url, touch_interval='1h')
-        calls = scenarios(app)
-        engine = app.registry['sqlasession'].engine
-        measure_growth(app, calls, engine, options)
-        measure_cleaner(app, calls['S2'], options)
-        engine.dispose()
+    outcome.publish('growth', measure(options), as_rst, options.results)
 
 
 if __name__ == '__main__':

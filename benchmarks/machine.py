@@ -17,7 +17,8 @@ from tests.services.pgtemp import find_binaries
 PACKAGES = (
     'SQLAlchemy', 'psycopg', 'pyramid', 'pyramid_tm', 'zope.sqlalchemy',
     'transaction', 'orjson', 'Django', 'Flask', 'Flask-Session', 'Beaker',
-    'pyramid_session_redis',
+    'pyramid_session_redis', 'hiredis', 'PyMySQL', 'psycopg2-binary',
+    'waitress', 'gunicorn',
 )
 NODE_PACKAGES = (
     'express', 'express-session', 'connect-session-sequelize', 'sequelize',
@@ -67,6 +68,9 @@ def _versions():
     found['SQLite'] = sqlite3.sqlite_version
     if folder := find_binaries():
         found['PostgreSQL'] = _number(f'{folder}/postgres', '--version')
+    if program := find_program('mariadbd', 'mysqld'):
+        # "mysqld  Ver 10.11.6-MariaDB for ..."
+        found['MariaDB'] = _number(program, '--version')
     if program := find_program('redis-server'):
         found['redis'] = _number(program, '--version')
     if program := find_program('node'):

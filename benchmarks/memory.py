@@ -3,68 +3,126 @@
     python3 -m benchmarks.memory
     python3 -m benchmarks.memory --rows 20000 --requests 5000    a short run
 
-Bytes of table and indexes for each stored session (PostgreSQL and SQLite),
-bytes of Python objects for each loaded session, and what the process has
-grown by over many requests.
+Bytes of table and indexes for each stored session (PostgreSQL, MariaDB,
+SQLite), bytes of Python objects for each loaded session, and what the process
+has grown by over many requests.
 """
 
-import argparse
+from array import array
+import contextlib
 import gc
 from pathlib import Path
+import sys
 import tempfile
 import tracemalloc
 
 from benchmarks import environment
+from benchmarks import outcome
+from benchmarks.environment import say
+from benchmarks.outcome import number
 
+NAMES = {
+    'postgresql': 'PostgreSQL', 'mariadb': 'MariaDB', 'sqlite': 'SQLite',
+}
 _LOADED = 500
+# Each live session is changed so often before a table counts as in use; by
+# the vacuum's default it runs when a fifth of the rows has changed.
+_CHANGES, _SHARE = 3, 5
+#: "No growth": of a hundred requests at most one leaves a block of memory.
+LEFT = 0.01
+_SCENARIOS = ('S1', 'S2', 'S3', 'S4')
 
 
-def resident():
-    """Return the resident memory of this process, in bytes."""
-    pages = int(Path('/proc/self/statm').read_text().split()[1])
-    return pages * 4096
+# -- on disk -----------------------------------------------------------------
+
+#: database -> SQL with the bytes of table and indexes.
+_SIZES = {
+    'postgresql': "SELECT pg_table_size('sessions'), "
+                  "pg_indexes_size('sessions')",
+    # InnoDB's table is its primary key.
+    'mysql': 'SELECT data_length, index_length '
+             'FROM information_schema.tables '
+             "WHERE table_schema = DATABASE() AND table_name = 'sessions'",
+    'sqlite': "SELECT sum(iif(name = 'sessions', pgsize, 0)), "
+              "sum(iif(name = 'sessions', 0, pgsize)) FROM dbstat "
+              "WHERE name LIKE '%sessions%'",
+}
 
 
-def stored_on_postgresql(rows):
-    """Print bytes per session of table and indexes."""
+@contextlib.contextmanager
+def database(name):
+    """Yield the URL of an empty database."""
+    from benchmarks import servers
+
+    if name == 'sqlite':
+        with tempfile.TemporaryDirectory() as folder:
+            yield f'sqlite:///{folder}/memory.sqlite'
+        return
+    with servers.mariadb() if name == 'mariadb' else (
+        servers.postgresql(max_wal_size='8GB')
+    ) as server:
+        yield server.url
+
+
+def stored(url, rows):
+    """Return bytes per session: new rows, and in use on PostgreSQL."""
     import sqlalchemy as sa
 
     from benchmarks import filling
-    from benchmarks import servers
     from pyramid_sqlasession import session_model
 
-    with servers.postgresql() as server:
-        engine = sa.create_engine(server.url)
-        session_model(metadata := sa.MetaData())
-        metadata.create_all(engine)
-        filling.fill(engine, 'sessions', rows)
-        filling.settle(engine, 'sessions')
-        with engine.connect() as connection:
-            table, indexes = connection.execute(sa.text(
-                "SELECT pg_table_size('sessions'), "
-                "pg_indexes_size('sessions')"
-            )).one()
-        engine.dispose()
-    size = len(filling.DATA)
-    print(f'PostgreSQL, {rows} sessions of {size} B: {table / rows:.0f} B '
-          f'table and {indexes / rows:.0f} B indexes each')
+    engine = sa.create_engine(url)
+    session_model(metadata := sa.MetaData())
+    metadata.create_all(engine)
+    filling.Rows(rows).fill(engine, 'sessions')
+    filling.settle(engine, 'sessions')
+    found = {
+        'rows': rows, 'data': len(filling.data()), **_weight(engine, rows)
+    }
+    if engine.dialect.name == 'postgresql':
+        _use(engine)
+        found['in_use'] = _weight(engine, rows)
+    engine.dispose()
+    return found
 
 
-def stored_on_sqlite(app, calls, rows, path):
-    """Print bytes per session of the file."""
-    before = path.stat().st_size
-    for _ in range(rows):
-        calls['S4']()
-    engine = app.registry['sqlasession'].engine
+def _weight(engine, rows):
     with engine.connect() as connection:
-        connection.exec_driver_sql('PRAGMA wal_checkpoint(TRUNCATE)')
-    each = (path.stat().st_size - before) / rows
-    print(f'SQLite, {rows} sessions: {each:.0f} B each')
+        table, indexes = connection.exec_driver_sql(
+            _SIZES[engine.dialect.name]
+        ).one()
+    return {
+        'table': round(int(table) / rows, 1),
+        'indexes': round(int(indexes) / rows, 1),
+        'total': round((int(table) + int(indexes)) / rows, 1),
+    }
+
+
+def _use(engine):
+    """Change all sessions, a share at a time, and vacuum as the server."""
+    with engine.connect().execution_options(
+        isolation_level='AUTOCOMMIT'
+    ) as connection:
+        for part in range(_CHANGES * _SHARE):
+            connection.exec_driver_sql(
+                "UPDATE sessions SET version = version + 1, "
+                "accessed = accessed + interval '1 minute', "
+                "expires = expires + interval '1 minute' "
+                f"WHERE mod(hashtext(id::text), {_SHARE}) "
+                f"IN ({part % _SHARE}, {-(part % _SHARE)})"
+            )
+            connection.exec_driver_sql('VACUUM sessions')
+
+
+# -- in the process ----------------------------------------------------------
 
 
 def loaded(app, cookie):
-    """Print the Python memory of one loaded session."""
+    """Return the bytes of Python objects of a loaded session."""
+    import orjson
     from pyramid.request import Request
+
+    from benchmarks import filling
 
     def load():
         request = Request.blank('/', headers={'Cookie': cookie})
@@ -74,53 +132,187 @@ def loaded(app, cookie):
     requests = [load() for _ in range(_LOADED)]
     for request in requests:
         _ = request.environ, request.path
-    gc.collect()
+    text = filling.data()
+    kept = []
+    # Whatever the first one makes for all.
+    assert load().session['user_id']
+    with_data = _traced(
+        lambda: [request.session['user_id'] for request in requests]
+    )
+    alone = _traced(
+        lambda: kept.extend(orjson.loads(text) for _ in requests)
+    )
+    return {
+        'session': round(with_data / _LOADED), 'data': round(alone / _LOADED)
+    }
+
+
+def _traced(work, before=None):
+    """Return the bytes that stay after *work*."""
     tracemalloc.start()
-    before = tracemalloc.get_traced_memory()[0]
-    for request in requests:
-        assert request.session['user_id']
+    if before is not None:
+        before()
     gc.collect()
-    after = tracemalloc.get_traced_memory()[0]
+    start = tracemalloc.get_traced_memory()[0]
+    work()
+    gc.collect()
+    end = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    print(f'a loaded session: {(after - before) / _LOADED:.0f} B of Python '
-          f'objects')
+    return end - start
 
 
-def growth(calls, count):
-    """Print what the process grows by over *count* requests."""
-    names = ['S1', 'S2', 'S3', 'S4']
-    for _ in range(200):
-        for name in names:
-            calls[name]()
+# -- over many requests ------------------------------------------------------
+
+
+def resident():
+    """Return the resident memory of this process, in bytes."""
+    pages = int(Path('/proc/self/statm').read_text().split()[1])
+    return pages * 4096
+
+
+#: What is looked at, in the order of the table.
+_COUNTS = {
+    'requests': 'After so many requests', 'resident_kib': 'resident KiB',
+    'blocks': 'blocks of memory', 'objects': 'objects',
+}
+
+
+def _counts(requests):
     gc.collect()
-    start = resident()
-    for number in range(1, 5):
-        for _ in range(count // 16):
-            for name in names:
+    return (
+        requests, resident() // 1024, sys.getallocatedblocks(),
+        len(gc.get_objects()),
+    )
+
+
+def growth(calls, count, samples=10):
+    """Return samples of what the process holds, over *count* requests.
+
+    The first is taken when everything that is made once has been made.
+    """
+    def ask(requests):
+        for _ in range(requests // len(_SCENARIOS)):
+            for name in _SCENARIOS:
                 calls[name]()
-        gc.collect()
-        print(f'after {number * count // 4} requests: '
-              f'{(resident() - start) / 1024:+.0f} KiB')
+
+    # Room for all samples beforehand: they are no growth.
+    room = array('q', [0] * len(_COUNTS) * (samples + 1))
+    ask(min(2000, count))
+    for turn in range(samples + 1):
+        if turn:
+            ask(count // samples)
+        at = turn * len(_COUNTS)
+        room[at:at + len(_COUNTS)] = array(
+            'q', _counts(turn * count // samples)
+        )
+    found = [
+        dict(zip(_COUNTS, room[at:at + len(_COUNTS)], strict=True))
+        for at in range(0, len(room), len(_COUNTS))
+    ]
+    blocks = found[-1]['blocks'] - found[1]['blocks']
+    left = blocks / max(1, count - count // samples)
+    # Bytes, but many times as slow: of a few requests only.
+    few = max(40, count // 100)
+    return {
+        'requests': count, 'samples': found,
+        'blocks_per_request': round(left, 4),
+        'traced': {
+            'requests': few,
+            # What replaces an object of before would count as new.
+            'bytes_kept': _traced(lambda: ask(few), before=lambda: ask(few)),
+        },
+    }
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--rows', type=int, default=200_000)
-    parser.add_argument('--requests', type=int, default=100_000)
-    options = parser.parse_args()
-    environment.enter('benchmarks.memory')
+def measure(options):
     from benchmarks.systems import sqlasession
     from benchmarks.wsgi import Client
     from benchmarks.wsgi import scenarios
 
-    stored_on_postgresql(options.rows)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, 'memory.sqlite')
-        app = sqlasession.application(f'sqlite:///{path}')
-        calls = scenarios(app)
-        stored_on_sqlite(app, calls, min(options.rows, 5000), path)
-        loaded(app, Client(app).create())
-        growth(calls, options.requests)
+    figures = {'unit': 'bytes', 'stored': {}}
+    for name in options.databases:
+        say(f'{NAMES[name]}: {options.rows} sessions on disk')
+        with database(name) as url:
+            figures['stored'][name] = stored(url, options.rows)
+    say(f'{options.requests} requests in one process')
+    with database(options.databases[0]) as url:
+        app = sqlasession.application(url)
+        figures['loaded'] = loaded(app, Client(app).create())
+        figures['growth'] = growth(scenarios(app), options.requests)
+        app.registry['sqlasession'].engine.dispose()
+    return figures
+
+
+# -- the page ----------------------------------------------------------------
+
+
+def as_rst(figures):
+    rows = []
+    for name, found in figures['stored'].items():
+        rows.append([NAMES[name], *_weights(found)])
+        if 'in_use' in found:
+            rows.append(
+                [f'{NAMES[name]}, in use', *_weights(found['in_use'])]
+            )
+    some = next(iter(figures['stored'].values()))
+    loaded, growth = figures['loaded'], figures['growth']
+    left = growth['blocks_per_request']
+    traced = growth['traced']
+    return '\n'.join([
+        f'{some["rows"]:,} sessions of {some["data"]} bytes of data, as the '
+        f'rows are after they were stored; "in use" is after each was '
+        f'changed {_CHANGES} times while the table was vacuumed whenever a '
+        f'{_ordinal(_SHARE)} of it had changed.',
+        '',
+        outcome.table(
+            ['Bytes on disk for each session', 'table', 'indexes', 'in all'],
+            rows,
+        ),
+        f'A loaded session takes {loaded["session"]:,} bytes of Python '
+        f'objects until its request ends; {loaded["data"]:,} of them are '
+        f'the decoded data.',
+        '',
+        outcome.table(
+            list(_COUNTS.values()),
+            [
+                [number(sample[key]) for key in _COUNTS]
+                for sample in growth['samples']
+            ],
+        ),
+        f'The requests are {", ".join(_SCENARIOS)} in turn. Over '
+        f'{traced["requests"]:,} more of them, {traced["bytes_kept"]:,} '
+        f'bytes were kept.',
+        '',
+        outcome.targets([(
+            f'Blocks of memory that stay, for each request, over '
+            f'{growth["requests"]:,}', f'{LEFT:g}', f'{left:.4f}',
+            left <= LEFT,
+        )]),
+    ])
+
+
+def _weights(found):
+    return [number(found[key]) for key in ('table', 'indexes', 'total')]
+
+
+def _ordinal(share):
+    return {5: 'fifth'}[share]
+
+
+def arguments(args=None):
+    parser = outcome.parser('benchmarks.memory', __doc__)
+    add = parser.add_argument
+    add('--databases', nargs='+', choices=NAMES, default=list(NAMES),
+        help='the first one is that of the requests')
+    add('--rows', type=int, default=300_000)
+    add('--requests', type=int, default=100_000)
+    return parser.parse_args(args)
+
+
+def main():
+    options = arguments()
+    environment.enter('benchmarks.memory')
+    outcome.publish('memory', measure(options), as_rst, options.results)
 
 
 if __name__ == '__main__':

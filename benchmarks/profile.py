@@ -92,14 +92,19 @@ def database(name):
             yield server.url
 
 
-def main():
+def arguments(args):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add('--databases', nargs='+', default=['sqlite', 'postgresql'])
     add('--scenarios', nargs='+', default=['S1', 'S2', 'S3', 'S4'])
     add('--top', type=int, default=12, help='dearest functions of each')
-    options = parser.parse_args()
-    environment.enter('benchmarks.profile')
+    return parser.parse_args(args)
+
+
+def main(args=None):
+    options = arguments(args)
+    if args is None:
+        environment.enter('benchmarks.profile')
     from benchmarks.systems import sqlasession
 
     for name in options.databases:

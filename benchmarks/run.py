@@ -1,6 +1,6 @@
 """Measure sessions, here and elsewhere: ``make bench``.
 
-    python3 -m benchmarks.run                   all of it, about 15 minutes
+    python3 -m benchmarks.run                   all of it, about 10 minutes
     python3 -m benchmarks.run --quick           orientation, about 2 minutes
     python3 -m benchmarks.run --databases sqlite --systems raw sqlasession
 
@@ -14,9 +14,9 @@ the machine's own speed changes while it measures.
 Writes benchmarks/results/: sessions.json, sessions.rst, sessions-*.svg.
 """
 
-import argparse
 import contextlib
 import json
+import os
 from pathlib import Path
 import random
 import subprocess
@@ -24,9 +24,8 @@ import sys
 import tempfile
 
 from benchmarks import environment
+from benchmarks import outcome
 from benchmarks.environment import say
-
-RESULTS = Path(__file__).parent / 'results'
 
 #: module of benchmarks.systems (or ``sequelize``) by kind of store.
 SYSTEMS = {
@@ -53,6 +52,8 @@ class Worker:
                 [str(part) for part in command],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
                 text=True, cwd=environment.ROOT,
+                # As in production; Express and others look at it.
+                env=os.environ | {'NODE_ENV': 'production'},
             )
 
     def wait(self):
@@ -79,6 +80,8 @@ class Worker:
             self._process.wait(10)
         except subprocess.TimeoutExpired:
             self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
 
 
 def measure(workers, rounds, requests):
@@ -194,19 +197,27 @@ def run(options):
     return results
 
 
-def arguments():
-    parser = argparse.ArgumentParser(
-        prog='python3 -m benchmarks.run',
-        description='Measure sessions, here and elsewhere.',
-    )
+def count_trips(options):
+    """Return {scenario: first words of its round trips}, on PostgreSQL."""
+    from benchmarks import servers
+    from benchmarks import trips
+
+    if 'postgresql' not in options.databases:
+        return {}
+    say('Counting round trips')
+    with servers.postgresql() as server:
+        return trips.count(server.url)
+
+
+def arguments(args=None):
+    parser = outcome.parser('benchmarks.run', __doc__)
     add = parser.add_argument
     add('--databases', nargs='+', choices=DATABASES, default=list(DATABASES))
     add('--systems', nargs='+', help='only these (names of modules)')
     add('--rounds', type=int, default=60)
     add('--requests', type=int, default=40, help='of a scenario in a round')
     add('--quick', action='store_true', help='8 rounds of 30 requests')
-    add('--results', type=Path, default=RESULTS, help='folder to write to')
-    options = parser.parse_args()
+    options = parser.parse_args(args)
     if options.quick:
         options.rounds, options.requests = 8, 30
     return options
@@ -218,7 +229,7 @@ def main():
     from benchmarks import report
 
     raw = run(options)
-    missed = report.write(raw, options)
+    missed = report.write(raw, count_trips(options), options)
     print((options.results / 'sessions.rst').read_text())
     say(f'Written to {options.results}')
     if missed:

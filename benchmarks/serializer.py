@@ -1,9 +1,11 @@
 """What the serializer costs beside the JSON library alone.
 
     python3 -m benchmarks.serializer
+
+A value is serialized and read back.  Plain JSON values have to cost at most
+twice what orjson takes; types that JSON does not know are shown beside them.
 """
 
-import argparse
 import datetime as dt
 from decimal import Decimal
 import json
@@ -11,6 +13,8 @@ from statistics import median
 import time
 
 from benchmarks import environment
+from benchmarks import outcome
+from benchmarks.outcome import number
 from benchmarks.systems import PAYLOAD
 
 #: At most so many times orjson alone, for plain JSON values (issue 4).
@@ -23,6 +27,15 @@ TAGGED = PAYLOAD | {
 }
 #: About 4 kB.
 LARGE = {f'list{i}': PAYLOAD['cart'] for i in range(24)}
+
+VALUES = {
+    '600 B, plain': PAYLOAD, '4 kB, plain': LARGE,
+    '600 B, a datetime, a Decimal and a tuple': TAGGED,
+}
+NAMES = {
+    'sqlasession': 'pyramid_sqlasession', 'orjson': 'orjson alone',
+    'json': 'json of the standard library',
+}
 
 
 def timed(call, count):
@@ -53,8 +66,8 @@ def contenders(value, *, plain):
     return found
 
 
-def measure(calls, rounds, count):
-    """Return {name: [µs of each round]}, interleaved."""
+def in_turns(calls, rounds, count):
+    """Return {name: [µs of each round]}."""
     times = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
@@ -62,27 +75,67 @@ def measure(calls, rounds, count):
     return times
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--rounds', type=int, default=40)
+def one(value, options):
+    """Return the median µs of each, and the ratio to orjson."""
+    from pyramid_sqlasession.serializers import JSONSerializer
+
+    times = in_turns(
+        contenders(value, plain=value is not TAGGED), options.rounds,
+        options.count,
+    )
+    found = {
+        'bytes': len(JSONSerializer().dumps(value)),
+        'us': {name: round(median(row), 2) for name, row in times.items()},
+    }
+    if 'orjson' in times:
+        pairs = zip(times['sqlasession'], times['orjson'], strict=True)
+        found['ratio'] = round(median(a / b for a, b in pairs), 3)
+    return found
+
+
+def measure(options):
+    return {
+        'unit': 'microseconds',
+        'values': {
+            label: one(value, options) for label, value in VALUES.items()
+        },
+    }
+
+
+# -- the page ----------------------------------------------------------------
+
+
+def as_rst(figures):
+    values = figures['values']
+    return '\n'.join([
+        outcome.table(
+            ['Written and read back, in µs', 'bytes', *NAMES.values()],
+            [
+                [label, number(row['bytes']), *(
+                    number(row['us'].get(name), 1) for name in NAMES
+                )]
+                for label, row in values.items()
+            ],
+        ),
+        outcome.targets([
+            (f'{label}: times orjson alone', f'{LIMIT:g}',
+             f'{row["ratio"]:.2f}', row['ratio'] <= LIMIT)
+            for label, row in values.items() if 'ratio' in row
+        ]),
+    ])
+
+
+def arguments(args=None):
+    parser = outcome.parser('benchmarks.serializer', __doc__)
+    parser.add_argument('--rounds', type=int, default=60)
     parser.add_argument('--count', type=int, default=300)
-    options = parser.parse_args()
+    return parser.parse_args(args)
+
+
+def main():
+    options = arguments()
     environment.enter('benchmarks.serializer')
-    values = {'600 B': PAYLOAD, '4 kB': LARGE, '600 B, tagged': TAGGED}
-    for label, value in values.items():
-        calls = contenders(value, plain=value is not TAGGED)
-        times = measure(calls, options.rounds, options.count)
-        for name, row in times.items():
-            print(f'{label:14} {name:12} {median(row):7.2f} µs')
-        if 'orjson' in times:
-            ratio = median(
-                ours / alone for ours, alone in zip(
-                    times['sqlasession'], times['orjson'], strict=True
-                )
-            )
-            verdict = 'kept' if ratio <= LIMIT else 'MISSED'
-            print(f'{label:14} / orjson     {ratio:7.2f}    at most '
-                  f'{LIMIT:g}: {verdict}')
+    outcome.publish('serializer', measure(options), as_rst, options.results)
 
 
 if __name__ == '__main__':

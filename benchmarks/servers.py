@@ -11,6 +11,7 @@ from tests.services.common import find_program
 from tests.services.common import free_ports
 from tests.services.common import spawn
 from tests.services.common import stop_process
+from tests.services.mariatemp import TempMariaDB
 from tests.services.pgtemp import TempPostgres
 
 #: As a server that has to survive: only its commits do not wait for the disk.
@@ -29,9 +30,18 @@ def postgresql(**settings):
     return TempPostgres(**(POSTGRESQL | settings))
 
 
-def new_database(server, name):
+def mariadb():
+    """Return a server that is not started yet, with room in memory."""
+    return TempMariaDB(
+        'test', '--innodb-buffer-pool-size=1G', '--innodb-log-file-size=1G'
+    )
+
+
+def new_database(server, name, *, copy_of='template1'):
     """Create a database on *server*; return its URL."""
-    server.execute(f'CREATE DATABASE "{name}"')
+    server.execute(
+        f'CREATE DATABASE "{name}" TEMPLATE "{copy_of}" STRATEGY file_copy'
+    )
     return f'{server.url.rpartition("/")[0]}/{name}'
 
 

@@ -10,49 +10,62 @@ weigh, and how long the cleaner takes to find a batch of expired rows and to
 find that there is none.
 """
 
-import argparse
+from dataclasses import dataclass
 from statistics import median
 import time
 
 from benchmarks import environment
+from benchmarks import outcome
+from benchmarks.environment import say
+from benchmarks.outcome import number
 
-#: name -> statements that make it out of the table as built.
-VARIANTS = {
-    'index on sweep (as built)': [],
-    'index on expires': [
-        'DROP INDEX ix_sessions_sweep',
-        'CREATE INDEX ix_sessions_expires ON sessions (expires)',
-    ],
-    'no index': ['DROP INDEX ix_sessions_sweep'],
-}
+#: Records that the cleaner deletes in one transaction.
+_BATCH = 1000
+_EXPIRED = 3
+_WIDTH = 5400
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How a table differs from the one as built."""
+
+    name: str
+    statements: tuple[str, ...]
+    #: By which column the cleaner finds its rows in order.
+    column: str | None
+
+
+VARIANTS = (
+    Variant('index on sweep (as built)', (), 'sweep'),
+    Variant(
+        'index on expires',
+        ('ALTER TABLE sessions DROP COLUMN sweep',
+         'CREATE INDEX ix_sessions_expires ON sessions (expires)'),
+        'expires',
+    ),
+    Variant(
+        'no index', ('ALTER TABLE sessions DROP COLUMN sweep',), None,
+    ),
+)
 
 
 class Table:
-    """One variant in a database of its own."""
+    """The table of one variant."""
 
-    def __init__(self, engine, statements, rows):
+    def __init__(self, engine, variant):
         import sqlalchemy as sa
 
-        from benchmarks import filling
-        from pyramid_sqlasession import session_model
-
         self._text = sa.text
-        self._engine = engine.execution_options(isolation_level='AUTOCOMMIT')
-        self._model = session_model(sa.MetaData())
-        self._model.metadata.create_all(engine)
-        self.execute(*statements)
-        filling.fill(engine, 'sessions', rows, expired=3)
-        filling.settle(engine, 'sessions')
-        # Pages that were just filled have no room for a HOT update; those
-        # of a table in use have.
-        self.execute(
-            'UPDATE sessions SET accessed = accessed WHERE random() < 0.3'
-        )
-        filling.settle(engine, 'sessions')
+        self._engine = engine
+        self._variant = variant
+        self.execute(*variant.statements, 'VACUUM ANALYZE sessions',
+                     'CHECKPOINT')
 
     def execute(self, *statements):
         """Run SQL; return the rows of the last one, if it has any."""
-        with self._engine.connect() as connection:
+        with self._engine.connect().execution_options(
+            isolation_level='AUTOCOMMIT'
+        ) as connection:
             for statement in statements:
                 result = connection.execute(self._text(statement))
             if statements and result.returns_rows:
@@ -65,25 +78,33 @@ class Table:
             f'SELECT id FROM sessions WHERE expires > now() '
             f'ORDER BY md5(id::text) LIMIT {count}'
         )]
-        before = self._counters()
-        start = time.perf_counter()
-        with self._engine.connect() as connection:
-            statement = self._text(
-                "UPDATE sessions SET accessed = now(), "
-                "expires = expires + interval '1 minute', "
-                "sweep = date_trunc('hour', expires + interval '1 minute') "
-                "+ interval '1 hour' WHERE id = :id"
+        assignments = (
+            "accessed = now(), expires = expires + interval '1 minute'"
+        )
+        if self._variant.column == 'sweep':
+            assignments += (
+                f", sweep = to_timestamp(ceil(extract(epoch FROM expires "
+                f"+ interval '1 minute') / {_WIDTH}) * {_WIDTH})"
             )
+        statement = self._text(
+            f'UPDATE sessions SET {assignments} WHERE id = :id'
+        )
+        before, clock, took = self._counters(), time.perf_counter, []
+        with self._engine.connect().execution_options(
+            isolation_level='AUTOCOMMIT'
+        ) as connection:
             for one in ids:
+                start = clock()
                 connection.execute(statement, {'id': one})
-        seconds = time.perf_counter() - start
+                took.append(clock() - start)
         after = self._counters()
-        wal, updates, hot = (b - a for a, b in zip(before, after,
-                                                   strict=True))
+        wal, updates, hot = (
+            b - a for a, b in zip(before, after, strict=True)
+        )
         return {
-            'µs/touch': seconds * 1e6 / len(ids),
-            'WAL B/touch': wal / len(ids),
-            'HOT %': 100 * hot / max(updates, 1),
+            'touch_us': round(median(took) * 1e6, 1),
+            'wal_bytes': round(wal / len(ids), 1),
+            'hot_percent': round(100 * hot / max(updates, 1), 1),
         }
 
     def _counters(self):
@@ -102,61 +123,151 @@ class Table:
         ((size,),) = self.execute("SELECT pg_indexes_size('sessions')")
         return size
 
-    def cleaner(self):
-        """Return ms for a batch of expired rows, and for an idle tick."""
-        import datetime as dt
-
-        from pyramid_sqlasession.records import Records
-
-        records, now = Records(self._model), dt.datetime.now(dt.UTC)
-        batches = []
-        with self._engine.connect() as connection:
-            connection = connection.execution_options(
-                isolation_level='READ COMMITTED'
-            )
-            while True:
-                start = time.perf_counter()
-                with connection.begin():
-                    count = records.remove_expired(connection, now, 1000)
-                batches.append((time.perf_counter() - start) * 1000)
-                if not count:
-                    break
+    def cleaner(self, most):
+        """Return the ms of up to *most* batches of expired rows, and of an
+        idle tick.
+        """
+        found = self._chosen()
+        took = []
+        while len(took) < most:
+            start = time.perf_counter()
+            with self._engine.begin() as connection:
+                ids = [row[0] for row in connection.execute(found)]
+                connection.execute(
+                    self._text('DELETE FROM sessions WHERE id = ANY(:ids) '
+                               'AND expires <= now()'),
+                    {'ids': ids},
+                )
+            took.append((time.perf_counter() - start) * 1000)
+            if len(ids) < _BATCH:
+                break
+        # What is left of them, at once: an idle tick finds none.
+        self.execute(
+            'DELETE FROM sessions WHERE expires <= now()', 'VACUUM sessions'
+        )
         return {
-            'batch ms (median)': median(batches[:-1]),
-            'batch ms (longest)': max(batches[:-1]),
-            'idle ms': batches[-1],
-            'all s': sum(batches) / 1000,
+            'batch_ms': round(median(took), 2),
+            'longest_batch_ms': round(max(took), 2),
+            'idle_ms': round(median(self._idle(found) for _ in range(5)), 2),
         }
 
+    def _idle(self, found):
+        start = time.perf_counter()
+        with self._engine.begin() as connection:
+            assert not connection.execute(found).fetchall()
+        return (time.perf_counter() - start) * 1000
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--rows', type=int, default=10**6)
-    parser.add_argument('--touches', type=int, default=20_000)
-    options = parser.parse_args()
-    environment.enter('benchmarks.touch')
+    def _chosen(self):
+        """Return what finds a batch, as Records.remove_expired() does."""
+        column = self._variant.column
+        where, order = 'expires <= now()', ''
+        if column == 'sweep':
+            where += ' AND sweep <= now()'
+        if column:
+            order = f'ORDER BY {column}'
+        return self._text(
+            f'SELECT id FROM sessions WHERE {where} {order} '
+            f'LIMIT {_BATCH} FOR UPDATE SKIP LOCKED'
+        )
+
+
+def _fill(url, rows):
+    """Fill the database that all variants are copies of."""
+    import sqlalchemy as sa
+
+    from benchmarks import filling
+    from pyramid_sqlasession import session_model
+
+    engine = sa.create_engine(url)
+    session_model(metadata := sa.MetaData())
+    metadata.create_all(engine)
+    filling.Rows(rows * 4 // 3, _EXPIRED).fill(engine, 'sessions')
+    # Pages that were just filled have no room for a HOT update; those of a
+    # table in use have, where sessions ended.
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            'DELETE FROM sessions '
+            'WHERE mod((ctid::text::point)[1]::int, 4) = 1'
+        )
+    filling.settle(engine, 'sessions')
+    engine.dispose()
+
+
+def measure(options):
     import sqlalchemy as sa
 
     from benchmarks import servers
 
+    found = []
     # What autovacuum does meanwhile would be counted as the touches', and
     # the first change of a page after a checkpoint has nothing to do with
     # indexes.
     with servers.postgresql(
-        autovacuum='off', full_page_writes='off'
+        autovacuum='off', full_page_writes='off', shared_buffers='1GB',
+        max_wal_size='8GB',
     ) as server:
-        for number, (name, statements) in enumerate(VARIANTS.items()):
-            url = servers.new_database(server, f'touch{number}')
+        say(f'Filling {options.rows} rows')
+        _fill(servers.new_database(server, 'touch'), options.rows)
+        for n, variant in enumerate(VARIANTS):
+            say(variant.name)
+            url = servers.new_database(server, f'touch{n}', copy_of='touch')
             engine = sa.create_engine(url)
-            table = Table(engine, statements, options.rows)
+            table = Table(engine, variant)
             table.touches(options.touches // 10)
-            found = table.touches(options.touches)
-            found['index MB'] = table.index_bytes() / 1e6
-            found |= table.cleaner()
+            found.append({
+                'name': variant.name, **table.touches(options.touches),
+                'index_bytes': table.index_bytes(),
+                **table.cleaner(options.batches),
+            })
             engine.dispose()
-            print(f'{name}: ' + ', '.join(
-                f'{key} {value:.1f}' for key, value in found.items()
-            ), flush=True)
+    return {'rows': options.rows, 'variants': found}
+
+
+# -- the page ----------------------------------------------------------------
+
+_COLUMNS = {
+    'touch_us': ('µs for a touch', 0),
+    'wal_bytes': ('WAL, bytes', 0),
+    'hot_percent': ('HOT, percent', 1),
+    'index_bytes': ('indexes, MB', 1),
+    'batch_ms': (f'{_BATCH} deleted, ms', 1),
+    'longest_batch_ms': ('longest, ms', 1),
+    'idle_ms': ('idle tick, ms', 2),
+}
+
+
+def as_rst(figures):
+    def cell(row, key):
+        value = row[key] / 1e6 if key == 'index_bytes' else row[key]
+        return number(value, _COLUMNS[key][1])
+
+    return '\n'.join([
+        f'{figures["rows"]:,} sessions on PostgreSQL, three of ten expired. '
+        f'WAL and HOT are for each touch, and both indexes are counted, that '
+        f'of the ids too.',
+        '',
+        outcome.table(
+            ['Table', *(title for title, _ in _COLUMNS.values())],
+            [
+                [row['name'], *(cell(row, key) for key in _COLUMNS)]
+                for row in figures['variants']
+            ],
+        ),
+    ])
+
+
+def arguments(args=None):
+    parser = outcome.parser('benchmarks.touch', __doc__)
+    parser.add_argument('--rows', type=int, default=10**6)
+    parser.add_argument('--touches', type=int, default=30_000)
+    parser.add_argument('--batches', type=int, default=60, help='at most')
+    return parser.parse_args(args)
+
+
+def main():
+    options = arguments()
+    environment.enter('benchmarks.touch')
+    outcome.publish('touch', measure(options), as_rst, options.results)
 
 
 if __name__ == '__main__':

@@ -1,5 +1,7 @@
 """One system in a process of its own: ``python -m benchmarks.worker``.
 
+    python -m benchmarks.worker SYSTEM URL [VARIANT]
+
 Reads from standard input how many requests of each scenario to make, one
 number in a line; answers with a line of JSON: for each scenario the median
 in µs, and the CPU time of this process for each request, in µs.
@@ -39,11 +41,11 @@ def measure(call, count):
     return median(times) / 1000, cpu / count / 1000
 
 
-def main(name, url):
+def main(name, url, *variant):
     # Whatever a library prints is no answer.
     answers, sys.stdout = sys.stdout, sys.stderr
     module = importlib.import_module(f'benchmarks.systems.{name}')
-    calls = module.make(url)
+    calls = module.make(url, *variant)
     gc.collect()
     # As servers do after their start: what exists by now stays.
     gc.freeze()

@@ -77,18 +77,22 @@ def scenarios(app, *, queries=False, keeps_cookie=False):
     client.get('/change', cookies[0])
     body, _ = client.get('/value', cookies[0])
     assert body == (b'0' if keeps_cookie else b'1'), body
-    numbers = itertools.cycle(range(POOL))
-    made = {
+    made = visits(client, cookies)
+    if not queries:
+        return {name: made[name] for name in ('S0', 'S1', 'S2', 'S3', 'S4')}
+    return made
+
+
+def visits(client, cookies):
+    """Return all scenarios; visitors with *cookies* take turns."""
+    turns = itertools.cycle(cookies)
+    return {
         'S0': lambda: client.get('/none'),
         'S1': lambda: client.get('/look'),
-        'S2': lambda: client.get('/read', cookies[next(numbers)]),
-        'S3': lambda: client.get('/change', cookies[next(numbers)]),
+        'S2': lambda: client.get('/read', next(turns)),
+        'S3': lambda: client.get('/change', next(turns)),
         'S4': client.create,
+        'Q0': lambda: client.get('/query'),
+        'Q2': lambda: client.get('/query_read', next(turns)),
+        'Q3': lambda: client.get('/query_change', next(turns)),
     }
-    if queries:
-        made |= {
-            'Q0': lambda: client.get('/query'),
-            'Q2': lambda: client.get('/query_read', cookies[next(numbers)]),
-            'Q3': lambda: client.get('/query_change', cookies[next(numbers)]),
-        }
-    return made

@@ -5,6 +5,7 @@ from pyramid.response import Response
 import sqlalchemy as sa
 from sqlalchemy.orm import sessionmaker
 import zope.sqlalchemy
+from zope.sqlalchemy.datamanager import STATUS_ACTIVE
 
 from benchmarks.systems import PAYLOAD
 
@@ -63,16 +64,39 @@ def get_dbsession(request):
     dbsession = request.registry['dbsession_factory'](
         info={'request': request}
     )
-    zope.sqlalchemy.register(dbsession, transaction_manager=request.tm)
+    zope.sqlalchemy.register(
+        dbsession, request.registry['initial_state'],
+        transaction_manager=request.tm,
+    )
     return dbsession
 
 
-def configurator(settings=None, engine=None):
-    """Return a Configurator with all views."""
+def get_registered_dbsession(request):
+    """``request.dbsession`` whose factory zope.sqlalchemy knows."""
+    return request.registry['dbsession_factory'](info={'request': request})
+
+
+def configurator(
+    settings=None, engine=None, *, register_once=False,
+    initial_state=STATUS_ACTIVE,
+):
+    """Return a Configurator with all views.
+
+    :param register_once: register the sessionmaker with zope.sqlalchemy, not
+        each dbsession; needs the transaction manager of the thread.
+    :param initial_state: of a dbsession, for zope.sqlalchemy.
+    """
     config = Configurator(settings=settings or {})
     if engine is not None:
-        config.registry['dbsession_factory'] = sessionmaker(engine)
-        config.add_request_method(get_dbsession, 'dbsession', reify=True)
+        factory = sessionmaker(engine)
+        config.registry['dbsession_factory'] = factory
+        config.registry['initial_state'] = initial_state
+        if register_once:
+            zope.sqlalchemy.register(factory, initial_state)
+        config.add_request_method(
+            get_registered_dbsession if register_once else get_dbsession,
+            'dbsession', reify=True,
+        )
     for view in VIEWS:
         config.add_route(view.__name__, f'/{view.__name__}')
         config.add_view(view, route_name=view.__name__)

@@ -21,8 +21,16 @@ def prepare(connection):
 
 def prepare_all_engines():
     """Set up each SQLite connection that SQLAlchemy makes from now on."""
+    if not sa.event.contains(sa.Engine, 'connect', _connected):
+        sa.event.listen(sa.Engine, 'connect', _connected)
 
-    @sa.event.listens_for(sa.Engine, 'connect')
-    def connected(connection, record):
-        if isinstance(connection, sqlite3.Connection):
-            prepare(connection)
+
+def leave_engines_alone():
+    """Take that back."""
+    if sa.event.contains(sa.Engine, 'connect', _connected):
+        sa.event.remove(sa.Engine, 'connect', _connected)
+
+
+def _connected(connection, record):
+    if isinstance(connection, sqlite3.Connection):
+        prepare(connection)
