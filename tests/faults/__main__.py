@@ -9,6 +9,7 @@ import time
 from ..services.common import ServerMissing
 from . import cases
 from . import processes
+from . import results
 from . import sabotage
 from . import servers
 
@@ -16,11 +17,15 @@ COLUMNS = ('fault', 'requests tried', 'answered', 'refused 503', 'lost',
            'half', 'leaked', 'seconds')
 
 
-def all_cases():
-    """Yield (name, function) of everything there is."""
-    for kind in (servers.PostgreSQL, servers.MariaDB):
-        yield from cases.database_cases(kind)
-    yield from processes.cases()
+def groups():
+    """Return the cases, (name, function), by the file of their results."""
+    return {
+        'databases': [
+            case for kind in (servers.PostgreSQL, servers.MariaDB)
+            for case in cases.database_cases(kind)
+        ],
+        'processes': list(processes.cases()),
+    }
 
 
 def main(argv=None):
@@ -36,31 +41,54 @@ def main(argv=None):
     if given.sabotage:
         sabotage.GUARDS[given.sabotage]()
     show(COLUMNS)
-    found = [_run(name, case, os.environ.get('REQUIRE') == 'all')
-             for name, case in all_cases() if given.k in name]
-    bad = [result for result in found if result and not result.is_good]
+    found = []
+    for name, group in groups().items():
+        chosen = [case for case in group if given.k in case[0]]
+        group_found = list(filter(None, map(_run, chosen)))
+        # A part of the table, or one of a broken build, is not kept.
+        if len(group_found) == len(group) and not given.sabotage:
+            keep(name, group_found)
+        found += group_found
+    bad = [result for result in found if not result.is_good]
     for result in bad:
         print(f'\n{result.fault}:', *result.wrong, sep='\n  ')
     return 1 if bad or not found else 0
 
 
-def _run(name, case, is_required):
+def _run(named):
+    name, case = named
     begun = time.monotonic()
     try:
         result = case()
     except ServerMissing as missing:
         print(f'{name}: left out: {missing}')
-        if is_required:
+        if os.environ.get('REQUIRE') == 'all':
             return cases.Result(name, wrong=[str(missing)])
         return None
-    show((
-        result.fault, result.tried, result.answered, result.refused,
-        result.lost, result.half, result.leaked,
-        f'{time.monotonic() - begun:.0f}{"" if result.is_good else "  FAIL"}',
-    ))
+    took = f'{time.monotonic() - begun:.0f}'
+    show((*row(result), took if result.is_good else f'{took}  FAIL'))
     if result.remark:
         print(f'  {result.remark}')
     return result
+
+
+def keep(name, found):
+    """Write the lines of a group to the file that the docs include."""
+    with_remarks = any(result.remark for result in found)
+    results.write(
+        name, [*COLUMNS[:-1], *['remark'] * with_remarks],
+        [[*row(result), *[result.remark] * with_remarks]
+         for result in found],
+        note=' '.join(sorted({r.note for r in found if r.note})),
+    )
+
+
+def row(result):
+    """Return what is in all columns but the last."""
+    return (
+        result.fault, result.tried, result.answered, result.refused,
+        result.lost, result.half, result.leaked,
+    )
 
 
 def show(cells):

@@ -28,6 +28,8 @@ class Result:
     leaked: int = 0
     #: What else was measured, in words.
     remark: str = ''
+    #: A sentence for below the table, such as a version; once for all.
+    note: str = ''
     #: Whatever else must not be, in words.
     wrong: list = field(default_factory=list)
 
