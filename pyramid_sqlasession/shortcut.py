@@ -69,7 +69,7 @@ class Shortcut:
         values = {'_id': id, '_now': now}
         compiled = self.compile(self._find, values)
         # An error of this is final: nobody shall wait for two timeouts.
-        pooled = dialects.pooled_connection(self.engine, self.engine.pool)
+        pooled = self.connect()
         try:
             row = driver.fetch(pooled, compiled, values, inside=False)
         except Uncommon:
@@ -181,13 +181,17 @@ class Shortcut:
         )
         return translated
 
+    def connect(self) -> Any:
+        """Return a connection of the pool."""
+        return dialects.pooled_connection(self.engine, self.engine.pool)
+
     def checked_out(self, driver: Driver) -> Any:
         """Return a connection of the pool that the server has not closed.
 
         After a restart of the server all of them are closed (D1).
         """
         for _ in range(_MOST_LOST):
-            pooled = dialects.pooled_connection(self.engine, self.engine.pool)
+            pooled = self.connect()
             if not driver.is_lost(pooled):
                 return pooled
             log.debug('a connection was closed by the server')

@@ -32,6 +32,8 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog='python -m tests.faults')
     parser.add_argument('-k', default='', metavar='PART',
                         help='only cases whose name has it')
+    parser.add_argument('--group', choices=groups(),
+                        help='only cases of this group')
     parser.add_argument('--sabotage', choices=sorted(sabotage.GUARDS),
                         help='remove a guard: something must be found')
     given = parser.parse_args(argv)
@@ -40,9 +42,12 @@ def main(argv=None):
     logging.getLogger('pyramid_sqlasession').setLevel(logging.ERROR)
     if given.sabotage:
         sabotage.GUARDS[given.sabotage]()
+        os.environ[sabotage.VARIABLE] = given.sabotage
     show(COLUMNS)
     found = []
     for name, group in groups().items():
+        if given.group not in (None, name):
+            continue
         chosen = [case for case in group if given.k in case[0]]
         group_found = list(filter(None, map(_run, chosen)))
         # A part of the table, or one of a broken build, is not kept.

@@ -1,14 +1,23 @@
 """Guards of the package, to be removed: the cases have to find out.
 
 Each function breaks the package in this process; for demonstrations only.
+Processes of their own learn from the environment which one (``wsgi``).
 """
 
 import contextlib
+import threading
 
+from pyramid_sqlasession import cleaner
+from pyramid_sqlasession import dialects
 from pyramid_sqlasession.application import Application
+from pyramid_sqlasession.records import Records
 from pyramid_sqlasession.shortcut import Shortcut
 from pyramid_sqlasession.transaction import Route
 from pyramid_sqlasession.transaction import SessionDataManager
+
+
+#: Names the guard that is removed in processes of their own.
+VARIABLE = 'FAULTS_SABOTAGE'
 
 
 def apart():
@@ -46,8 +55,8 @@ def no_translation():
 
 def no_return():
     """A connection that failed is not given back to the pool."""
-    check_out = Shortcut.checked_out
-    Shortcut.checked_out = lambda self, driver: _Held(check_out(self, driver))
+    connect = Shortcut.connect
+    Shortcut.connect = lambda self: _Held(connect(self))
 
 
 class _Held:
@@ -69,7 +78,54 @@ class _Held:
             self._pooled.close()
 
 
+def no_election():
+    """All workers clean at the same time."""
+
+    @contextlib.contextmanager
+    def elected(connection, name):
+        yield True
+
+    dialects.elected = elected
+
+
+def no_fork():
+    """A cleaner does not begin anew after a fork."""
+    cleaner.Cleaner.restart_in_child = lambda self: None
+
+
+def no_daemon():
+    """A process waits for its cleaner to end."""
+
+    def thread(daemon, **given):
+        return threading.Thread(**given)
+
+    class Threading:
+        Thread = staticmethod(thread)
+        Event = threading.Event
+        current_thread = staticmethod(threading.current_thread)
+
+    cleaner.threading = Threading
+
+
+def no_batches():
+    """The cleaner commits each record by itself."""
+    guarded = Records.remove_expired
+
+    def remove_expired(self, connection, now, limit, **options):
+        count = 0
+        while count < limit and guarded(self, connection, now, 1, **options):
+            connection.commit()
+            connection.begin()
+            count += 1
+        return count
+
+    Records.remove_expired = remove_expired
+
+
 GUARDS = {
     function.__name__.replace('_', '-'): function
-    for function in (apart, no_replacement, no_translation, no_return)
+    for function in (
+        apart, no_replacement, no_translation, no_return, no_election,
+        no_fork, no_daemon, no_batches,
+    )
 }

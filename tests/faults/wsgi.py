@@ -1,7 +1,8 @@
 """``tests.faults.wsgi:make()``: the application for gunicorn.
 
 The environment says where: ``FAULTS_URL``, a database with its tables, and
-``FAULTS_DELETED``, a file that gets a line for each clean.
+``FAULTS_DELETED``, a file that gets a line for each clean.  A guard that
+``FAULTS_SABOTAGE`` names is removed.
 """
 
 import os
@@ -9,12 +10,20 @@ import os
 from pyramid.config import Configurator
 from pyramid.response import Response
 
+from . import sabotage
 from .site import Site
 
 
 def make():
     """Return the WSGI application."""
+    if name := os.environ.get(sabotage.VARIABLE):
+        sabotage.GUARDS[name]()
     return Site(os.environ['FAULTS_URL'], deleted=_note).app
+
+
+def make_for_pserve(global_config, **settings):
+    """Return the WSGI application, for a section ``[app:main]``."""
+    return make()
 
 
 def plain():
