@@ -10,6 +10,7 @@
 * ``load``      threads that send requests, and note what was acknowledged
 * ``servers``   what can happen to a database
 * ``cases``     one fault after the other, under a load, and the judgement
+* ``failover``  a primary that is lost, and its standby
 * ``processes`` what can happen to a process: SIGTERM, gunicorn
 * ``soak``      the history checker, with faults, for as long as you like
 * ``results``   the tables as files, for the docs

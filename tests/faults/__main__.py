@@ -8,13 +8,14 @@ import time
 
 from ..services.common import ServerMissing
 from . import cases
+from . import failover
 from . import processes
 from . import results
 from . import sabotage
 from . import servers
 
 COLUMNS = ('fault', 'requests tried', 'answered', 'refused 503', 'lost',
-           'half', 'leaked', 'seconds')
+           'half', 'revived', 'leaked', 'seconds')
 
 
 def groups():
@@ -24,6 +25,7 @@ def groups():
             case for kind in (servers.PostgreSQL, servers.MariaDB)
             for case in cases.database_cases(kind)
         ],
+        'failover': list(failover.cases()),
         'processes': list(processes.cases()),
     }
 
@@ -92,14 +94,14 @@ def row(result):
     """Return what is in all columns but the last."""
     return (
         result.fault, result.tried, result.answered, result.refused,
-        result.lost, result.half, result.leaked,
+        result.lost, result.half, result.revived, result.leaked,
     )
 
 
 def show(cells):
     """Print one line of the table."""
     first, *rest = cells
-    print(f'{first:<36}', *(f'{cell:>{len(head)}}' for head, cell in
+    print(f'{first:<42}', *(f'{cell:>{len(head)}}' for head, cell in
                             zip(COLUMNS[1:], rest, strict=True)), flush=True)
 
 

@@ -24,6 +24,8 @@ class Result:
     lost: int = 0
     #: Keys of which only the session's or the application's half is there.
     half: int = 0
+    #: Sessions' keys that are there although their logout was acknowledged.
+    revived: int = 0
     #: Connections that nobody gave back.
     leaked: int = 0
     #: What else was measured, in words.
@@ -35,11 +37,15 @@ class Result:
 
     @property
     def is_good(self):
-        return not (self.lost or self.half or self.leaked or self.wrong)
+        return not (self.lost or self.half or self.revived or self.leaked
+                    or self.wrong)
 
 
 def run(server, fault, *, settle=200, name='', site=None):
-    """Return the ``Result`` of *fault* (a function of *server*)."""
+    """Return the ``Result`` of *fault* (a function of *server*).
+
+    :param settle: so many requests are answered before, and after.
+    """
     threads = threading.active_count()
     site = site or Site(server.url)
     site.create_tables()
@@ -52,6 +58,7 @@ def run(server, fault, *, settle=200, name='', site=None):
             during = load.plain[200] - before
             load.wait_for(settle)
         result = judge(name, load, *site.stored())
+        result.remark = f'{load.logouts} logouts'
         if not during:
             result.wrong.append('no view without a session was answered')
         check_connections(result, site, server)
@@ -62,17 +69,16 @@ def run(server, fault, *, settle=200, name='', site=None):
 
 def judge(name, load, noted, bought):
     """Compare what was acknowledged with what is stored."""
-    acknowledged = load.acknowledged
-    both = acknowledged['buy']
-    lost = (both | acknowledged['note']) - noted | (both - bought)
+    both = load.acknowledged['buy']
+    lost = load.due - noted | (both - bought)
     # A /buy that was refused may be there or not, but not by half.
     half = {
         key for key in both | load.unsure
-        if (key in noted) != (key in bought)
+        if (key in noted) != (key in bought) and not load.may_have_ended(key)
     }
     return Result(
         name, load.tried, load.answered, load.refused, len(lost), len(half),
-        wrong=summary(load.wrong),
+        len(load.over & noted), wrong=summary(load.wrong),
     )
 
 

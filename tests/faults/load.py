@@ -13,7 +13,7 @@ from webtest import TestApp
 
 THREADS = 8
 #: A session gets so many keys, then the thread begins another one.
-KEYS = 30
+KEYS = 12
 WORDS = ('look', 'note', 'buy', 'buy')
 
 
@@ -58,6 +58,23 @@ class Http:
             return 503, cookie
 
 
+class Spread:
+    """Sends each request to the next of several clients, in turns."""
+
+    def __init__(self, clients):
+        self._clients = clients
+        self._turns = itertools.count()
+        #: Of each client: how often it gave which status.
+        self.statuses = [Counter() for _ in clients]
+
+    def get(self, path, cookie):
+        """As ``Wsgi.get``."""
+        number = next(self._turns) % len(self._clients)
+        status, given = self._clients[number].get(path, cookie)
+        self.statuses[number][status] += 1
+        return status, given
+
+
 def _value(header):
     return header.partition(';')[0] if header else None
 
@@ -66,7 +83,10 @@ class Load:
     """Requests of ``THREADS`` threads with sessions, and of one without.
 
     ``with Load(client) as load:`` runs it; afterwards ``tried``,
-    ``answered``, ``refused``, ``wrong``, and ``acknowledged`` (keys).
+    ``answered``, ``refused``, ``wrong``; ``acknowledged`` (keys), and of
+    these ``due``, those that have to be in a session now.
+
+    Half of the sessions end by a logout, while other threads use them.
     """
 
     def __init__(self, client, threads=THREADS, seed=0):
@@ -84,6 +104,9 @@ class Load:
         self.acknowledged = {'note': set(), 'buy': set()}
         #: Keys of /buy that were answered with anything else.
         self.unsure = set()
+        #: Cookies of sessions whose end was asked for, and acknowledged.
+        self._ending, self._ended = set(), set()
+        self._cookie_of = {}
         self.wrong = []
         self._threads = [
             threading.Thread(target=self._run, args=(n, f'{seed}/{n}'))
@@ -96,7 +119,10 @@ class Load:
         keys = 0
         while not self._stop.is_set():
             if keys >= KEYS:
-                self._cookies[number], keys = None, 0
+                keys = 0
+                if draw.random() < 0.5 and self._cookies[number]:
+                    self._log_out(number)
+                self._cookies[number] = None
             # Every third request is for the session of another thread.
             owner = draw.choice((number, number, number - 1))
             keys += owner == number
@@ -111,6 +137,9 @@ class Load:
         status, given = self._client.get(f'/{word}?key={key}', cookie)
         with self._lock:
             self.statuses[status] += 1
+            self._cookie_of[key] = given
+            if cookie not in (None, given) and cookie not in self._ending:
+                self.wrong.append(f'/{word}: a live session was not found')
             if given != cookie and self._cookies[owner] is cookie:
                 self._cookies[owner] = given
             if status == 200 and word in self.acknowledged:
@@ -120,6 +149,18 @@ class Load:
             if status not in (200, 503):
                 self.wrong.append(f'/{word}: {status}')
         return status
+
+    def _log_out(self, number):
+        cookie = self._cookies[number]
+        with self._lock:
+            self._ending.add(cookie)
+        status, _ = self._client.get('/logout', cookie)
+        with self._lock:
+            self.statuses[status] += 1
+            if status == 200:
+                self._ended.add(cookie)
+            elif status != 503:
+                self.wrong.append(f'/logout: {status}')
 
     def _run_plain(self):
         while not self._stop.wait(0.005):
@@ -131,6 +172,31 @@ class Load:
             )
             if status != 200:
                 self.wrong.append(f'/plain: {status}')
+
+    @property
+    def due(self):
+        """Keys that were acknowledged, of sessions nobody asked to end."""
+        return {
+            key for keys in self.acknowledged.values() for key in keys
+            if not self.may_have_ended(key)
+        }
+
+    @property
+    def over(self):
+        """Keys that were acknowledged, of sessions that are logged out."""
+        return {
+            key for keys in self.acknowledged.values() for key in keys
+            if self._cookie_of[key] in self._ended
+        }
+
+    def may_have_ended(self, key):
+        """Return whether the end of the key's session was asked for."""
+        return self._cookie_of[key] in self._ending
+
+    @property
+    def logouts(self):
+        """How many logouts were acknowledged."""
+        return len(self._ended)
 
     @property
     def tried(self):

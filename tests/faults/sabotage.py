@@ -15,6 +15,9 @@ from pyramid_sqlasession.shortcut import Shortcut
 from pyramid_sqlasession.transaction import Route
 from pyramid_sqlasession.transaction import SessionDataManager
 
+from ..checker.sabotage import no_version_guard
+from ..checker.sabotage import upsert
+from ..services.pgrepl import SETTINGS
 
 #: Names the guard that is removed in processes of their own.
 VARIABLE = 'FAULTS_SABOTAGE'
@@ -122,10 +125,17 @@ def no_batches():
     Records.remove_expired = remove_expired
 
 
+def no_standby_wait():
+    """An asynchronous standby: the server's guard, not the package's."""
+    SETTINGS['synchronous_commit'] = 'local'
+
+
 GUARDS = {
     function.__name__.replace('_', '-'): function
     for function in (
         apart, no_replacement, no_translation, no_return, no_election,
-        no_fork, no_daemon, no_batches,
+        no_fork, no_daemon, no_batches, no_standby_wait,
+        # What is wrong of them shows under any load.
+        no_version_guard, upsert,
     )
 }

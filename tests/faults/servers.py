@@ -37,7 +37,7 @@ class PostgreSQL(TempPostgres):
 
     def connections(self):
         """Return how many connections to the tests' database there are."""
-        return _ask(
+        return ask(
             self.url, 'SELECT count(*) FROM pg_stat_activity WHERE '
             'datname = current_database() AND pid <> pg_backend_pid() '
             "AND backend_type = 'client backend'",
@@ -136,7 +136,8 @@ def _children(pid):
     ]
 
 
-def _ask(url, query):
+def ask(url, query):
+    """Return the value that *query* gives, with a connection of its own."""
     import sqlalchemy as sa
 
     engine = sa.create_engine(url, poolclass=sa.NullPool)

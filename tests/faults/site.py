@@ -5,6 +5,7 @@
 ``/look``      reads the session
 ``/note``      writes a key to the session, and nothing else
 ``/buy``       writes a key to the session and a row of the application
+``/logout``    ends the session
 ``/state``     this process: pid, threads, whether its cleaner runs
 =============  ===========================================================
 """
@@ -50,6 +51,10 @@ def buy(request):
     request.dbsession.execute(purchases.insert().values(key=key))
 
 
+def logout(request):
+    request.session.invalidate()
+
+
 def state(request):
     cleaner = request.registry['sqlasession'].cleaner
     return Response(json={
@@ -61,7 +66,7 @@ def state(request):
 
 VIEWS = {
     function.__name__: function
-    for function in (plain, look, note, buy, state)
+    for function in (plain, look, note, buy, logout, state)
 }
 
 
@@ -92,9 +97,10 @@ def get_dbsession(request):
 class Site:
     """The application on one database, whose tables it can make."""
 
-    def __init__(self, url, *, deleted=None, **settings):
+    def __init__(self, url, *, deleted=None, make_engine=sa.create_engine,
+                 **settings):
         """*deleted* is told how many records the cleaner has deleted."""
-        self.engine = sa.create_engine(
+        self.engine = make_engine(
             url, pool_size=POOL_SIZE, max_overflow=4, pool_timeout=10,
         )
         config = Configurator(settings={

@@ -93,9 +93,7 @@ class TempPostgres:
 
     def start(self):
         """Create the data folder, start the server, create the database."""
-        # Not pytest's tmp_path, which only root may enter if root runs it.
-        self.folder = tempfile.mkdtemp(prefix='pgtemp-')
-        give_to(self.folder, self.identity)
+        self._make_folder()
         run(
             [
                 f'{self.binaries}/initdb',
@@ -105,6 +103,17 @@ class TempPostgres:
             ],
             **self._environment(),
         )
+        self._launch_somewhere()
+        if self.dbname != 'postgres':
+            self.execute(f'CREATE DATABASE "{self.dbname}"')
+        return self
+
+    def _make_folder(self):
+        # Not pytest's tmp_path, which only root may enter if root runs it.
+        self.folder = tempfile.mkdtemp(prefix='pgtemp-')
+        give_to(self.folder, self.identity)
+
+    def _launch_somewhere(self):
         # Somebody may take the port between its choice and the start.
         for attempt in range(5):
             self.port = free_ports(1)[0]
@@ -114,9 +123,6 @@ class TempPostgres:
             except ServerFailed:
                 if attempt == 4:
                     raise
-        if self.dbname != 'postgres':
-            self.execute(f'CREATE DATABASE "{self.dbname}"')
-        return self
 
     def launch(self, timeout=20):
         """Start the server on its port; also after ``kill`` or ``halt``."""
@@ -157,7 +163,10 @@ class TempPostgres:
         return pid == str(self.process.pid) and state == 'ready'
 
     def execute(self, statement):
-        """Run one statement as superuser, outside any transaction."""
+        """Run one statement as superuser, outside any transaction.
+
+        Return its rows, None if it gives none.
+        """
         import psycopg
 
         with psycopg.connect(
@@ -167,7 +176,8 @@ class TempPostgres:
             dbname='postgres',
             autocommit=True,
         ) as connection:
-            connection.execute(statement)
+            cursor = connection.execute(statement)
+            return cursor.fetchall() if cursor.description else None
 
     def kill(self):
         """End the server at once, as a crash would; ``launch`` recovers."""
