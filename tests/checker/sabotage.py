@@ -57,7 +57,8 @@ def logout_of_anyone():
     def delete(self, connection, id, secret_hash):
         table = self.table
         return connection.execute(
-            table.delete().where(table.c.id == id)
+            table.delete().where(table.c.id == sa.bindparam('_id')),
+            {'_id': id},
         ).rowcount == 1
 
     Records.delete = delete

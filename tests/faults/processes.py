@@ -4,6 +4,7 @@ cleaner, gunicorn with its ways to fork, ``pserve --reload``.
 
 from concurrent.futures import ThreadPoolExecutor
 import contextlib
+from itertools import pairwise
 import json
 import os
 from pathlib import Path
@@ -385,7 +386,7 @@ def _judge_batches(result, site):
     result.answered = sum(batch.records for batch in batches)
     together = sum(
         after.begun < before.ended
-        for before, after in zip(batches, batches[1:], strict=False)
+        for before, after in pairwise(batches)
     )
     left = count_expired(site.engine, site.table.name)
     result.remark = (
