@@ -33,6 +33,7 @@ from ..checker import site as checker_site
 from ..checker.run import Config
 from ..checker.worker import Jar
 from ..checker.worker import Worker
+from . import results
 from . import servers
 from .processes import add_expired_to
 from .processes import count_expired
@@ -47,6 +48,8 @@ INTERVAL = '1s'
 CLEAN_WITHIN = 20
 #: Growth of a process that is noise: allocators keep what they once had.
 MEMORY = 8 * 1024 * 1024
+#: Seconds of a run whose table goes into the docs.
+KEPT = 3600
 FAULTS = ('restarted', 'crashed', 'connections killed', 'paused 2 s')
 
 log = logging.getLogger('pyramid_sqlasession')
@@ -201,6 +204,7 @@ class Soak:
         self.faults = Counter()
         self.violations = []
         self.wrong = []
+        self.rounds = 0
         #: One list of states for each process.
         self.states = [[] for _ in range(PROCESSES)]
 
@@ -224,7 +228,7 @@ class Soak:
         try:
             with context.Manager() as manager:
                 while time.monotonic() < end - ROUND / 3:
-                    number += 1
+                    self.rounds = number = number + 1
                     length = min(ROUND, end - time.monotonic())
                     self._round(number, length, pipes, manager)
         finally:
@@ -314,36 +318,60 @@ class Soak:
                 + ', '.join(str(size >> 20) for size in sizes)
             )
 
-    def table(self):
-        """Return the small table that is printed."""
-        lost = Counter(violation.rule for violation in self.violations)
-        memory = '; '.join(
-            f'{states[0]["memory"] >> 20} -> {states[-1]["memory"] >> 20} MiB'
-            for states in self.states if states
-        )
-        rows = [
-            ('seconds, seed', f'{self.seconds:g}, {self.seed}'),
-            ('faults', ', '.join(f'{n} {f}' for f, n in self.faults.items())),
+    def rows(self):
+        """Return the small table: what was looked at, and what was found."""
+        broken = Counter(violation.rule for violation in self.violations)
+        faults = ', '.join(f'{n} {f}' for f, n in sorted(self.faults.items()))
+        return [
+            ('seconds', f'{self.seconds:g}'),
+            ('faults', f'{self.faults.total()}: {faults}'),
             ('requests tried', self.statuses.total()),
-            ('answered', self.statuses[200]),
+            ('answered 200', self.statuses[200]),
             ('refused 503', self.statuses[503]),
-            ('violations', len(self.violations)), *lost.items(),
-            ('memory', memory), ('wrong', '; '.join(self.wrong) or 'nothing'),
+            ('lost, revived, by half', self.violations and ', '.join(
+                f'{count} {rule}' for rule, count in broken.items()
+            ) or 0),
+            ('expired records, all deleted', EXPIRED * self.rounds),
+            ('memory of each process', self._course('memory', _mebibytes)),
+            ('threads of each process', self._course('threads')),
+            ('connections in each pool', self._course('pool')),
+            ('wrong besides', '; '.join(self.wrong) or 'nothing'),
         ]
-        return '\n'.join(f'{name:<16} {value}' for name, value in rows)
+
+    def _course(self, name, shown=str):
+        """Return how a value went in each process: first, most, last."""
+        values = [[s[name] for s in states] for states in self.states if states]
+        return '; '.join(
+            f'{shown(v[0])} at first, {shown(max(v))} at most, '
+            f'{shown(v[-1])} at the end' for v in values
+        )
+
+
+def _mebibytes(size):
+    return f'{size >> 20} MiB'
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(prog='python -m tests.faults.soak')
     parser.add_argument('seconds', type=float, nargs='?', default=3600)
     parser.add_argument('--seed', default=str(int(time.time())))
+    parser.add_argument('--keep', action='store_true',
+                        help='write the table for the docs; otherwise only '
+                             'after an hour or more')
     parser.add_argument('--sabotage', choices=sorted(sabotage.GUARDS),
                         help='remove a guard: must find violations')
     given = parser.parse_args(argv)
     with servers.PostgreSQL() as server:
         soak = Soak(server, given.seconds, given.seed, given.sabotage)
         soak.run()
-    print(soak.table())
+    for name, value in soak.rows():
+        print(f'{name:<30} {value}')
+    # That of a short run, or of a broken build, is not kept.
+    if not given.sabotage and (given.keep or given.seconds >= KEPT):
+        results.write(
+            'soak', ('looked at', 'found'), soak.rows(),
+            note=f'The seed was {given.seed}.',
+        )
     for violation in soak.violations[:10]:
         print(violation)
     return 1 if soak.violations or soak.wrong else 0
