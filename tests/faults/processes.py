@@ -17,6 +17,8 @@ import urllib.request
 
 import sqlalchemy as sa
 
+from pyramid_sqlasession.cleaner import BATCH
+
 from ..services.common import free_ports
 from ..services.common import stop_process
 from ..services.common import tail
@@ -27,8 +29,6 @@ from .load import Load
 from .servers import PostgreSQL
 from .site import Site
 
-#: Records of a batch of the cleaner.
-BATCH = 1000
 EXPIRED = 5 * BATCH
 #: Seconds that a process may take to end (issue 6).
 END = 2.0

@@ -328,9 +328,9 @@ class Soak:
             ('requests tried', self.statuses.total()),
             ('answered 200', self.statuses[200]),
             ('refused 503', self.statuses[503]),
-            ('lost, revived, by half', self.violations and ', '.join(
+            ('lost, revived, by half', (self.violations and ', '.join(
                 f'{count} {rule}' for rule, count in broken.items()
-            ) or 0),
+            )) or 0),
             ('expired records, all deleted', EXPIRED * self.rounds),
             ('memory of each process', self._course('memory', _mebibytes)),
             ('threads of each process', self._course('threads')),
@@ -340,7 +340,10 @@ class Soak:
 
     def _course(self, name, shown=str):
         """Return how a value went in each process: first, most, last."""
-        values = [[s[name] for s in states] for states in self.states if states]
+        values = [
+            [state[name] for state in states]
+            for states in self.states if states
+        ]
         return '; '.join(
             f'{shown(v[0])} at first, {shown(max(v))} at most, '
             f'{shown(v[-1])} at the end' for v in values
