@@ -88,9 +88,9 @@ test: $(VENV)/.installed-testing ## run the tests on every database found
 # tests; the databases have little part in it.
 test-lowest: ## some tests, with the lowest releases that setup.py allows
 	@$(MAKE) --no-print-directory test VENV=$(VENV)-lowest \
-		CONSTRAINTS=.ci/lowest.txt PYTEST_ARGS="-k sqlite \
+		CONSTRAINTS=.ci/lowest.txt PYTEST_ARGS="-k 'sqlite or test_shortcut' \
 		tests/test_statements.py tests/test_session_dict.py \
-		tests/test_encryption.py $(PYTEST_ARGS)"
+		tests/test_encryption.py tests/test_shortcut.py $(PYTEST_ARGS)"
 
 # atheris has no wheel for every version of Python, so it is no extra.
 FUZZ_SECONDS ?= 60

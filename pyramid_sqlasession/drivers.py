@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 import contextlib
 from dataclasses import dataclass
+from dataclasses import field
 import datetime as dt
 import hashlib
 import struct
@@ -222,7 +223,7 @@ class Psycopg:
             tuple(_ON_POSTGRESQL[type(kind)][3] for kind in columns),
             tuple(_ON_POSTGRESQL[type(kind)][0] for kind in columns),
             b'sqlasession_' + hashlib.sha256(text).hexdigest()[:16].encode(),
-            tuple(int(is_binary) for _, _, is_binary in parameters),
+            [int(is_binary) for _, _, is_binary in parameters],
         )
 
     def is_lost(self, pooled: Any) -> bool:
@@ -268,10 +269,7 @@ class Psycopg:
     ) -> Any:
         driver = pooled.driver_connection
         pgconn = driver.pgconn
-        sent = [
-            None if (value := values[name]) is None else convert(value)
-            for name, convert in compiled.parameters
-        ]
+        sent = _sent(compiled, values)
         uses = pooled.info.get(_INFO)
         if uses is None:
             if driver.info.encoding != 'utf-8':
@@ -338,8 +336,8 @@ class Psycopg:
 
 @dataclass(frozen=True)
 class _PostgreSQL(Compiled):
-    #: 1 = binary, of each parameter.
-    formats: tuple[int, ...] = ()
+    #: 1 = binary, of each parameter.  A list: psycopg 3.1 takes no tuple.
+    formats: list[int] = field(default_factory=list)
 
 
 def _check_types(result: Any, compiled: Compiled) -> None:
@@ -414,7 +412,7 @@ class SQLite:
         driver = pooled.driver_connection
         if driver.in_transaction and not inside:
             raise Uncommon
-        cursor = driver.execute(compiled.text, self._sent(compiled, values))
+        cursor = driver.execute(compiled.text, _sent(compiled, values))
         try:
             row = cursor.fetchone()
         finally:
@@ -435,14 +433,14 @@ class SQLite:
         driver = pooled.driver_connection
         if inside:
             cursor = driver.execute(
-                compiled.text, self._sent(compiled, values)
+                compiled.text, _sent(compiled, values)
             )
             return int(cursor.rowcount)
         if driver.in_transaction:
             raise Uncommon
         try:
             cursor = driver.execute(
-                compiled.text, self._sent(compiled, values)
+                compiled.text, _sent(compiled, values)
             )
             count: int = cursor.rowcount
             driver.commit()
@@ -453,12 +451,19 @@ class SQLite:
             raise
         return count
 
-    @staticmethod
-    def _sent(compiled: Compiled, values: Mapping[str, Any]) -> list[Any]:
+
+def _sent(compiled: Compiled, values: Mapping[str, Any]) -> list[Any]:
+    """Return the parameters as the driver sends them.
+
+    :raises Uncommon: for a value that is not of its column's usual type.
+    """
+    try:
         return [
             None if (value := values[name]) is None else convert(value)
             for name, convert in compiled.parameters
         ]
+    except (AttributeError, TypeError, ValueError, struct.error) as error:
+        raise Uncommon from error
 
 
 def _selected(statement: Any) -> Iterable[Any]:
