@@ -18,6 +18,9 @@ from webtest import TestApp
 
 from pyramid_sqlasession import scripts
 from pyramid_sqlasession import SessionTooLarge
+from pyramid_sqlasession.scripts import reencrypting
+from pyramid_sqlasession.scripts.progress import Progress
+from pyramid_sqlasession.scripts.reencrypting import Reencryption
 
 from .site import get_dbsession
 
@@ -428,7 +431,7 @@ def go_on(app, browsers):
 def test_reencrypt(safe, monkeypatch):
     """Issue 6.4: ``reencrypt`` leaves nothing that an old key is needed for.
     """
-    monkeypatch.setattr(scripts, '_REENCRYPTED', 3)
+    monkeypatch.setattr(reencrypting, 'BATCH', 3)
     browsers = fill(safe.start(), 2)
     browsers += fill(safe.start(OLD), 3)
     browsers += fill(safe.start(NEW), 3)
@@ -494,7 +497,7 @@ def test_reencrypt_keeps_what_is_written_meanwhile(safe, monkeypatch):
     (browser,) = fill(safe.start(OLD), 1)
     old = safe.start(OLD)
     app = safe.start(NEW, OLD)
-    reencrypted = scripts._Reencryption._reencrypted
+    reencrypted = Reencryption._reencrypted
     turns = []
 
     def with_a_request(self, rows):
@@ -505,7 +508,7 @@ def test_reencrypt_keeps_what_is_written_meanwhile(safe, monkeypatch):
         return new
 
     monkeypatch.setattr(
-        scripts._Reencryption, '_reencrypted', with_a_request
+        Reencryption, '_reencrypted', with_a_request
     )
     assert safe.run() == (0, '0 sessions were encrypted\n', '')
     assert turns == [['2'], ['3']]
@@ -536,7 +539,7 @@ def test_reencrypt_does_not_revive(safe, monkeypatch):
     """C4: a session that ends between look and write stays gone."""
     fill(safe.start(OLD), 2)
     safe.start(NEW, OLD)
-    reencrypted = scripts._Reencryption._reencrypted
+    reencrypted = Reencryption._reencrypted
 
     def with_a_revocation(self, rows):
         new = reencrypted(self, rows)
@@ -545,7 +548,7 @@ def test_reencrypt_does_not_revive(safe, monkeypatch):
         return new
 
     monkeypatch.setattr(
-        scripts._Reencryption, '_reencrypted', with_a_revocation
+        Reencryption, '_reencrypted', with_a_revocation
     )
     assert safe.run() == (0, '0 sessions were encrypted\n', '')
     assert safe.texts() == []
@@ -553,10 +556,10 @@ def test_reencrypt_does_not_revive(safe, monkeypatch):
 
 def test_interrupted_reencrypt_goes_on(safe, monkeypatch):
     """Issue 6.4: it can be stopped, says how far it came, and goes on."""
-    monkeypatch.setattr(scripts, '_REENCRYPTED', 2)
+    monkeypatch.setattr(reencrypting, 'BATCH', 2)
     fill(safe.start(OLD), 5)
     safe.start(NEW, OLD)
-    write = scripts._Reencryption._write
+    write = Reencryption._write
     turns = []
 
     def stopped(self, new):
@@ -566,7 +569,7 @@ def test_interrupted_reencrypt_goes_on(safe, monkeypatch):
         return write(self, new)
 
     with monkeypatch.context() as patch:
-        patch.setattr(scripts._Reencryption, '_write', stopped)
+        patch.setattr(Reencryption, '_write', stopped)
         code, out, err = safe.run()
     assert (code, out) == (130, '')
     assert '2 were encrypted before that; run it again to go on' in err
@@ -577,11 +580,11 @@ def test_interrupted_reencrypt_goes_on(safe, monkeypatch):
 @sqlite
 def test_reencrypt_shows_its_progress_on_a_terminal(safe, monkeypatch):
     """Issue 6.4: a person sees how far it is, a script does not."""
-    monkeypatch.setattr(scripts, '_REENCRYPTED', 2)
+    monkeypatch.setattr(reencrypting, 'BATCH', 2)
     fill(safe.start(OLD), 4)
     safe.start(NEW, OLD)
     monkeypatch.setattr(
-        scripts._Progress, 'is_wanted', staticmethod(lambda: True)
+        Progress, 'is_wanted', staticmethod(lambda: True)
     )
     code, out, err = safe.run()
     assert (code, out) == (0, '4 sessions were encrypted\n')

@@ -19,6 +19,7 @@ from pyramid_sqlasession import SessionMixin
 from pyramid_sqlasession import SQLASession
 from pyramid_sqlasession import start_expiring_sessions
 from pyramid_sqlasession import stop_expiring_sessions
+from pyramid_sqlasession.scripts.arguments import parser
 from pyramid_sqlasession.settings import read_settings
 
 from .site import Base
@@ -68,7 +69,7 @@ def test_settings_and_methods_in_the_rows_exist():
             elif word.startswith('session.'):
                 assert hasattr(SQLASession, word[8:].split('(')[0])
             elif word.startswith('psessions INI '):
-                scripts._parser().parse_args(['x.ini', *word.split()[2:]])
+                parser().parse_args(['x.ini', *word.split()[2:]])
             elif word == 'request.session':
                 assert issubclass(SQLASession, dict)
             elif word.endswith('(app)'):

@@ -2,6 +2,8 @@
 
 import configparser
 import datetime as dt
+from decimal import Decimal
+import enum
 import functools
 import io
 import json
@@ -18,6 +20,7 @@ from pyramid.paster import get_app
 from pyramid.response import Response
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import exc
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.orm import Mapped
@@ -25,10 +28,16 @@ from sqlalchemy.orm import mapped_column
 from sqlalchemy.orm import sessionmaker
 from webtest import TestApp
 
+from pyramid_sqlasession import dialects
 from pyramid_sqlasession import scripts
 from pyramid_sqlasession import SessionMixin
 from pyramid_sqlasession import SessionsExpired
 from pyramid_sqlasession.cleaner import running_cleaners
+from pyramid_sqlasession.scripts import batches
+from pyramid_sqlasession.scripts import starting
+from pyramid_sqlasession.scripts.output import readable_bytes
+from pyramid_sqlasession.scripts.stats import _DISK
+from pyramid_sqlasession.scripts.table import DIALECTS
 
 from .site import get_dbsession
 
@@ -310,7 +319,7 @@ def test_table_that_lacks_a_column(stocked):
     assert 'migration' in line
 
 
-@pytest.mark.parametrize('name', ['', *scripts.DIALECTS])
+@pytest.mark.parametrize('name', ['', *DIALECTS])
 def test_sql_needs_no_database(make_shop, name):
     """``table --sql`` prints the DDL of a dialect without connecting."""
     down = make_shop(DOWN['postgresql'])
@@ -412,10 +421,10 @@ def test_stats_tell_no_password(make_shop, database):
 
 def test_stats_where_the_database_does_not_tell(on_sqlite, monkeypatch):
     """An SQLite built without dbstat has no sizes on disk; the rest is."""
-    monkeypatch.setitem(scripts._DISK, 'sqlite', 'SELECT * FROM nothing')
+    monkeypatch.setitem(_DISK, 'sqlite', 'SELECT * FROM nothing')
     assert on_sqlite.json('stats')['disk'] == {'table': None, 'indexes': None}
     assert 'not known' in on_sqlite.done('stats')
-    monkeypatch.delitem(scripts._DISK, 'sqlite')
+    monkeypatch.delitem(_DISK, 'sqlite')
     assert on_sqlite.json('stats')['disk'] == {'table': None, 'indexes': None}
 
 
@@ -429,8 +438,8 @@ def test_rows_are_not_loaded(stocked, command, monkeypatch):
         sent.append(statement)
 
     monkeypatch.setattr(
-        scripts, 'application_of',
-        _listening(scripts.application_of, note),
+        starting, 'application_of',
+        _listening(starting.application_of, note),
     )
     stocked.done(command)
     selects = [s for s in sent if 'FROM sessions' in s]
@@ -533,7 +542,7 @@ def test_list_by_field(stocked, name, value, found, other):
 
 def test_list_by_aware_time_and_decimal(stocked, database):
     """A time without a zone is UTC; a Decimal is compared as one."""
-    stocked.new(price=scripts.Decimal('9.95'))
+    stocked.new(price=Decimal('9.95'))
     assert len(stocked.json('list', '--field', 'price=9.95')) == 1
     if database.name == 'postgresql':
         at = dt.datetime(2026, 1, 2, 3, tzinfo=dt.UTC)
@@ -564,7 +573,7 @@ def test_list_by_an_enum_class(tmp_path, make_shop):
     assert 'APP' in made.done('list')
 
 
-class Kind(scripts.enum.Enum):
+class Kind(enum.Enum):
     """Where a session comes from."""
 
     WEB = 'web'
@@ -745,8 +754,8 @@ def test_revoke_by_field(stocked):
 
 def test_revoke_all(stocked, monkeypatch):
     """--all --yes ends every session, in batches, without a question."""
-    monkeypatch.setattr(scripts, '_BATCH', 2)
-    monkeypatch.setattr(scripts, '_CHOSEN', 4)
+    monkeypatch.setattr(batches, 'BATCH', 2)
+    monkeypatch.setattr(batches, 'CHOSEN', 4)
     for _ in range(9):
         stocked.new()
     assert stocked.done('revoke', '--all', '--yes') == '9 sessions ended\n'
@@ -778,16 +787,16 @@ def test_revoked_in_spite_of_a_conflict(stocked, monkeypatch):
     """A batch that the database refuses is done again."""
     stocked.new()
     calls = []
-    begin = scripts.dialects.begin_writing
+    begin = dialects.begin_writing
 
     def refuse(connection):
         calls.append(1)
         if len(calls) < 3:
-            raise scripts.exc.OperationalError('', {}, _Deadlock())
+            raise exc.OperationalError('', {}, _Deadlock())
         begin(connection)
 
-    monkeypatch.setattr(scripts.dialects, 'begin_writing', refuse)
-    monkeypatch.setattr(scripts.time, 'sleep', lambda seconds: None)
+    monkeypatch.setattr(dialects, 'begin_writing', refuse)
+    monkeypatch.setattr(batches.time, 'sleep', lambda seconds: None)
     assert stocked.done('revoke', '--all', '--yes') == '1 session ended\n'
     assert len(calls) == 3
 
@@ -801,8 +810,8 @@ class _Deadlock(Exception):
 
 def test_expire(stocked, monkeypatch):
     """All that has expired goes, in batches; subscribers hear of it."""
-    monkeypatch.setattr(scripts, '_BATCH', 2)
-    monkeypatch.setattr(scripts, '_CHOSEN', 4)
+    monkeypatch.setattr(batches, 'BATCH', 2)
+    monkeypatch.setattr(batches, 'CHOSEN', 4)
     live = stocked.new()
     for _ in range(9):
         stocked.new(ago=48 * HOUR)
@@ -820,7 +829,7 @@ def test_expire_shows_its_progress_on_a_terminal(
     on_sqlite, terminal, monkeypatch
 ):
     """A bar on stderr, which is gone in the end."""
-    monkeypatch.setattr(scripts, '_BATCH', 1)
+    monkeypatch.setattr(batches, 'BATCH', 1)
     for _ in range(2):
         on_sqlite.new(ago=48 * HOUR)
     terminal()
@@ -836,19 +845,19 @@ def test_interrupted_expire_says_how_far_it_came(
     on_sqlite, monkeypatch, error
 ):
     """What was deleted before Ctrl-C, or an error, is told in the line."""
-    monkeypatch.setattr(scripts, '_BATCH', 1)
+    monkeypatch.setattr(batches, 'BATCH', 1)
     for _ in range(2):
         on_sqlite.new(ago=48 * HOUR)
-    execute = scripts._execute
+    execute = batches.execute
 
     def once(*args):
-        monkeypatch.setattr(scripts, '_execute', fail)
+        monkeypatch.setattr(batches, 'execute', fail)
         return execute(*args)
 
     def fail(*args):
         raise error
 
-    monkeypatch.setattr(scripts, '_execute', once)
+    monkeypatch.setattr(batches, 'execute', once)
     code = 130 if isinstance(error, KeyboardInterrupt) else 1
     assert '1 were deleted before that' in on_sqlite.fails(code, 'expire')
     assert len(on_sqlite.ids()) == 1
@@ -917,7 +926,7 @@ def test_colours_on_a_terminal_only(on_sqlite, terminal, monkeypatch):
 )
 def test_bytes(count, shown):
     """Sizes have a unit that keeps them short."""
-    assert scripts._bytes(count) == shown
+    assert readable_bytes(count) == shown
 
 
 def _psessions(*args, **options):
@@ -999,7 +1008,7 @@ def test_real_terminal(on_sqlite):
         (['list', '--field', 'user_id'], ['user_id', 'NAME=VALUE']),
         (['list', '--field', '=7'], ['NAME=VALUE']),
         (['--var', 'x', 'list'], ['--var', 'NAME=VALUE']),
-        (['table', '--sql', 'oracle'], ['oracle', *scripts.DIALECTS]),
+        (['table', '--sql', 'oracle'], ['oracle', *DIALECTS]),
         (['list', '--field', 'user=7'], ['user', 'user_id', 'agent']),
         (['list', '--field', 'secret_hash=7'], ['no additional field']),
         (['list', '--field', 'user_id='], ['user_id', 'a whole number']),
@@ -1111,7 +1120,7 @@ def test_missing_table(empty, args):
 
 def test_busy_pool(make_shop, on_sqlite, monkeypatch):
     """A pool without a free connection is a database that does not answer."""
-    error = scripts.exc.TimeoutError('QueuePool limit')
+    error = exc.TimeoutError('QueuePool limit')
 
     def run(args):
         raise error

@@ -1,0 +1,36 @@
+"""``psessions INI expire``: delete the expired sessions now."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from pyramid_sqlasession.application import Application
+from pyramid_sqlasession.events import SessionsExpired
+from pyramid_sqlasession.scripts.batches import delete
+from pyramid_sqlasession.scripts.options import add_command
+from pyramid_sqlasession.scripts.output import plural
+from pyramid_sqlasession.scripts.output import put
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to *commands*, argparse's."""
+    add_command(commands, 'expire', 'delete the expired sessions now', run)
+
+
+def run(application: Application, args: argparse.Namespace) -> int:
+    """Delete all that has expired."""
+    c = application.records.table.c
+    now = application.now()
+    # The cleaner takes what has swept past alone; this takes all that has
+    # expired.  The first condition is for the index: rounding up keeps the
+    # order, so it is true whenever the second one is.
+    condition = (c.sweep <= application.expiry.sweep(now)) & (c.expires <= now)
+    count = delete(application, condition, c.sweep)
+    if count:
+        application.notify(SessionsExpired(count))
+    put(
+        f'{plural(count, "expired session was", "expired sessions were")} '
+        f'deleted'
+    )
+    return 0
