@@ -31,6 +31,8 @@ testing = [
     *metrics,
     *demo,
     'alembic>=1.13',
+    # Stores from which sessions are carried over (docs/migrating.rst).
+    'Beaker>=1.13',
     'coverage>=7.4',
     'hypothesis>=6.90',
     # Over the code of a user (tests/typing).
@@ -38,6 +40,8 @@ testing = [
     'opentelemetry-sdk>=1.30',
     # Drives the machine's own Chromium; it downloads none.
     'playwright>=1.52',
+    'pyramid_beaker>=0.9',
+    'pyramid_session_redis>=1.8',
     'pytest>=8',
     'pytest-timeout>=2.2',
     'pytest-xdist>=3.5',

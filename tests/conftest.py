@@ -21,6 +21,7 @@ from .services import databases
 from .services.common import ServerMissing
 from .services.databases import Database
 from .services.galera import TempGalera
+from .services.redistemp import TempRedis
 from .site import Site
 
 
@@ -81,6 +82,17 @@ def galera():
         _missing(str(error))
     with cluster:
         yield cluster
+
+
+@pytest.fixture(scope='session')
+def redis():
+    """A redis server: ``url``."""
+    try:
+        server = TempRedis()
+    except ServerMissing as error:
+        _missing(str(error))
+    with server:
+        yield server
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Carry the old sessions over, each at the first request of its visitor."""
 
 from collections.abc import Callable
+from operator import methodcaller
 from typing import Any
 
 from pyramid.config import Configurator
@@ -16,21 +17,26 @@ def carry_over(
     old_factory: Callable[[Request], Any],
     old_cookie: str,
     keys: dict[str, str],
+    end: Callable[[Any], object] = methodcaller('invalidate'),
 ) -> None:
-    """Read each session of *old_factory* once.
+    """Read each session of *old_factory* once, then end it.
 
     :param old_cookie: the name of its cookie, not the new one's.
     :param keys: what is carried over: old key to new key.
+    :param end: removes an old session from its store.
     """
 
     def read_once(event: NewRequest) -> None:
         request = event.request
         if old_cookie not in request.cookies:
             return
+        # A copy, so that nothing of the old store gets into our response.
+        request_of_old = request.copy_get()
+        request_of_old.registry = request.registry
+        old = old_factory(request_of_old)
         session = request.session
         found = {}
         if MARK not in session:
-            old = old_factory(request)
             found = {keys[key]: old[key] for key in keys if key in old}
         if found:
             session.update({**found, MARK: True})
@@ -39,8 +45,9 @@ def carry_over(
 
         def drop(request: Request, response: Response) -> None:
             # Stored, or nothing to store. After an abort the mark is gone,
-            # the cookie stays, and the next request tries again.
+            # the old session stays, and the next request tries again.
             if not found or MARK in request.session:
+                end(old)
                 response.delete_cookie(old_cookie)
 
         request.add_response_callback(drop)

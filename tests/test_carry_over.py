@@ -1,0 +1,264 @@
+"""docs/migrating.rst: the sessions of another store are carried over once.
+
+The old stores are the real ones, set up by the blocks of the page.
+"""
+
+import copy
+import importlib
+from pathlib import Path
+import sys
+
+from pyramid.config import Configurator
+from pyramid.response import Response
+from pyramid.session import SignedCookieSessionFactory
+import pytest
+import sqlalchemy as sa
+from webtest import TestApp
+
+from .test_docs import blocks
+
+PAGE = Path(__file__).parents[1] / 'docs' / 'migrating.rst'
+
+# pyramid_session_redis calls what redis-py has deprecated.
+pytestmark = pytest.mark.filterwarnings(
+    'ignore:Call to deprecated setex:DeprecationWarning'
+)
+
+#: By the number of the block on the page.
+STORES = ['signed', 'beaker', 'redis']
+
+
+class Store:
+    """An old store: its settings, and its factory as it was set before."""
+
+    def __init__(self, name, settings, cookie):
+        self.name = name
+        self.settings = settings
+        self.cookie = cookie
+
+    def set_up(self, config):
+        """Use it for ``request.session``, as before."""
+        if self.name == 'signed':
+            config.set_session_factory(
+                SignedCookieSessionFactory('the old secret', timeout=1200)
+            )
+        elif self.name == 'beaker':
+            config.include('pyramid_beaker')
+        else:
+            config.include('pyramid_session_redis')
+
+    def carry_over(self, config):
+        """Do what the page says."""
+        config.include('pyramid_sqlasession')
+        block = blocks(PAGE, 'python')[STORES.index(self.name)]
+        names = {
+            'config': config, 'settings': config.registry.settings,
+            'carry_over': importlib.import_module('migrating').carry_over,
+        }
+        exec(compile(block, str(PAGE), 'exec'), names)  # noqa: S102
+
+
+@pytest.fixture(params=STORES)
+def store(request, tmp_path):
+    """Each of the stores that the page names."""
+    if request.param == 'signed':
+        return Store('signed', {}, 'session')
+    if request.param == 'beaker':
+        return Store('beaker', {
+            'session.type': 'file',
+            'session.data_dir': f'{tmp_path}/beaker',
+            'session.key': 'old',
+            'session.secret': 'the old secret',
+        }, 'old')
+    server = request.getfixturevalue('redis')
+    return Store('redis', {
+        'redis.sessions.secret': 'the old secret',
+        'redis.sessions.redis_url': server.url,
+        'redis.sessions.cookie_name': 'old',
+    }, 'old')
+
+
+on_server = pytest.mark.parametrize(
+    'store', ['beaker', 'redis'], indirect=True
+)
+
+
+@pytest.fixture
+def make(store, tmp_path, monkeypatch):
+    """A function that makes a browser of the old or the new application."""
+    monkeypatch.syspath_prepend(str(PAGE.parent / 'examples'))
+    engines = []
+
+    def make(set_up):
+        config = Configurator(settings={
+            'sqlalchemy.url': f'sqlite:///{tmp_path}/new.sqlite',
+            'sqlasession.cookie_name': 'sid',
+            'sqlasession.create_table': True,
+            'sqlasession.check_expiration_interval': 0,
+            **store.settings,
+        })
+        set_up(config)
+        config.add_route('any', '/{name}')
+        config.add_view(view, route_name='any', renderer='json')
+        config.add_exception_view(failed, context=ZeroDivisionError)
+        app = config.make_wsgi_app()
+        if 'sqlasession' in app.registry:
+            engines.append(app.registry['sqlasession'].engine)
+        return TestApp(app)
+
+    yield make
+    for engine in engines:
+        engine.dispose()
+    sys.modules.pop('migrating', None)
+
+
+def view(request):
+    """Fill the session, change it, fail, or look at it."""
+    name = request.matchdict['name']
+    if name == 'fill':
+        request.session['auth.userid'] = 7
+        request.session['cart'] = ['tea']
+        request.session['other'] = 'x'
+    elif name == 'change':
+        request.session['cart'] = ['cup']
+    elif name == 'fail':
+        raise ZeroDivisionError
+    elif name == 'logout':
+        request.session.invalidate()
+    return {
+        key: request.session[key]
+        for key in ('auth.userid', 'user_id', 'cart', 'other')
+        if key in request.session
+    }
+
+
+def failed(error, request):
+    request.session.flash('Sorry')
+    return Response(status=500)
+
+
+@pytest.fixture
+def old(make, store):
+    """Somebody who has a session in the old application."""
+    browser = make(store.set_up)
+    browser.get('/fill')
+    return browser
+
+
+@pytest.fixture
+def new(make, store):
+    """Somebody who has none in the new one."""
+    return make(store.carry_over)
+
+
+def take_cookie(old, new, value=None):
+    """Come to *new* with the cookie that *old* has; return a copy of it."""
+    (cookie,) = old.cookiejar
+    cookie = copy.copy(cookie)
+    cookie.value = value or cookie.value
+    new.cookiejar.set_cookie(copy.copy(cookie))
+    return cookie
+
+
+def count(browser):
+    """Return how many sessions are in the database."""
+    engine = browser.app.registry['sqlasession'].engine
+    with engine.connect() as connection:
+        return connection.scalar(sa.text('SELECT count(*) FROM sessions'))
+
+
+def test_named_keys_come_along(store, old, new):
+    """The first request has them, the next too; the old cookie goes."""
+    take_cookie(old, new)
+    found = {'user_id': 7, 'cart': ['tea']}
+    assert new.get('/look').json == found
+    assert set(new.cookies) == {'sid'}
+    assert new.get('/look').json == found
+    assert count(new) == 1
+
+
+def test_the_old_store_says_nothing_to_the_browser(store, old, new):
+    """One cookie is set, one is removed; the old store sends none."""
+    take_cookie(old, new)
+    said = new.get('/look').headers.getall('Set-Cookie')
+    assert sorted(cookie.partition('=')[0] for cookie in said) == sorted(
+        ['sid', store.cookie]
+    )
+    (removal,) = [c for c in said if c.startswith(f'{store.cookie}=')]
+    assert 'Max-Age=0' in removal
+
+
+@on_server
+def test_the_old_session_is_gone(make, store, old, new):
+    """Neither application opens anything with a copy of the old cookie."""
+    cookie = take_cookie(old, new)
+    new.get('/look')
+    assert old.get('/look').json == {}
+    thief = make(store.carry_over)
+    thief.cookiejar.set_cookie(cookie)
+    assert thief.get('/look').json == {}
+    assert count(thief) == 1
+
+
+@on_server
+def test_a_logout_is_not_revived(store, old, new):
+    """Who has logged out and brings the old cookie again is a visitor."""
+    cookie = take_cookie(old, new)
+    new.get('/look')
+    new.get('/logout')
+    new.cookiejar.set_cookie(cookie)
+    assert new.get('/look').json == {}
+    assert count(new) == 0
+
+
+@pytest.mark.parametrize('store', ['signed'], indirect=True)
+def test_a_signed_cookie_cannot_be_ended(make, store, old, new):
+    """What the page warns of: a copy of it is carried over once more."""
+    take_cookie(old, new)
+    new.get('/look')
+    thief = make(store.carry_over)
+    take_cookie(old, thief)
+    assert thief.get('/look').json['user_id'] == 7
+
+
+def test_it_is_a_login(store, old, new):
+    """A token that somebody had planted before opens nothing (C5)."""
+    new.get('/change')
+    before = new.cookies['sid']
+    take_cookie(old, new)
+    assert new.get('/look').json == {'user_id': 7, 'cart': ['tea']}
+    assert new.cookies['sid'] != before
+
+
+def test_it_is_read_once(store, old, new):
+    """An old cookie that comes again overwrites nothing."""
+    cookie = take_cookie(old, new)
+    new.get('/look')
+    new.get('/change')
+    new.cookiejar.set_cookie(cookie)
+    assert new.get('/look').json == {'user_id': 7, 'cart': ['cup']}
+    assert set(new.cookies) == {'sid'}
+
+
+def test_a_request_that_fails_leaves_it_to_the_next(store, old, new):
+    """After an abort the old session is there, and is tried again."""
+    take_cookie(old, new)
+    new.get('/fail', status=500)
+    assert set(new.cookies) == {store.cookie, 'sid'}
+    assert new.get('/look').json == {'user_id': 7, 'cart': ['tea']}
+    assert set(new.cookies) == {'sid'}
+
+
+@pytest.mark.parametrize('value', ['x', 'a.b', '"'])
+def test_a_dead_old_cookie_goes(store, old, new, value):
+    """One that opens nothing is removed, and no row is made for it."""
+    take_cookie(old, new, value)
+    assert new.get('/look').json == {}
+    assert set(new.cookies) == set()
+    assert count(new) == 0
+
+
+def test_who_has_no_old_cookie_costs_nothing(store, new):
+    """A visitor gets neither a row nor a cookie."""
+    assert 'Set-Cookie' not in new.get('/look').headers
+    assert count(new) == 0
