@@ -10,6 +10,7 @@ import json
 import os
 from pathlib import Path
 import pty
+import signal
 import subprocess
 import sys
 import uuid
@@ -863,6 +864,111 @@ def test_interrupted_expire_says_how_far_it_came(
     assert len(on_sqlite.ids()) == 1
 
 
+@pytest.mark.parametrize(
+    ('args', 'words'),
+    [(['expire'], '2 were deleted'), (['revoke', '--all', '--yes'],
+     '2 were deleted'), (['revoke'], '2 sessions ended')],
+    ids=lambda value: ' '.join(value) if isinstance(value, list) else '',
+)
+def test_ctrl_c_waits_for_the_batch(stocked, monkeypatch, args, words):
+    """Pressed within a batch, it is heard after it: nothing is half done,
+    and the line tells how many are gone.
+    """
+    monkeypatch.setattr(batches, 'BATCH', 1)
+    ago = 48 * HOUR if args == ['expire'] else None
+    ids = [stocked.new(ago=ago) for _ in range(4)]
+    commit = batches.commit
+    turns = []
+
+    def press(*given):
+        turns.append(given)
+        if len(turns) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return commit(*given)
+
+    monkeypatch.setattr(batches, 'commit', press)
+    EXPIRED.clear()
+    line = stocked.fails(130, *args, *(ids if args == ['revoke'] else ()))
+    assert f'interrupted: {words} before that' in line
+    assert len(stocked.ids()) == 2
+    assert [event.count for event in EXPIRED] == (
+        [2] if args == ['expire'] else []
+    )
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_second_ctrl_c_does_not_wait(on_sqlite, monkeypatch):
+    """Whoever cannot wait for a batch presses twice."""
+    on_sqlite.new(ago=48 * HOUR)
+
+    def press(*given):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError
+
+    monkeypatch.setattr(batches, 'commit', press)
+    assert 'interrupted' in on_sqlite.fails(130, 'expire')
+    assert len(on_sqlite.ids()) == 1
+
+
+def test_ctrl_c_that_is_ignored(on_sqlite, monkeypatch):
+    """Under nohup, say, it stays ignored."""
+    on_sqlite.new(ago=48 * HOUR)
+    commit = batches.commit
+
+    def press(*given):
+        signal.raise_signal(signal.SIGINT)
+        return commit(*given)
+
+    monkeypatch.setattr(batches, 'commit', press)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert '1 expired session was' in on_sqlite.done('expire')
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+# -- many rows ----------------------------------------------------------------
+
+
+def _highest(*args):
+    """Run the command; return its peak of memory in MiB, and stdout."""
+    # Not ru_maxrss, which begins with that of the process that started it.
+    code = (
+        'import re, sys; from pyramid_sqlasession.scripts import main; '
+        'code = main(); text = open("/proc/self/status").read(); '
+        'print(re.search(r"VmHWM:\\s+(\\d+) kB", text)[1], file=sys.stderr); '
+        'sys.exit(code)'
+    )
+    process = subprocess.run(
+        [sys.executable, '-c', code, *args], cwd=ROOT, text=True,
+        capture_output=True, timeout=100,
+    )
+    assert process.returncode == 0, process.stderr
+    return int(process.stderr.split()[-1]) / 1024, process.stdout
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_table(stocked):
+    """Many rows are listed and deleted in the memory that one takes."""
+    stocked.new(text='x' * 2000)
+    before, _ = _highest(str(stocked.ini), 'list')
+    table = stocked.application.records.table
+    with stocked.application.engine.begin() as connection:
+        row = dict(connection.execute(sa.select(table)).one()._mapping)
+        for _ in range(20):
+            connection.execute(
+                table.insert(),
+                [{**row, 'id': uuid.uuid4()} for _ in range(2000)],
+            )
+    highest, out = _highest(str(stocked.ini), 'list', '--limit', '200000')
+    assert len(out.splitlines()) == 1 + 40_001
+    assert highest < before + 8
+    highest, out = _highest(str(stocked.ini), 'revoke', '--all', '--yes')
+    assert out == '40,001 sessions ended\n'
+    assert highest < before + 8
+
+
 # -- the application ----------------------------------------------------------
 
 
@@ -946,17 +1052,31 @@ def test_process_says_one_line(tmp_path):
     assert err.count('\n') == 1
 
 
-def test_reader_that_leaves(on_sqlite):
+@pytest.mark.parametrize('args', [['list'], ['list', '--json'], ['stats']])
+def test_reader_that_leaves(on_sqlite, args):
     """``psessions … | head`` ends without a word."""
     on_sqlite.new()
     process = _psessions(
-        str(on_sqlite.ini), 'list', stdout=subprocess.PIPE,
+        str(on_sqlite.ini), *args, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
     process.stdout.close()
     assert process.stderr.read() == ''
     process.stderr.close()
     assert process.wait(60) == 1
+
+
+@pytest.mark.parametrize('args', [['list'], ['stats', '--json']])
+def test_output_that_nobody_takes(on_sqlite, args):
+    """A full disk is one line, and the exit code is 1."""
+    with open('/dev/full', 'w') as full:
+        process = _psessions(
+            str(on_sqlite.ini), *args, stdout=full, stderr=subprocess.PIPE
+        )
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert 'No space left on device' in err
+    assert err.count('\n') == 1
 
 
 def test_text_that_the_terminal_has_not(on_sqlite):

@@ -41,19 +41,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = argparse.Namespace(ini='<your.ini>', traceback=False)
     try:
-        try:
-            # Into ours: --traceback counts for what is wrong behind it, too.
-            parser().parse_args(argv, args)
-            code = _run(args)
-        except SystemExit as error:
-            # --help
-            code = int(error.code or 0)
+        # Into ours: --traceback counts for what is wrong behind it, too.
+        parser().parse_args(argv, args)
+        code = _run(args)
         # Here, where an error of it can still be told.
         sys.stdout.flush()
         return code
+    except SystemExit as error:
+        # --help
+        return int(error.code or 0)
     except BrokenPipeError:
         # "psessions … | head"
-        _close_stdout()
+        _give_up_stdout()
         return 1
     except KeyboardInterrupt as error:
         say(line('interrupted', *getattr(error, '__notes__', ())))
@@ -62,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.traceback:
             traceback.print_exception(error)
         say(explained(error, args.ini))
+        _give_up_stdout()
         return code_of(error)
 
 
@@ -72,6 +72,9 @@ def _run(args: argparse.Namespace) -> int:
         return code
 
 
-def _close_stdout() -> None:
-    """Keep Python from flushing once more at its end, to nobody."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _give_up_stdout() -> None:
+    """Keep Python from saying at its end that nobody takes the output."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,65 +3,87 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
 import time
 from typing import Any
 from typing import TypeVar
+import uuid
 
 import sqlalchemy as sa
 from sqlalchemy import exc
 
 from pyramid_sqlasession import dialects
 from pyramid_sqlasession.application import Application
+from pyramid_sqlasession.scripts.interruption import held_back
 from pyramid_sqlasession.scripts.progress import Progress
 
 Result = TypeVar('Result')
 
-# Rows deleted in one transaction, and ids known at a time: 100,000 take some
-# 15 MB.
+# Rows deleted in one transaction, and ids known at a time.
 BATCH = 1000
-CHOSEN = 100_000
+CHOSEN = 10_000
 
 # A batch that the database refused in favour of another transaction.
 REPETITIONS = 6
 
 
-def delete(
-    application: Application, condition: Any, order: sa.Column[Any]
-) -> int:
-    """Delete the records in batches, of which each waits for nobody long.
+class Deletion:
+    """Deletes records in batches, of which each waits for nobody long.
 
     One statement over a million rows would keep requests from writing, and
     Galera refuses it.
     """
-    table = application.records.table
-    choose = (
-        sa.select(table.c.id).where(condition).order_by(order).limit(CHOSEN)
-    )
-    progress = Progress(
-        count(application, condition) if Progress.is_wanted() else None
-    )
-    total = 0
-    try:
-        while ids := application.read_aside(
-            lambda connection: list(connection.scalars(choose))
+
+    def __init__(
+        self, application: Application, condition: Any, order: sa.Column[Any]
+    ) -> None:
+        self._application = application
+        self._table = application.records.table
+        self._condition = condition
+        self._order = order
+        #: How many were deleted, also if :meth:`run` raises.
+        self.count = 0
+
+    def run(self) -> None:
+        """Delete them all; an error tells how many were deleted before."""
+        application = self._application
+        progress = Progress(
+            count(application, self._condition) if Progress.is_wanted()
+            else None
+        )
+        try:
+            for ids in self._batches():
+                with held_back():
+                    self.count += execute(application, self._statement(ids))
+                progress.show(self.count)
+        except BaseException as error:
+            if self.count:
+                error.add_note(f'{self.count:,} were deleted before that')
+            raise
+        finally:
+            progress.clear()
+
+    def _batches(self) -> Iterator[Sequence[uuid.UUID]]:
+        id = self._table.c.id
+        choose = (
+            sa.select(id).where(self._condition).order_by(self._order)
+            .limit(CHOSEN)
+        )
+        while ids := self._application.read_aside(
+            lambda connection: connection.scalars(choose).all()
         ):
             for start in range(0, len(ids), BATCH):
-                statement = table.delete().where(
-                    table.c.id.in_(ids[start:start + BATCH]),
-                    # Still: one that was touched meanwhile survives.
-                    condition,
-                )
-                total += execute(application, statement)
-                progress.show(total)
+                yield ids[start:start + BATCH]
             if len(ids) < CHOSEN:
-                break
-    except BaseException as error:
-        if total:
-            error.add_note(f'{total:,} were deleted before that')
-        raise
-    finally:
-        progress.clear()
-    return total
+                return
+
+    def _statement(self, ids: Sequence[uuid.UUID]) -> sa.Delete:
+        return self._table.delete().where(
+            self._table.c.id.in_(ids),
+            # Still: one that was touched meanwhile survives.
+            self._condition,
+        )
 
 
 def count(application: Application, condition: Any) -> int:

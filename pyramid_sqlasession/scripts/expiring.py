@@ -7,7 +7,7 @@ from typing import Any
 
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.events import SessionsExpired
-from pyramid_sqlasession.scripts.batches import delete
+from pyramid_sqlasession.scripts.batches import Deletion
 from pyramid_sqlasession.scripts.options import add_command
 from pyramid_sqlasession.scripts.output import plural
 from pyramid_sqlasession.scripts.output import put
@@ -26,11 +26,15 @@ def run(application: Application, args: argparse.Namespace) -> int:
     # expired.  The first condition is for the index: rounding up keeps the
     # order, so it is true whenever the second one is.
     condition = (c.sweep <= application.expiry.sweep(now)) & (c.expires <= now)
-    count = delete(application, condition, c.sweep)
-    if count:
-        application.notify(SessionsExpired(count))
-    put(
-        f'{plural(count, "expired session was", "expired sessions were")} '
-        f'deleted'
+    deletion = Deletion(application, condition, c.sweep)
+    try:
+        deletion.run()
+    finally:
+        # After Ctrl-C, too.
+        if deletion.count:
+            application.notify(SessionsExpired(deletion.count))
+    what = plural(
+        deletion.count, 'expired session was', 'expired sessions were'
     )
+    put(f'{what} deleted')
     return 0

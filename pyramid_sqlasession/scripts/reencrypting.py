@@ -15,6 +15,7 @@ from pyramid_sqlasession.scripts.batches import commit
 from pyramid_sqlasession.scripts.batches import count
 from pyramid_sqlasession.scripts.batches import REPETITIONS
 from pyramid_sqlasession.scripts.failures import Failure
+from pyramid_sqlasession.scripts.interruption import held_back
 from pyramid_sqlasession.scripts.options import add_command
 from pyramid_sqlasession.scripts.output import plural
 from pyramid_sqlasession.scripts.output import put
@@ -50,7 +51,8 @@ def run(application: Application, args: argparse.Namespace) -> int:
     )
     try:
         while rows := found.next_rows():
-            found.reencrypt(rows)
+            with held_back():
+                found.reencrypt(rows)
             progress.show(found.seen)
     except BaseException as error:
         error.add_note(

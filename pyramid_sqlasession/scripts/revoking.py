@@ -9,11 +9,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from pyramid_sqlasession.application import Application
-from pyramid_sqlasession.scripts.batches import delete
+from pyramid_sqlasession.scripts.batches import Deletion
 from pyramid_sqlasession.scripts.batches import execute
 from pyramid_sqlasession.scripts.conditions import conditions_of
 from pyramid_sqlasession.scripts.failures import Failure
 from pyramid_sqlasession.scripts.failures import UsageFailure
+from pyramid_sqlasession.scripts.interruption import held_back
 from pyramid_sqlasession.scripts.options import add_command
 from pyramid_sqlasession.scripts.options import add_fields
 from pyramid_sqlasession.scripts.options import session_id
@@ -62,23 +63,32 @@ def run(application: Application, args: argparse.Namespace) -> int:
     condition = sa.and_(live, *conditions_of(application, args.fields))
     if args.all and not args.yes and not _is_sure(application):
         raise Failure('nothing was done')
-    count = delete(application, condition, c.id)
-    put(f'{plural(count, "session", "sessions")} ended')
+    deletion = Deletion(application, condition, c.id)
+    deletion.run()
+    put(f'{plural(deletion.count, "session", "sessions")} ended')
     return 0
 
 
 def _revoke_ids(
     application: Application, args: argparse.Namespace, live: Any
 ) -> int:
-    c = application.records.table.c
+    table = application.records.table
     gone = []
     count = 0
-    table = application.records.table
-    for id in dict.fromkeys(args.ids):
-        if execute(application, table.delete().where(c.id == id, live)):
-            count += 1
-        else:
-            gone.append(str(id))
+    try:
+        for id in dict.fromkeys(args.ids):
+            statement = table.delete().where(table.c.id == id, live)
+            with held_back():
+                found = execute(application, statement)
+                count += found
+            if not found:
+                gone.append(str(id))
+    except BaseException as error:
+        if count:
+            error.add_note(
+                f'{plural(count, "session", "sessions")} ended before that'
+            )
+        raise
     put(f'{plural(count, "session", "sessions")} ended')
     if gone:
         raise Failure(
