@@ -864,6 +864,15 @@ def test_interrupted_expire_says_how_far_it_came(
     assert len(on_sqlite.ids()) == 1
 
 
+@pytest.fixture
+def heeded():
+    """Ctrl-C counts: a shell has what it runs in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures('heeded')
 @pytest.mark.parametrize(
     ('args', 'words'),
     [(['expire'], '2 were deleted'), (['revoke', '--all', '--yes'],
@@ -897,6 +906,7 @@ def test_ctrl_c_waits_for_the_batch(stocked, monkeypatch, args, words):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures('heeded')
 def test_second_ctrl_c_does_not_wait(on_sqlite, monkeypatch):
     """Whoever cannot wait for a batch presses twice."""
     on_sqlite.new(ago=48 * HOUR)
