@@ -8,26 +8,33 @@ import os
 import pytest
 
 from .faults import cases
+from .faults import cluster
+from .faults import failover
 from .faults import processes
+from .faults import sabotage
 from .faults import servers
 from .faults.load import Wsgi
 from .faults.site import POOL_SIZE
 from .faults.site import Site
+from .services import pgrepl
 from .services.common import ServerMissing
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope='module', params=(servers.PostgreSQL, servers.MariaDB))
-def server(request):
-    """A server of these tests alone: that of the others is not restarted."""
+def _made(kind):
     try:
-        server = request.param()
+        return kind()
     except ServerMissing as error:
         if os.environ.get('REQUIRE') == 'all':
             pytest.fail(f'{error} (REQUIRE=all)', pytrace=False)
         pytest.skip(str(error))
-    with server:
+
+
+@pytest.fixture(scope='module', params=(servers.PostgreSQL, servers.MariaDB))
+def server(request):
+    """A server of these tests alone: that of the others is not restarted."""
+    with _made(request.param) as server:
         yield server
 
 
@@ -104,3 +111,52 @@ def test_sigterm_in_a_batch_of_the_cleaner_ends_the_process(server):
     result = processes.sigterm('waitress', processes.WAITRESS)
 
     assert result.is_good, result
+
+
+# -- beyond one machine -------------------------------------------------------
+
+
+def lose_primary():
+    """Return the ``Result`` of a failover under load, on a new pair."""
+    with _made(failover.Pair) as pair:
+        return cases.run(pair, failover.fail_over, settle=100)
+
+
+def lose_node():
+    """Return the ``Result`` of a node that is killed, on a new cluster."""
+    _made(cluster.TempGalera)
+    return cluster.run('killed', cluster.kill, True, settle=100)
+
+
+def test_a_failover_loses_nothing():
+    """T1, C4: all that the primary acknowledged is there when its standby
+    takes over, nothing by half, and who has logged out is.
+    """
+    result = lose_primary()
+
+    assert result.is_good, result
+    assert result.refused, 'nothing met the failover'
+
+
+def test_a_failover_that_loses_is_noticed(monkeypatch):
+    """The case above fails where COMMIT does not wait for the standby."""
+    monkeypatch.setitem(pgrepl.SETTINGS, 'synchronous_commit', 'local')
+
+    assert lose_primary().lost
+
+
+def test_a_node_of_a_cluster_that_dies_costs_what_it_was_at():
+    """C7, D1, E3: two processes on three nodes lose, halve and revive
+    nothing; the process on another node refuses nothing; the cleaner goes
+    on.
+    """
+    result = lose_node()
+
+    assert result.is_good, result
+
+
+def test_a_cluster_without_the_guard_is_noticed(monkeypatch):
+    """C1: the case above fails where a write does not ask for the version."""
+    monkeypatch.setenv(sabotage.VARIABLE, 'no-version-guard')
+
+    assert lose_node().lost

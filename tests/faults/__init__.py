@@ -11,6 +11,7 @@
 * ``servers``   what can happen to a database
 * ``cases``     one fault after the other, under a load, and the judgement
 * ``failover``  a primary that is lost, and its standby
+* ``cluster``   nodes of a Galera cluster that are lost
 * ``processes`` what can happen to a process: SIGTERM, gunicorn
 * ``soak``      the history checker, with faults, for as long as you like
 * ``results``   the tables as files, for the docs

@@ -8,6 +8,7 @@ import time
 
 from ..services.common import ServerMissing
 from . import cases
+from . import cluster
 from . import failover
 from . import processes
 from . import results
@@ -26,6 +27,7 @@ def groups():
             for case in cases.database_cases(kind)
         ],
         'failover': list(failover.cases()),
+        'galera': list(cluster.cases()),
         'processes': list(processes.cases()),
     }
 
@@ -44,6 +46,7 @@ def main(argv=None):
     logging.getLogger('pyramid_sqlasession').setLevel(logging.ERROR)
     if given.sabotage:
         sabotage.GUARDS[given.sabotage]()
+        # In the processes that are started, too.
         os.environ[sabotage.VARIABLE] = given.sabotage
     show(COLUMNS)
     found = []

@@ -21,7 +21,12 @@ class Pair(TempPair):
 
 
 def fail_over(pair):
-    """The primary's machine goes; the standby is promoted."""
+    """The primary's machine goes; the standby is promoted.
+
+    The standby has not got the last of it: none of that was acknowledged.
+    """
+    pair.hold_back()
+    time.sleep(0.3)
     pair.kill_primary()
     # As long as somebody, or something, needs to notice.
     time.sleep(1)

@@ -98,6 +98,8 @@ class Load:
         self._cookies = [None] * threads
         self.statuses = Counter()
         self.plain = Counter()
+        #: Seconds of the slowest request to a view with a session.
+        self.slowest = 0.0
         #: Seconds of the slowest request to the view without a session.
         self.slowest_plain = 0.0
         #: Keys by the view that wrote them, and was answered with 200.
@@ -134,9 +136,12 @@ class Load:
     def _ask(self, word, owner):
         key = f'k{next(self._numbers)}'
         cookie = self._cookies[owner]
+        begun = time.monotonic()
         status, given = self._client.get(f'/{word}?key={key}', cookie)
+        took = time.monotonic() - begun
         with self._lock:
             self.statuses[status] += 1
+            self.slowest = max(self.slowest, took)
             self._cookie_of[key] = given
             if cookie not in (None, given) and cookie not in self._ending:
                 self.wrong.append(f'/{word}: a live session was not found')

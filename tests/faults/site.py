@@ -6,7 +6,8 @@
 ``/note``      writes a key to the session, and nothing else
 ``/buy``       writes a key to the session and a row of the application
 ``/logout``    ends the session
-``/state``     this process: pid, threads, whether its cleaner runs
+``/state``     this process: pid, threads, whether its cleaner runs, the
+               connections that are not in its pool
 =============  ===========================================================
 """
 
@@ -61,6 +62,8 @@ def state(request):
         'pid': os.getpid(),
         'threads': threading.active_count(),
         'cleaner': bool(cleaner and cleaner.is_running),
+        'checked out': request.registry['dbsession_factory'].kw['bind']
+        .pool.checkedout(),
     })
 
 

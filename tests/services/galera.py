@@ -192,8 +192,7 @@ class TempGalera:
             )
             give_to(view, self.identity)
             self._launch(node)
-        for node in self.nodes:
-            self._wait(node, self.size)
+        self.wait_for_all()
         return self
 
     def stop(self):
@@ -217,6 +216,32 @@ class TempGalera:
 
     def resume(self, number):
         self.nodes[number].process.send_signal(signal.SIGCONT)
+
+    def split_off(self, number, timeout=20):
+        """Cut a node from the others, not from its clients; wait until it
+        knows that it is alone.
+        """
+        self._isolate(number, 1)
+        end = time.monotonic() + timeout
+        while self.status(number)['ready'] == 'ON':
+            if time.monotonic() > end:
+                raise ServerFailed(f'node {number} is not alone')
+            time.sleep(0.05)
+
+    def reunite(self, number):
+        """Let a node that was split off join again, and catch up."""
+        self._isolate(number, 0)
+        self.wait_for_all()
+
+    def _isolate(self, number, value):
+        self.nodes[number].query(
+            f"SET GLOBAL wsrep_provider_options='gmcast.isolate={value}'"
+        )
+
+    def wait_for_all(self):
+        """Wait until all nodes are one cluster, and up to date."""
+        for node in self.nodes:
+            self._wait(node, self.size)
 
     def rejoin(self, number, timeout=60):
         """Start a killed node again and wait until it has caught up."""

@@ -145,6 +145,11 @@ class TempPair:
                 lambda: f'{name} is not synchronous',
             )
 
+    def hold_back(self):
+        """Send nothing more to the standby, as a slow line would."""
+        ((pid,),) = self.primary.execute('SELECT pid FROM pg_stat_replication')
+        os.kill(pid, signal.SIGSTOP)
+
     def kill_primary(self):
         """End the primary as if its machine had gone."""
         self.primary.destroy()
