@@ -15,6 +15,7 @@ release = installed_version('pyramid_sqlasession')
 version = release
 
 extensions = [
+    'capacity',
     'event_list',
     'metric_list',
     'settings_table',

@@ -5,6 +5,7 @@ from datetime import datetime
 from datetime import timedelta
 from datetime import UTC
 import importlib
+import json
 import os
 from pathlib import Path
 import re
@@ -289,6 +290,20 @@ def test_no_block_is_left_out():
             r'\.\. code-block:: *(\S*)', page.read_text(encoding='utf-8')
         )
         assert set(used) <= known, page
+
+
+def test_sizes_are_those_that_were_measured():
+    """Issue 6: how large it gets is computed from the results."""
+    capacity = importlib.import_module('capacity')
+    results = ROOT / 'benchmarks' / 'results'
+    stored = json.loads((results / 'memory.json').read_text())['stored']
+    assert capacity.amount(1.234e12) == '1.23 TB'
+    each = stored['mariadb']['total']
+    assert [row[-1] for row in capacity.sizes()] == [
+        capacity.amount(10**7 * each), capacity.amount(10**9 * each)
+    ]
+    # 1 % of ten million, each once a minute.
+    assert capacity.writes()[0][:3] == ('10,000,000', '1%', '1,667')
 
 
 # -- README.rst ---------------------------------------------------------------

@@ -4,6 +4,7 @@ cleaner, gunicorn with its ways to fork, ``pserve --reload``.
 
 from concurrent.futures import ThreadPoolExecutor
 import contextlib
+import http.client
 from itertools import pairwise
 import json
 import os
@@ -135,9 +136,17 @@ class Web:
         self._launch()
 
     def state(self):
-        """Return what the worker that happens to answer says of itself."""
-        with urllib.request.urlopen(f'{self.url}/state', timeout=10) as page:  # noqa: S310
-            return json.load(page)
+        """Return what the worker that happens to answer says of itself.
+
+        :raises OSError: if there is none, or it ends in the middle.
+        """
+        try:
+            with urllib.request.urlopen(  # noqa: S310
+                f'{self.url}/state', timeout=10
+            ) as page:
+                return json.load(page)
+        except http.client.HTTPException as error:
+            raise ConnectionError(repr(error)) from error
 
     def states(self, count, timeout=20):
         """Return the states of *count* workers by their pid."""
