@@ -271,7 +271,7 @@ class Soak:
             f'{sum(e.status == 503 for e in events)} refused, '
             f'{len(found)} violations, '
             + ', '.join(f'{s[-1]["memory"] >> 20} MiB' for s in self.states),
-            flush=True,
+            *found, sep='\n  ', flush=True,
         )
 
     def _empty(self):
