@@ -401,7 +401,10 @@ class Binding:
             session._base, session._pending.copied(), changes,
             filled=dict.__len__(session) > 0,
         )
-        return plan or None
+        if not plan:
+            return None
+        session._plan()
+        return plan
 
     def _save(self, connection: Executor, plan: Plan) -> Outcome:
         self._is_saving = True

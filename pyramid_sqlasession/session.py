@@ -174,6 +174,9 @@ class SQLASession(dict[str, Any]):
         #: Of the values that somebody may still hold after a save: as they
         #: were saved.
         self._settled: bytes | None = None
+        #: The keys of those values, and the values as they were when the
+        #: save was planned; None if a key was touched since then.
+        self._planned: tuple[set[str], bytes | None] | None = None
 
     # -- state, for the binding ----------------------------------------------
 
@@ -187,7 +190,7 @@ class SQLASession(dict[str, Any]):
     def _begin(self, base: Base) -> None:
         """Start from *base*, with nothing done yet."""
         self._pending = Pending()
-        self._settled = None
+        self._settled = self._planned = None
         self._load(base)
 
     def _snapshot(self) -> Snapshot:
@@ -201,40 +204,48 @@ class SQLASession(dict[str, Any]):
         """Come back to *snapshot*, which stays usable."""
         self._base = snapshot.base
         self._pending = snapshot.pending.copied()
-        self._settled = None
+        self._settled = self._planned = None
         dict.clear(self)
         dict.update(self, copied(snapshot.data))
 
+    def _plan(self) -> None:
+        """Note that what was done up to now is going to be saved.
+
+        The flush of the COMMIT, say, may change the session once more.
+        """
+        held = {
+            key for key in self._pending.touched
+            if type(dict.get(self, key)) not in _IMMUTABLE
+        }
+        self._planned = held, self._values_as_bytes(held) if held else None
+
     def _saved(self, base: Base, *, merged: bool) -> None:
         """Go on from *base*, which holds what was just saved."""
-        touched = self._pending.touched
+        touched, planned = self._pending.touched, self._planned
         self._begin_after(base, merged=merged)
         if merged:
             return
         # Whoever holds a list out of the session may change it later.
-        self._pending.touched = {
-            key for key in touched
-            if type(dict.get(self, key)) not in _IMMUTABLE
-        }
-        if self._pending.touched:
-            self._settled = self._touched_values()
+        self._pending.touched = touched
+        if planned is not None:
+            self._pending.touched, self._settled = planned
 
     def _begin_after(self, base: Base, *, merged: bool) -> None:
         self._base = base
         self._pending = Pending()
-        self._settled = None
+        self._settled = self._planned = None
         if merged:
             # Another request's changes are in it too.
             dict.clear(self)
             dict.update(self, base.content.copy()[0])
 
-    def _touched_values(self) -> bytes | None:
-        """Return what changes if a touched value does; None: look closely.
+    def _values_as_bytes(self, keys: set[str]) -> bytes | None:
+        """Return what changes if one of the values does; None: look closely.
 
         Never read back, only compared: ``marshal`` tells ``1`` from ``True``,
         as ``==`` does not, at a tenth of the serializer's cost.
         """
-        values = [dict.get(self, key) for key in self._pending.touched]
+        values = [dict.get(self, key) for key in keys]
         try:
             return marshal.dumps(values, _WITHOUT_REFERENCES)
         except ValueError:
@@ -249,7 +260,7 @@ class SQLASession(dict[str, Any]):
         if not pending.touched and not pending.rotate:
             return NO_CHANGES
         if self._settled is not None and not pending.rotate and (
-            self._touched_values() == self._settled
+            self._values_as_bytes(pending.touched) == self._settled
         ):
             return NO_CHANGES
         base, heads = self._base.content.known()
@@ -301,7 +312,7 @@ class SQLASession(dict[str, Any]):
 
     def _touch_key(self, key: str) -> None:
         self._pending.touched.add(key)
-        self._settled = None
+        self._settled = self._planned = None
 
     # -- ISession ------------------------------------------------------------
 
@@ -348,7 +359,7 @@ class SQLASession(dict[str, Any]):
         """
         self._source.alter('changed()')
         self._pending.touched.update(dict.keys(self))
-        self._settled = None
+        self._settled = self._planned = None
 
     def invalidate(self) -> None:
         """End this session: its record is removed, its token is dead.
@@ -362,7 +373,7 @@ class SQLASession(dict[str, Any]):
             ended = base
         self._base = NOTHING
         self._pending = Pending(ended=ended)
-        self._settled = None
+        self._settled = self._planned = None
         dict.clear(self)
 
     def flash(
@@ -618,7 +629,7 @@ class SQLASession(dict[str, Any]):
         if given:
             self._source.alter(', '.join(map(str, given)))
             self._pending.touched.update(given)
-            self._settled = None
+            self._settled = self._planned = None
             dict.update(self, given)
 
     def __ior__(self, other: Any) -> SQLASession:  # type: ignore[override]

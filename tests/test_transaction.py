@@ -285,6 +285,45 @@ def test_changes_in_an_orm_event_at_flush_are_stored(shop):
     assert shop.notes() == ['a note']
 
 
+#: What may still be done to a session that the COMMIT is writing.
+LATE = {
+    'a new key': lambda session: session.update(late=True),
+    'a key once more': lambda session: session.update(n=3),
+    'inside of a value': lambda session: session['list'].append(3),
+    'a value removed': lambda session: session.pop('n'),
+}
+
+
+@on_sqlite
+@pytest.mark.parametrize('moment', ['flush', 'first vote', 'last vote'])
+@pytest.mark.parametrize('late', LATE)
+def test_changes_while_the_session_is_saved_are_stored(shop, moment, late):
+    """T1, T8: nothing that is done during the commit is lost, although the
+    view has changed the session too.
+    """
+
+    @shop.view
+    def change(request):
+        session = request.session
+        session.update(n=2, list=[1, 2])
+
+        def more(*args):
+            LATE[late](session)
+
+        if moment == 'flush':
+            sa.event.listen(request.dbsession, 'after_flush', more)
+        else:
+            key = 'a' if moment == 'first vote' else '~~~'
+            Voter(request, more, sort_key=key)
+        add_note(request)
+
+    expected = {'n': 2, 'list': [1, 2]}
+    LATE[late](expected)
+    returning(shop).get('/change')
+    assert shop.data() == expected
+    assert shop.notes() == ['a note']
+
+
 def test_the_cookie_comes_after_the_commit(shop):
     """R4, T2: when the cookie is made, others can see the record."""
     seen = []
