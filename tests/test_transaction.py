@@ -324,6 +324,41 @@ def test_changes_while_the_session_is_saved_are_stored(shop, moment, late):
     assert shop.notes() == ['a note']
 
 
+@on_sqlite
+def test_two_applications_in_one_transaction(shop, make_site, tmp_path):
+    """T9: one application calls another one, and both have a session; each
+    is saved last, after the hooks of both.
+    """
+    url = f'sqlite:///{tmp_path}/inner.sqlite'
+    other = make_site(url=url, with_dbsession=False)
+
+    @other.view
+    def inner(request):
+        session = request.session
+        session['inner'] = 1
+        request.tm.get().addBeforeCommitHook(
+            lambda: session.update(hook='inner')
+        )
+
+    @shop.view
+    def outer(request):
+        session = request.session
+        session['outer'] = 1
+        request.tm.get().addBeforeCommitHook(
+            lambda: session.update(hook='outer')
+        )
+        called = request.copy()
+        called.path_info = '/inner'
+        called.get_response(other.app)
+
+    shop.browser().get('/outer')
+    assert shop.data() == {'outer': 1, 'hook': 'outer'}
+    with other.application.engine.connect() as connection:
+        assert connection.exec_driver_sql(
+            'SELECT data FROM sessions'
+        ).scalar() == '{"inner":1,"hook":"inner"}'
+
+
 def test_the_cookie_comes_after_the_commit(shop):
     """R4, T2: when the cookie is made, others can see the record."""
     seen = []
