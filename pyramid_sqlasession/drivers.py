@@ -55,6 +55,12 @@ class Compiled:
     #: Under which it is prepared.
     name: bytes = b''
 
+    @property
+    def words(self) -> str:
+        """The statement for people."""
+        text = self.text
+        return text.decode() if isinstance(text, bytes) else str(text)
+
 
 class Driver(Protocol):
     """What runs one statement on a pooled connection.
@@ -129,9 +135,23 @@ def _compiled(
         or getattr(compiled, 'effective_returning', ())
     ):
         raise Uncommon
-    return compiled, {
-        name: bind.type for name, bind in compiled.binds.items()
-    }
+    types = {name: bind.type for name, bind in compiled.binds.items()}
+    for kind in types.values():
+        if _is_varied(kind, dialect):
+            raise Uncommon
+    return compiled, types
+
+
+def _is_varied(kind: Any, dialect: sa.Dialect) -> bool:
+    """Return whether it is another type on this database (with_variant)."""
+    try:
+        plain = type(kind)()
+    except TypeError:
+        # None of those that have a short way.
+        return True
+    return type(kind.dialect_impl(dialect)) is not type(
+        plain.dialect_impl(dialect)
+    )
 
 
 # -- PostgreSQL --------------------------------------------------------------

@@ -101,7 +101,7 @@ class Shortcut:
         try:
             row = driver.fetch(pooled, compiled, values, inside=True)
         except self._dialect.loaded_dbapi.Error as error:
-            raise self.translated(error, compiled, pooled) from error
+            raise self.failed(connection, error, compiled, pooled) from error
         # What Python cannot read: a damaged record.
         except (ValueError, TypeError, OverflowError) as error:
             raise Uncommon from error
@@ -173,12 +173,23 @@ class Shortcut:
         """Return *error* of the driver as SQLAlchemy raises it."""
         dialect = self._dialect
         translated: Exception = exc.DBAPIError.instance(
-            str(compiled.text), {}, error, dialect.loaded_dbapi.Error,
+            compiled.words, {}, error, dialect.loaded_dbapi.Error,
             hide_parameters=True, dialect=dialect,
             connection_invalidated=dialect.is_disconnect(
                 error, pooled.dbapi_connection, None
             ),
         )
+        return translated
+
+    def failed(
+        self, connection: sa.Connection, error: Any, compiled: Compiled,
+        pooled: Any,
+    ) -> Exception:
+        """Return *error* as *connection* raises it, which knows of it."""
+        translated = self.translated(error, compiled, pooled)
+        if getattr(translated, 'connection_invalidated', False):
+            # Or the ROLLBACK fails too, and its error is what is answered.
+            connection.invalidate(error)
         return translated
 
     def connect(self) -> Any:
@@ -277,8 +288,8 @@ class Inside:
         except Uncommon:
             return self._connection.execute(statement, values)
         except self.dialect.loaded_dbapi.Error as error:
-            raise self._shortcut.translated(
-                error, compiled, pooled
+            raise self._shortcut.failed(
+                self._connection, error, compiled, pooled
             ) from error
 
 

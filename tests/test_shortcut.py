@@ -10,8 +10,13 @@ import types
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import INET
+from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import Mapped
+from sqlalchemy.orm import mapped_column
 
 from pyramid_sqlasession import drivers
+from pyramid_sqlasession import SessionMixin
 from pyramid_sqlasession import SessionStoreUnavailable
 from pyramid_sqlasession.drivers import Uncommon
 from pyramid_sqlasession.records import Records
@@ -27,6 +32,12 @@ both = pytest.mark.parametrize(
 )
 postgresql = pytest.mark.parametrize('database', ['postgresql'], indirect=True)
 sqlite = pytest.mark.parametrize('database', ['sqlite'], indirect=True)
+
+#: Close all connections but this one, and wait until they are.
+TERMINATE = (
+    'SELECT pg_terminate_backend(pid, 9000) FROM pg_stat_activity '
+    'WHERE pid <> pg_backend_pid() AND datname = current_database()'
+)
 
 MOMENT = dt.datetime(2026, 11, 23, 12, 0, tzinfo=dt.UTC)
 
@@ -159,6 +170,45 @@ def test_it_writes_what_the_long_way_writes(make_quick, field):
     assert rows[0] == rows[1]
 
 
+@postgresql
+def test_a_type_that_is_another_one_on_this_database(make_quick):
+    """D3: a field of ``String`` with a variant is sent as the variant."""
+
+    class Own(DeclarativeBase):
+        pass
+
+    class Located(SessionMixin, Own):
+        __tablename__ = 'sessions'
+        ip: Mapped[str | None] = mapped_column(
+            sa.String(45).with_variant(INET(), 'postgresql')
+        )
+
+    quick = make_quick(model=Located)
+
+    @quick.view
+    def locate(request):
+        request.session['ip'] = '192.0.2.1'
+
+    quick.browser().get('/locate')
+    assert [str(row['ip']) for row in quick.rows()] == ['192.0.2.1']
+
+
+@postgresql
+def test_an_error_shows_the_statement(make_quick):
+    """As SQLAlchemy shows it: text, and no value beside it."""
+    quick = make_quick(additional_fields='name: String(20) unique')
+
+    @quick.view
+    def put(request):
+        request.session['name'] = 'one'
+
+    quick.browser().get('/put')
+    with pytest.raises(sa.exc.IntegrityError) as caught:
+        quick.browser().get('/put')
+    assert '[SQL: INSERT INTO sessions (' in str(caught.value)
+    assert 'parameters' not in str(caught.value)
+
+
 @both
 def test_an_expired_record_is_refused(quick):
     """E1: the predicate is part of it."""
@@ -216,10 +266,7 @@ def test_a_lost_connection_is_replaced(make_quick, path, is_new):
     quick = make_quick(engine_options={'pool_pre_ping': path == '/buy'})
     browser = quick.browser()
     browser.get('/count')
-    quick.execute(
-        'SELECT pg_terminate_backend(pid) FROM pg_stat_activity '
-        'WHERE pid <> pg_backend_pid() AND datname = current_database()'
-    )
+    quick.execute(TERMINATE)
     answer = (quick.browser() if is_new else browser).get(path)
     assert answer.status_int == 200
     assert quick.engine.pool.checkedout() == 0
@@ -452,6 +499,35 @@ def test_an_error_inside_is_what_sqlalchemy_says(quick):
 
     with pytest.raises(sa.exc.InternalError, match='aborted'):
         browser.get('/broken')
+
+
+@postgresql
+@pytest.mark.parametrize('work', ['read', 'write'])
+def test_a_connection_that_is_lost_inside(quick, caplog, work):
+    """D1: 503, not the error of the ROLLBACK that follows."""
+    browser = quick.browser()
+    browser.get('/count')
+
+    def lose():
+        quick.execute(TERMINATE)
+
+    @quick.view
+    def lost(request):
+        request.dbsession.add(Note(text='lost'))
+        request.dbsession.flush()
+        if work == 'read':
+            lose()
+            return request.session['n']
+        request.session['n'] = 99
+        # Just before the session is written.
+        Voter(request, raiser(Failure)).commit = lambda transaction: lose()
+
+    answer = browser.get('/lost', status=503)
+    assert 'Set-Cookie' not in answer.headers
+    assert 'Error in abort' not in caplog.text
+    assert quick.engine.pool.checkedout() == 0
+    assert quick.data() == {'n': 1}
+    assert quick.notes() == []
 
 
 @both
