@@ -5,7 +5,6 @@ Processes of their own learn from the environment which one (``wsgi``).
 """
 
 import contextlib
-import threading
 
 from pyramid_sqlasession import cleaner
 from pyramid_sqlasession import dialects
@@ -96,20 +95,6 @@ def no_fork():
     cleaner.Cleaner.restart_in_child = lambda self: None
 
 
-def no_daemon():
-    """A process waits for its cleaner to end."""
-
-    def thread(daemon, **given):
-        return threading.Thread(**given)
-
-    class Threading:
-        Thread = staticmethod(thread)
-        Event = threading.Event
-        current_thread = staticmethod(threading.current_thread)
-
-    cleaner.threading = Threading
-
-
 def no_batches():
     """The cleaner commits each record by itself."""
     guarded = Records.remove_expired
@@ -134,7 +119,7 @@ GUARDS = {
     function.__name__.replace('_', '-'): function
     for function in (
         apart, no_replacement, no_translation, no_return, no_election,
-        no_fork, no_daemon, no_batches, no_standby_wait,
+        no_fork, no_batches, no_standby_wait,
         # What is wrong of them shows under any load.
         no_version_guard, upsert,
     )
