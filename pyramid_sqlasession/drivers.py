@@ -255,7 +255,7 @@ class Psycopg:
             pgconn.consume_input()
         except self._psycopg.Error:
             return True
-        return bool(pgconn.status)
+        return False
 
     def fetch(
         self, pooled: Any, compiled: Compiled, values: Mapping[str, Any],

@@ -4,8 +4,10 @@ Sites to whose engine somebody listens take the long way (``site.listen()``),
 as MariaDB always does: all other tests go one way or the other.
 """
 
+import contextlib
 import datetime as dt
 import logging
+import sqlite3
 import types
 
 import pytest
@@ -230,6 +232,63 @@ def test_not_while_somebody_listens(quick):
     assert quick.statements.verbs == ['SELECT', 'UPDATE']
 
 
+def hear_dialect(engine):
+    sa.event.listen(engine, 'do_execute', lambda *args: None)
+
+
+def set_echo(engine):
+    engine.echo = True
+
+
+def set_option(engine):
+    engine.update_execution_options(compiled_cache=None)
+
+
+@both
+@pytest.mark.parametrize('want', [hear_dialect, set_echo, set_option])
+def test_not_while_something_is_wanted_of_the_engine(quick, want):
+    """What SQLAlchemy would do with a statement is done."""
+    quick.browser().get('/count')
+    want(quick.engine)
+    assert found(quick) is Uncommon
+
+
+@both
+def test_not_while_a_logger_wants_the_statements(quick, caplog):
+    """SQL echo by the configuration of logging, also later on."""
+    browser = quick.browser()
+    browser.get('/count')
+    with caplog.at_level(logging.INFO, 'sqlalchemy.engine'):
+        browser.get('/show')
+    assert 'FROM sessions' in caplog.text
+
+
+@postgresql
+def test_another_encoding_takes_the_long_way(make_quick):
+    """R6: text is stored as the text that it is."""
+    quick = make_quick(
+        engine_options={'connect_args': {'client_encoding': 'latin1'}},
+    )
+
+    @quick.view
+    def put(request):
+        request.session['name'] = 'é'
+
+    quick.browser().get('/put')
+    assert quick.data() == {'name': 'é'}
+    assert found(quick) is Uncommon
+
+
+@postgresql
+def test_a_column_of_another_type_takes_the_long_way(quick):
+    """R8: a number that is no integer there is not read as one."""
+    browser = quick.browser()
+    browser.get('/count')
+    quick.execute('ALTER TABLE sessions ALTER version TYPE numeric')
+    assert found(quick) is Uncommon
+    assert browser.get('/show').text == '{}'
+
+
 @postgresql
 def test_a_moment_that_python_does_not_know(quick):
     """R8: damage is what the long way says it is."""
@@ -321,6 +380,108 @@ def test_a_read_leaves_nothing_open(quick):
     assert row[0] == 0
 
 
+class Odd(sqlite3.Connection):
+    """A connection that keeps its cursors, as a tracer may, and that is
+    interrupted while it commits, if it shall be.
+    """
+
+    made = 0
+    is_interrupted = False
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.cursors = []
+        type(self).made += 1
+
+    def execute(self, *args):
+        self.cursors.append(super().execute(*args))
+        return self.cursors[-1]
+
+    def commit(self):
+        if self.is_interrupted:
+            raise KeyboardInterrupt
+        super().commit()
+
+
+@pytest.fixture
+def odd(make_quick):
+    """A site with a single connection, an ``Odd`` one."""
+
+    class OneOdd(Odd):
+        pass
+
+    quick = make_quick(
+        engine_options={
+            'connect_args': {'factory': OneOdd}, 'pool_size': 1,
+            'max_overflow': 0, 'pool_timeout': 0.1,
+            # The pool would tidy up.
+            'pool_reset_on_return': None,
+        },
+    )
+    quick.odd = OneOdd
+    return quick
+
+
+@sqlite
+def test_a_cursor_that_is_kept_is_closed(odd):
+    """E3: whoever else knows the cursor of a read does not keep it open."""
+    browser = odd.browser()
+    browser.get('/count')
+    browser.get('/show')
+    (row,) = odd.execute('PRAGMA wal_checkpoint(TRUNCATE)')
+    assert row[0] == 0
+
+
+@sqlite
+def test_an_interrupted_commit(odd):
+    """D1: nobody knows in which state the connection is: it goes."""
+    browser = odd.browser()
+    browser.get('/count')
+    made = odd.odd.made
+    odd.odd.is_interrupted = True
+    with pytest.raises(KeyboardInterrupt):
+        odd.browser(like=browser).get('/count')
+    odd.odd.is_interrupted = False
+    assert browser.get('/count').text == '2'
+    assert odd.odd.made == made + 1
+
+
+@sqlite
+@pytest.mark.parametrize('path', ['/show', '/count'])
+def test_what_somebody_left_in_a_connection(odd, path):
+    """T0: it is taken back, neither committed with the session nor kept."""
+    browser = odd.browser()
+    browser.get('/count')
+    left = odd.engine.raw_connection()
+    left.execute("INSERT INTO notes (text) VALUES ('left')")
+    left.close()
+    browser.get(path)
+    assert odd.notes() == []
+    with contextlib.closing(odd.engine.raw_connection()) as connection:
+        assert not connection.driver_connection.in_transaction
+
+
+@sqlite
+def test_a_commit_that_fails(odd):
+    """T2: a deferred constraint leaves nothing open."""
+    browser = odd.browser()
+    browser.get('/count')
+    for words in (
+        'CREATE TABLE seals (n INTEGER REFERENCES notes (id) '
+        'DEFERRABLE INITIALLY DEFERRED)',
+        'CREATE TRIGGER seal AFTER UPDATE ON sessions BEGIN '
+        'INSERT INTO seals VALUES (7); END',
+    ):
+        odd.execute(words)
+    with contextlib.closing(odd.engine.raw_connection()) as connection:
+        connection.execute('PRAGMA foreign_keys = ON')
+    with pytest.raises(sa.exc.IntegrityError):
+        odd.browser(like=browser).get('/count')
+    with contextlib.closing(odd.engine.raw_connection()) as connection:
+        assert not connection.driver_connection.in_transaction
+    assert odd.data() == {'n': 1}
+
+
 # -- prepared statements -----------------------------------------------------
 
 
@@ -362,35 +523,52 @@ def test_a_driver_that_shall_not_prepare(make_quick):
     assert site.data() == {'n': 8}
 
 
+@pytest.fixture
+def single(make_quick):
+    """A site with a single connection, and ``made``: one entry for each time
+    that it was made.
+    """
+    quick = make_quick(engine_options={'pool_size': 1, 'max_overflow': 0})
+    quick.made = []
+    sa.event.listen(
+        quick.engine, 'connect', lambda *args: quick.made.append(args)
+    )
+    quick.engine.dispose()
+    return quick
+
+
 @postgresql
 @pytest.mark.parametrize('words', [
     'DEALLOCATE ALL', 'DISCARD ALL',
     'ALTER TABLE sessions ALTER lifetime TYPE bigint',
 ])
-def test_what_was_prepared_is_gone(make_quick, words):
-    """Whoever deallocates it, or alters the table, costs no request."""
-    site = make_quick(engine_options={'pool_size': 1})
-    browser = site.browser()
+def test_what_was_prepared_is_gone(single, words):
+    """Whoever deallocates it, or alters the table, costs no request, and no
+    connection.
+    """
+    browser = single.browser()
     for _ in range(8):
         browser.get('/count')
-    with site.engine.connect() as connection:
+        single.browser().get('/count')
+    with single.engine.connect() as connection:
         connection.execution_options(isolation_level='AUTOCOMMIT')
         connection.exec_driver_sql(words)
+    assert single.browser().get('/count').text == '1'
     assert [browser.get('/count').text for _ in range(8)] == [
         str(number) for number in range(9, 17)
     ]
+    assert len(single.made) == 1
 
 
 @postgresql
-def test_a_name_that_is_taken(make_quick):
+def test_a_name_that_is_taken(single):
     """Behind a pooler another client's statement may have the name."""
-    site = make_quick(engine_options={'pool_size': 1})
-    browser = site.browser()
+    browser = single.browser()
     for _ in range(5):
         browser.get('/count')
-    shortcut = site.application.shortcut(site.engine)
+    shortcut = single.application.shortcut(single.engine)
     taken = [c.name for c in shortcut._compiled.values() if c is not None]
-    with site.engine.connect() as connection:
+    with single.engine.connect() as connection:
         for name in taken:
             connection.exec_driver_sql(
                 f'PREPARE {name.decode()} AS SELECT 1'
@@ -399,6 +577,34 @@ def test_a_name_that_is_taken(make_quick):
     assert [browser.get('/count').text for _ in range(5)] == [
         str(number) for number in range(6, 11)
     ]
+    assert len(single.made) == 1
+
+
+@postgresql
+def test_nothing_is_prepared_inside(make_quick):
+    """T1: a ROLLBACK deallocates it, and to be told so inside of the next
+    transaction would cost that.
+    """
+    site = make_quick(
+        engine_options={
+            'pool_size': 1, 'connect_args': {'prepare_threshold': 0},
+        },
+    )
+
+    @site.view
+    def buy_or_not(request):
+        request.dbsession.add(Note(text=request.params['text']))
+        request.dbsession.flush()
+        request.session['text'] = request.params['text']
+        if request.params['text'] == 'not':
+            Voter(request, raiser(Failure))
+
+    browser = site.browser()
+    for text in ('one', 'two', 'not', 'three'):
+        with contextlib.suppress(Failure):
+            browser.get('/buy_or_not', {'text': text})
+    assert site.notes() == ['one', 'three', 'two']
+    assert site.data() == {'text': 'three'}
 
 
 @postgresql
@@ -449,6 +655,50 @@ def test_in_a_transaction_of_the_application(quick, no_long_way_inside):
     browser.get('/both')
     assert quick.data() == {'n': 2}
     assert quick.notes() == ['both']
+
+
+@both
+def test_it_stands_for_its_connection(quick):
+    """What is no single write is executed as usual."""
+    quick.browser().get('/count')
+    (row,) = quick.rows()
+    with quick.engine.begin() as connection:
+        connection.execute(sa.text('SELECT 1'))
+        inside = quick.application.inside(connection)
+        assert inside is not connection
+        record = quick.application.records.find(
+            inside, row['id'], quick.clock()
+        )
+    assert record.id == row['id']
+
+
+@both
+def test_what_is_beside_is_one_statement(quick):
+    """T1: two would not be committed together."""
+    quick.browser().get('/count')
+    (row,) = quick.rows()
+    bare = quick.application.shortcut(quick.engine).bare()
+    delete = quick.application.records.delete
+    assert delete(bare, row['id'], row['secret_hash'])
+    with pytest.raises(AssertionError):
+        delete(bare, row['id'], row['secret_hash'])
+
+
+@both
+def test_the_first_statement_of_the_transaction(quick):
+    """T2: the driver has sent no BEGIN yet, and yet it is rolled back."""
+    browser = quick.browser()
+    browser.get('/count')
+
+    @quick.view
+    def fail(request):
+        request.dbsession.connection()
+        request.session['n'] = 99
+        Voter(request, raiser(Failure))
+
+    with pytest.raises(Failure):
+        browser.get('/fail')
+    assert quick.data() == {'n': 1}
 
 
 @both
@@ -517,7 +767,10 @@ def test_a_connection_that_is_lost_inside(quick, caplog, work):
         request.dbsession.flush()
         if work == 'read':
             lose()
-            return request.session['n']
+            with pytest.raises(SessionStoreUnavailable) as caught:
+                request.session.get('n')
+            assert isinstance(caught.value.__cause__, sa.exc.OperationalError)
+            raise caught.value
         request.session['n'] = 99
         # Just before the session is written.
         Voter(request, raiser(Failure)).commit = lambda transaction: lose()
@@ -530,15 +783,28 @@ def test_a_connection_that_is_lost_inside(quick, caplog, work):
     assert quick.notes() == []
 
 
+def translate(connection):
+    connection.execution_options(schema_translate_map={None: 'other'})
+
+
+def hear(connection):
+    sa.event.listen(
+        connection, 'before_cursor_execute', lambda *args: None
+    )
+
+
 @both
-def test_a_translated_schema_takes_the_long_way(quick):
-    """An option of the connection changes what a statement says."""
+@pytest.mark.parametrize('want', [translate, hear])
+def test_not_while_something_is_wanted_of_the_connection(quick, want):
+    """An option changes what a statement says, a listener wants to see it."""
     browser = quick.browser()
     browser.get('/count')
     (row,) = quick.rows()
     shortcut = quick.application.shortcut(quick.engine)
     with quick.engine.connect() as connection:
-        connection.execution_options(schema_translate_map={None: 'other'})
+        connection.execute(sa.text('SELECT 1'))
+        assert shortcut.find_inside(connection, row['id'], quick.clock())
+        want(connection)
         with pytest.raises(Uncommon):
             shortcut.find_inside(connection, row['id'], quick.clock())
 
