@@ -33,6 +33,8 @@ root_doc = 'index'
 html_theme = 'pyramid'
 html_theme_path = get_html_themes_path()
 html_theme_options = {'github_url': ''}
+html_static_path = ['_static']
+html_css_files = ['narrow.css']
 html_title = f'{project} {release}'
 
 
