@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Container
 from collections.abc import Iterator
-from contextlib import contextmanager
 import logging
 
 from pyramid_sqlasession.settings import Settings
@@ -32,20 +31,6 @@ def give(settings: Settings, columns: Container[str]) -> None:
     """
     for level, text in _advice(settings, columns):
         log.log(level, '%s', text)
-
-
-@contextmanager
-def withheld() -> Iterator[None]:
-    """Log no advice, for a command that only starts the application."""
-
-    def nothing(record: logging.LogRecord) -> bool:
-        return False
-
-    log.addFilter(nothing)
-    try:
-        yield
-    finally:
-        log.removeFilter(nothing)
 
 
 def _advice(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from pyramid.config import PHASE1_CONFIG
@@ -80,10 +83,28 @@ def _session_store(request: Any) -> SessionStore:
     )
 
 
+_is_serving: ContextVar[bool] = ContextVar('is_serving', default=True)
+
+
+@contextmanager
+def not_serving() -> Iterator[None]:
+    """Only start applications: no table, no cleaner, no advice.
+
+    For a command that then does one of these, or something else.
+    """
+    before = _is_serving.set(False)
+    try:
+        yield
+    finally:
+        _is_serving.reset(before)
+
+
 def _application_created(event: Any) -> None:
     registry = event.app.registry
     application = application_of(registry)
     _check_engine(application)
+    if not _is_serving.get():
+        return
     advice.give(application.settings, application.fields.columns)
     if application.settings.create_table:
         _create_table(application)

@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from pyramid_sqlasession import advice
+from pyramid_sqlasession.wiring import not_serving
 
 STRONG = '0123456789abcdef'
 LOGIN = {'additional_fields': 'user_id: Integer index'}
@@ -114,6 +115,6 @@ def test_each_weakness_has_its_line(said):
 
 def test_a_command_hears_nothing(said):
     """``psessions`` starts the application, and does not serve it."""
-    with advice.withheld():
+    with not_serving():
         assert said(cookie_secure='false') == []
     assert said(cookie_secure='false') != []

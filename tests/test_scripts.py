@@ -864,6 +864,15 @@ def test_interrupted_expire_says_how_far_it_came(
     assert len(on_sqlite.ids()) == 1
 
 
+def test_sql_is_printed_without_a_database(tmp_path, make_shop):
+    """Issue 5: ``--sql`` neither connects nor creates, whatever is set."""
+    file = tmp_path / 'none.sqlite'
+    shop = make_shop(f'sqlite:///{file}', create_table='true')
+    assert 'CREATE TABLE sessions' in shop.done('table', '--sql')
+    assert not file.exists()
+    assert 'was created' in shop.done('table')
+
+
 @pytest.fixture
 def heeded():
     """Ctrl-C counts: a shell has what it runs in the background ignore it."""

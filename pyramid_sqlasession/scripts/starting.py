@@ -12,14 +12,13 @@ from pyramid.exceptions import ConfigurationError
 from pyramid.paster import bootstrap
 from pyramid.paster import setup_logging
 
-from pyramid_sqlasession import advice
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.scripts.failures import Failure
 from pyramid_sqlasession.scripts.failures import line
 from pyramid_sqlasession.scripts.failures import text_of
 from pyramid_sqlasession.scripts.failures import UsageFailure
 from pyramid_sqlasession.wiring import application_of
-from pyramid_sqlasession.wiring import stop_expiring_sessions
+from pyramid_sqlasession.wiring import not_serving
 
 
 @contextmanager
@@ -29,8 +28,7 @@ def started(args: argparse.Namespace) -> Iterator[Application]:
     options.setdefault('__script__', 'psessions')
     try:
         setup_logging(args.ini, global_conf=options)
-        # This is no process that serves: its settings are none to weigh.
-        with advice.withheld():
+        with not_serving():
             env = bootstrap(args.ini, options=options)
     except Exception as error:
         raise _not_started(error, args.ini) from error
@@ -43,8 +41,6 @@ def started(args: argparse.Namespace) -> Iterator[Application]:
                 f'pyramid_sqlasession; add it to pyramid.includes in the '
                 f"file, or config.include('pyramid_sqlasession') to the code"
             ) from error
-        # Before its first interval is over; this command is no worker.
-        stop_expiring_sessions(env['registry'])
         try:
             yield application
         finally:
