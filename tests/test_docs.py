@@ -271,14 +271,14 @@ def test_commands_run(page, ini, capsys):
 @pytest.mark.parametrize('database', ['sqlite', 'postgresql', 'mariadb'],
                          indirect=True)
 def test_sql_blocks_run(make_site):
-    """The statements on the page on operating run on each database."""
+    """The statements on operating and performance run on each database."""
     site = make_site(additional_fields='user_id: Integer index')
     (block,) = blocks(DOCS / 'operating.rst', 'sql')
     for statement in block.split(';'):
         if statement.strip():
             site.execute(statement)
     if site.engine.dialect.name == 'postgresql':
-        (block,) = blocks(DOCS / 'operating.rst', 'postgresql')
+        (block,) = blocks(DOCS / 'performance.rst', 'postgresql')
         site.execute(block.strip().rstrip(';'))
 
 
