@@ -128,10 +128,10 @@ def _compiled(
     """
     names = set(names)
     compiled = statement.compile(dialect=dialect, column_keys=list(names))
-    if compiled.escaped_bind_names or not compiled.binds.keys() <= names or (
+    if (
+        compiled.escaped_bind_names
         # Defaults that SQLAlchemy would compute, or fetch.
-        getattr(compiled, 'insert_prefetch', ())
-        or getattr(compiled, 'update_prefetch', ())
+        or not compiled.binds.keys() <= names
         or getattr(compiled, 'effective_returning', ())
     ):
         raise Uncommon
@@ -432,12 +432,11 @@ class SQLite:
         driver = pooled.driver_connection
         if driver.in_transaction and not inside:
             raise Uncommon
-        cursor = driver.execute(compiled.text, _sent(compiled, values))
-        try:
-            row = cursor.fetchone()
-        finally:
-            # As long as it is open, it keeps the log from being emptied.
-            cursor.close()
+        # By its key there is one row: the driver sees so at once, and nothing
+        # stays open that would keep the log from being emptied.
+        row = driver.execute(
+            compiled.text, _sent(compiled, values)
+        ).fetchone()
         if row is None:
             return None
         return tuple([

@@ -195,6 +195,33 @@ def test_a_type_that_is_another_one_on_this_database(make_quick):
     assert [str(row['ip']) for row in quick.rows()] == ['192.0.2.1']
 
 
+@both
+@pytest.mark.parametrize('table', ['100%', 'a"b:c', 'WITH blank', 'q?$1'])
+def test_names_that_have_to_be_quoted(make_quick, table):
+    """D3: of the table and of a column, whatever they mean to the driver."""
+
+    class Own(DeclarativeBase):
+        pass
+
+    class Quoted(SessionMixin, Own):
+        __tablename__ = table
+        owner: Mapped[int | None] = mapped_column('the %s (owner): ')
+
+    quick = make_quick(model=Quoted)
+    quick.view(own)
+    browser = quick.browser()
+    browser.get('/own?owner=1')
+    browser.get('/own?owner=2')
+    assert [row['the %s (owner): '] for row in quick.rows()] == [2]
+    browser.get('/out')
+    assert quick.rows() == []
+
+
+def own(request):
+    """A view that says whose session it is."""
+    request.session['owner'] = int(request.params['owner'])
+
+
 @postgresql
 def test_an_error_shows_the_statement(make_quick):
     """As SQLAlchemy shows it: text, and no value beside it."""
@@ -331,6 +358,31 @@ def test_a_lost_connection_is_replaced(make_quick, path, is_new):
     assert quick.engine.pool.checkedout() == 0
 
 
+@postgresql
+def test_a_connection_that_a_write_loses(make_quick):
+    """D1: it is not given to anybody else."""
+    quick = make_quick(
+        engine_options={
+            'pool_size': 1, 'max_overflow': 0, 'pool_reset_on_return': None,
+        },
+    )
+    browser = quick.browser()
+    browser.get('/count')
+    quick.execute(
+        'CREATE FUNCTION end_it() RETURNS trigger LANGUAGE plpgsql AS '
+        '$$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); '
+        'RETURN NEW; END $$'
+    )
+    quick.execute(
+        'CREATE TRIGGER end_it BEFORE UPDATE ON sessions '
+        'FOR EACH ROW EXECUTE FUNCTION end_it()'
+    )
+    quick.browser(like=browser).get('/count', status=503)
+    with quick.engine.connect() as connection:
+        assert connection.scalar(sa.text('SELECT 1')) == 1
+    assert quick.data() == {'n': 1}
+
+
 @both
 def test_a_missing_table(quick):
     """D2: the error names the table and the command."""
@@ -382,11 +434,11 @@ def test_a_read_leaves_nothing_open(quick):
 
 class Odd(sqlite3.Connection):
     """A connection that keeps its cursors, as a tracer may, and that is
-    interrupted while it commits, if it shall be.
+    interrupted in one of its methods, if it shall be.
     """
 
     made = 0
-    is_interrupted = False
+    interrupted = None
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -394,11 +446,13 @@ class Odd(sqlite3.Connection):
         type(self).made += 1
 
     def execute(self, *args):
+        if self.interrupted == 'execute':
+            raise KeyboardInterrupt
         self.cursors.append(super().execute(*args))
         return self.cursors[-1]
 
     def commit(self):
-        if self.is_interrupted:
+        if self.interrupted == 'commit':
             raise KeyboardInterrupt
         super().commit()
 
@@ -423,8 +477,8 @@ def odd(make_quick):
 
 
 @sqlite
-def test_a_cursor_that_is_kept_is_closed(odd):
-    """E3: whoever else knows the cursor of a read does not keep it open."""
+def test_a_cursor_that_is_kept(odd):
+    """E3: whoever else has the cursor of a read keeps nothing open."""
     browser = odd.browser()
     browser.get('/count')
     browser.get('/show')
@@ -433,29 +487,32 @@ def test_a_cursor_that_is_kept_is_closed(odd):
 
 
 @sqlite
-def test_an_interrupted_commit(odd):
+@pytest.mark.parametrize('method', ['execute', 'commit'])
+def test_an_interrupted_statement(odd, method):
     """D1: nobody knows in which state the connection is: it goes."""
     browser = odd.browser()
     browser.get('/count')
     made = odd.odd.made
-    odd.odd.is_interrupted = True
+    odd.odd.interrupted = method
     with pytest.raises(KeyboardInterrupt):
         odd.browser(like=browser).get('/count')
-    odd.odd.is_interrupted = False
+    odd.odd.interrupted = None
     assert browser.get('/count').text == '2'
     assert odd.odd.made == made + 1
 
 
 @sqlite
-@pytest.mark.parametrize('path', ['/show', '/count'])
-def test_what_somebody_left_in_a_connection(odd, path):
+@pytest.mark.parametrize(
+    ('path', 'is_new'), [('/show', False), ('/count', False), ('/count', True)]
+)
+def test_what_somebody_left_in_a_connection(odd, path, is_new):
     """T0: it is taken back, neither committed with the session nor kept."""
     browser = odd.browser()
     browser.get('/count')
     left = odd.engine.raw_connection()
     left.execute("INSERT INTO notes (text) VALUES ('left')")
     left.close()
-    browser.get(path)
+    (odd.browser() if is_new else browser).get(path)
     assert odd.notes() == []
     with contextlib.closing(odd.engine.raw_connection()) as connection:
         assert not connection.driver_connection.in_transaction
@@ -733,6 +790,25 @@ def test_it_sees_what_the_transaction_did(quick):
         return repr(dict(request.session))
 
     assert browser.get('/revoke').text == '{}'
+
+
+@both
+def test_a_damaged_record_inside(quick):
+    """R8: the application's transaction goes on, the session is empty."""
+    browser = quick.browser()
+    browser.get('/count')
+    damage = {'sqlite': "x'00ff'", 'postgresql': "'infinity'"}
+    quick.execute(f'UPDATE sessions SET created = '
+                  f'{damage[quick.database.name]}')
+
+    @quick.view
+    def look(request):
+        request.dbsession.add(Note(text='look'))
+        request.dbsession.flush()
+        return repr(dict(request.session))
+
+    assert browser.get('/look').text == '{}'
+    assert quick.notes() == ['look']
 
 
 @postgresql
