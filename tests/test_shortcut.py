@@ -477,6 +477,56 @@ def odd(make_quick):
 
 
 @sqlite
+def test_a_database_in_memory_takes_the_long_way(make_quick):
+    """R8: a connection that is given up after an error is the database."""
+    # Outside of any transaction.
+    quick = make_quick(
+        url='sqlite://', with_dbsession=False,
+        **{'tm.activate_hook': lambda request: False},
+    )
+    browser = quick.browser()
+    browser.get('/count')
+    with quick.application.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE sessions SET created = x'00ff'"))
+    assert browser.get('/show').text == '{}'
+    with quick.application.engine.begin() as connection:
+        assert connection.scalar(sa.text('SELECT count(*) FROM sessions'))
+
+
+@both
+def test_a_statement_for_one_request_is_not_kept(make_quick):
+    """Memory: what holds a value that is SQL is another one each time."""
+
+    class Own(DeclarativeBase):
+        pass
+
+    class Guest(SessionMixin, Own):
+        __tablename__ = 'sessions'
+        role: Mapped[str | None] = mapped_column(
+            server_default=sa.func.lower('GUEST')
+        )
+
+    quick = make_quick(model=Guest)
+
+    @quick.view
+    def rise(request):
+        request.session['role'] = 'admin'
+
+    @quick.view
+    def fall(request):
+        del request.session['role']
+
+    browser = quick.browser()
+    browser.get('/rise')
+    browser.get('/fall')
+    assert [row['role'] for row in quick.rows()] == ['guest']
+    kept = quick.application.shortcut(quick.engine)._compiled
+    assert {number for number, *_ in kept} <= {
+        id(statement) for statement in quick.application.records.statements
+    }
+
+
+@sqlite
 def test_a_cursor_that_is_kept(odd):
     """E3: whoever else has the cursor of a read keeps nothing open."""
     browser = odd.browser()

@@ -252,6 +252,30 @@ def test_changes_in_a_before_commit_hook_are_stored(shop):
 
 
 @on_sqlite
+@pytest.mark.parametrize('holds', [False, True])
+def test_a_hook_comes_before_ours_although_added_later(shop, holds):
+    """T1, R7: what it adds to the view's own change is in the same COMMIT,
+    also if it only has a value of the session.
+    """
+    seen = []
+
+    @shop.view
+    def hook(request):
+        session = request.session
+        session['n'] = 2
+        held = session['list']
+        transaction = request.tm.get()
+        transaction.addBeforeCommitHook(
+            lambda: held.append(2) if holds else session.update(list=[1, 2])
+        )
+        transaction.addAfterCommitHook(lambda _: seen.append(shop.data()))
+        add_note(request)
+
+    returning(shop).get('/hook')
+    assert seen == [{'n': 2, 'list': [1, 2]}]
+
+
+@on_sqlite
 def test_the_first_look_in_a_before_commit_hook_is_stored(shop):
     """T1: a session that a hook opens is in the COMMIT too."""
 
