@@ -127,7 +127,8 @@ class Worker:
             )
         except Exception:
             event.status = 500
-            event.error = traceback.format_exc()
+            # Without SQLAlchemy's last line, which is the same for all.
+            event.error = traceback.format_exc().partition('\n(Background')[0]
         else:
             self._note(event, response)
         event.ended = time.monotonic()

@@ -59,13 +59,15 @@ log = logging.getLogger('pyramid_sqlasession')
 
 
 class Application(checker_site.Application):
-    """The checker's, which answers 503 where its own data are away."""
+    """The checker's, which answers 503 where its own data are away, or its
+    COMMIT fails: a session that is written with them is committed by it.
+    """
 
     def __call__(self, environ, start_response):
         try:
             return super().__call__(environ, start_response)
         except sa.exc.DBAPIError as error:
-            if environ['PATH_INFO'] != '/buy' or (
+            if environ['PATH_INFO'] not in ('/buy', '/revoke') or (
                 fault_of(error) is not Fault.UNAVAILABLE
             ):
                 raise
