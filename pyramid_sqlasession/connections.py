@@ -197,12 +197,13 @@ class Connections:
 
         The usual case, decided without evaluating anything.
         """
-        request = self._request
+        request, transaction = self._request, manager.transaction
         return (
             manager.is_unused
             and self._name not in request.__dict__
             and _TEST_DBSESSION not in request.environ
-            and _is_begun_by_tween(manager.transaction)
+            and transaction.status == 'Active'
+            and bool(transaction.description)
             and not self._application.has_one_connection
         )
 

@@ -440,7 +440,7 @@ class SQLite:
         if row is None:
             return None
         return tuple([
-            None if value is None else convert(value)
+            value if convert is _as_is or value is None else convert(value)
             for convert, value in zip(compiled.columns, row, strict=True)
         ])
 

@@ -55,6 +55,7 @@ class Shortcut:
         self._find = records.find_statement
         self._known = {id(one) for one in records.statements}
         self._compiled: dict[Any, Compiled | None] = {}
+        self._found_by: Compiled | None = None
         self._driver: Driver | None = None
         if not dialects.has_one_connection(engine):
             with contextlib.suppress(Uncommon):
@@ -67,7 +68,9 @@ class Shortcut:
         """
         driver = self.driver()
         values = {'_id': id, '_now': now}
-        compiled = self.compile(self._find, values)
+        compiled = self._found_by
+        if compiled is None:
+            compiled = self._found_by = self.compile(self._find, values)
         # An error of this is final: nobody shall wait for two timeouts.
         pooled = self.connect()
         try:

@@ -743,6 +743,13 @@ def test_revoke_of_an_unknown_id(stocked):
     assert stocked.ids() == set()
 
 
+def test_revoke_of_unknown_ids_alone(stocked):
+    """Issue 5: the error is all that is said."""
+    code, out, err = stocked.run('revoke', NOBODY)
+    assert (code, out) == (1, '')
+    assert NOBODY in err
+
+
 def test_revoke_by_field(stocked):
     """All sessions of a user end, the others stay."""
     for user_id in (7, 8, 7, None):

@@ -89,7 +89,8 @@ def _revoke_ids(
                 f'{plural(count, "session", "sessions")} ended before that'
             )
         raise
-    put(f'{plural(count, "session", "sessions")} ended')
+    if count or not gone:
+        put(f'{plural(count, "session", "sessions")} ended')
     if gone:
         raise Failure(
             f'there is no live session {", ".join(gone)}; "psessions '
