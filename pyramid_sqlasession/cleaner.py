@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 #: Records deleted in one transaction.  Few, and then a rest: on a small
 #: machine a server that deletes without a pause is what requests wait for
 #: (docs, "Performance").
-BATCH = 50
+BATCH = 200
 
 # Times what the batch before took.
-_REST = 10.0
+_REST = 2.0
 
 # At most this many intervals between two attempts while the database is down.
 _LONGEST_BACK_OFF = 8
