@@ -197,13 +197,10 @@ class Connections:
 
         The usual case, decided without evaluating anything.
         """
-        request, transaction = self._request, manager.transaction
         return (
             manager.is_unused
-            and self._name not in request.__dict__
-            and _TEST_DBSESSION not in request.environ
-            and transaction.status == 'Active'
-            and bool(transaction.description)
+            and self._name not in self._request.__dict__
+            and not self._is_begun_by_others(manager)
             and not self._application.has_one_connection
         )
 

@@ -463,19 +463,7 @@ class Saver:
         """Return whether a request that only read has to write all the same:
         to extend the expiry, or to renew the token.
         """
-        record = base.record
-        return record is not None and (
-            (
-                not self._settings.disable_touch
-                and self._expiry.is_touch_due(
-                    now, record.accessed, record.lifetime
-                )
-            )
-            or (
-                self._settings.renewal_interval is not None
-                and self.is_renewal_due(base, now)
-            )
-        )
+        return self._is_touch_due(base, now) or self.is_renewal_due(base, now)
 
     def _is_touch_due(self, base: Base, now: dt.datetime) -> bool:
         record = base.record
