@@ -17,6 +17,7 @@ from typing import Any
 from typing import TypeVar
 import uuid
 
+from pyramid.threadlocal import manager as threadlocals
 import sqlalchemy as sa
 from sqlalchemy import exc
 import zope.sqlalchemy
@@ -168,6 +169,24 @@ class Connections:
         """Return the application's data manager in *transaction*."""
         return SessionDataManager.of(transaction, self._application, self)
 
+    def is_first_in(self, transaction: Any) -> bool:
+        """Return whether nobody has used the database in *transaction*.
+
+        A session that is only read then takes no part in it: its SELECT goes
+        beside it, and neither its commit nor its abort means anything to it.
+        """
+        application = self._application
+        return (
+            self._name not in self._request.__dict__
+            and not self._is_begun_by_others(transaction)
+            # Those of other requests may hold a connection of it.
+            and len(threadlocals.stack) == 1
+            and SessionDataManager.found_in(transaction, application) is None
+            and not application.has_one_connection
+            # Its abort is something to take part in.
+            and not application.rollback_can_fail
+        )
+
     def find(
         self, id: uuid.UUID, now: dt.datetime,
         manager: SessionDataManager | None, *, may_be_broken: bool,
@@ -179,7 +198,7 @@ class Connections:
             another connection can still read (T4).
         """
         application = self._application
-        if manager is None or not manager.is_open or self._is_first(manager):
+        if manager is None or not manager.is_open:
             return application.find_aside(id, now)
         engine = None
         try:
@@ -191,18 +210,6 @@ class Connections:
             if not may_be_broken:
                 raise
         return application.find_aside(id, now, engine)
-
-    def _is_first(self, manager: SessionDataManager) -> bool:
-        """Return whether nobody has used the database in the transaction.
-
-        The usual case, decided without evaluating anything.
-        """
-        return (
-            manager.is_unused
-            and self._name not in self._request.__dict__
-            and not self._is_begun_by_others(manager)
-            and not self._application.has_one_connection
-        )
 
     def _connection_to_read(
         self, manager: SessionDataManager
@@ -232,7 +239,9 @@ class Connections:
         """
         dbsession = self.begun_dbsession
         bind: Any = self._application.engine
-        if dbsession is None and self._is_begun_by_others(manager):
+        if dbsession is None and self._is_begun_by_others(
+            manager.transaction
+        ):
             dbsession = getattr(self._request, self._name)
         if dbsession is not None:
             if dbsession.in_transaction():
@@ -244,12 +253,12 @@ class Connections:
             return None
         return bind
 
-    def _is_begun_by_others(self, manager: SessionDataManager) -> bool:
+    def _is_begun_by_others(self, transaction: Any) -> bool:
         """Return whether something may have been written to the transaction
         before the request began (T7).
         """
         return _TEST_DBSESSION in self._request.environ or (
-            not _is_begun_by_tween(manager.transaction)
+            not _is_begun_by_tween(transaction)
         )
 
     @contextmanager

@@ -2,8 +2,9 @@
 
 The way of a request::
 
-    first look    the cookie's token; joins the transaction; one SELECT
-    in the view   plain dict operations, no SQL
+    first look    the cookie's token; one SELECT
+    in the view   plain dict operations, no SQL; the first change joins the
+                  transaction
     exception     an exception view begins with what was loaded: the words
                   of the view that failed are set aside
     commit        one guarded write, last (transaction.py says when)
@@ -152,8 +153,9 @@ class Binding:
         if not self._is_answered:
             if self.request.__dict__.get('exception') is not self._exception:
                 self._notice_exception()
-            manager = self._manager
-            if manager is None or manager.transaction is None:
+            if not self._is_loaded:
+                self._join(to_read=True)
+            elif self.session._is_altered():
                 self._join()
         if not self._is_loaded:
             self._load_once()
@@ -198,8 +200,7 @@ class Binding:
     def alter(self, what: str) -> None:
         """Make sure that a change can be saved; say so if it cannot."""
         self.look()
-        if self._manager is not None:
-            self._manager.expect_changes()
+        self.lend()
         if self._unavailable is not None:
             raise self._unavailable
         if self._is_over:
@@ -211,6 +212,8 @@ class Binding:
 
     def lend(self) -> None:
         """Look for changes at the end, inside of what is given out now."""
+        if not self._is_answered:
+            self._join()
         if self._manager is not None:
             self._manager.expect_changes()
 
@@ -233,13 +236,44 @@ class Binding:
         else:
             self.session._begin(self._base)
 
-    def _join(self) -> None:
-        transaction = active_transaction(self.request)
-        if transaction is None:
-            return
+    def _join(self, *, to_read: bool = False) -> None:
+        """Take part in the transaction, if there is one.
+
+        :param to_read: only if that is needed to read the session.
+        """
         manager = self._manager
-        if manager is not None and manager.transaction is transaction:
+        if manager is not None and manager.transaction is not None:
             return
+        transaction = active_transaction(self.request)
+        if transaction is None or (
+            to_read and self.connections.is_first_in(transaction)
+        ):
+            return
+        for other in self._waiting_bindings():
+            if active_transaction(other.request) is transaction:
+                other._take_part(transaction)
+        self._take_part(transaction)
+
+    def _waiting_bindings(self) -> list[Binding]:
+        """Return those of the requests that wait for this subrequest.
+
+        They may hold a connection of the transaction already.
+        """
+        stack = threadlocals.stack
+        if len(stack) == 1:
+            return []
+        outer = [entry.get('request') for entry in stack]
+        found = [
+            binding_of(request) for request in outer
+            if request is not None and request is not self.request
+        ]
+        return [
+            binding for binding in found
+            if binding is not None and binding._is_loaded
+            and binding._manager is None and not binding._is_answered
+        ]
+
+    def _take_part(self, transaction: Any) -> None:
         self._manager = self.connections.manager_in(transaction)
         self._manager.add(self)
         # What was done before this transaction survives its abort.

@@ -196,23 +196,23 @@ class SessionDataManager:
         cls, transaction: Any, key: object, gate: Gate
     ) -> SessionDataManager:
         """Return the data manager of *transaction*, a new one if needed."""
+        return cls.found_in(transaction, key) or cls(transaction, key, gate)
+
+    @classmethod
+    def found_in(
+        cls, transaction: Any, key: object
+    ) -> SessionDataManager | None:
+        """Return the data manager of *transaction* if it has one."""
         try:
             found = transaction.data(key)
         except KeyError:
-            found = None
-        if isinstance(found, cls) and found.is_open:
-            return found
-        return cls(transaction, key, gate)
+            return None
+        return found if isinstance(found, cls) and found.is_open else None
 
     @property
     def is_open(self) -> bool:
         """Whether the transaction has not ended yet."""
         return self.transaction is not None
-
-    @property
-    def is_unused(self) -> bool:
-        """Whether one session takes part, and has opened no connection."""
-        return self._connection is None and len(self._participants) == 1
 
     def own_connection(self) -> sa.Connection:
         """Return the connection of the own engine, opened by the first call.

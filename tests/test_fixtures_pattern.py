@@ -7,6 +7,7 @@ its pool has one connection, so that whatever goes past the ``dbsession``
 fails.
 """
 
+import datetime as dt
 import logging
 
 from pyramid.response import Response
@@ -19,6 +20,7 @@ import zope.sqlalchemy
 
 from pyramid_sqlasession import SessionCreated
 from pyramid_sqlasession import SessionInvalidated
+from pyramid_sqlasession.cookie import new_token
 
 from .failing import answering
 from .failing import Failure
@@ -217,6 +219,20 @@ def test_rows_that_the_test_made(testapp, site, dbsession):
     assert dbsession.scalars(
         sa.select(Note.text).order_by(Note.text)
     ).all() == ['another', 'of the test']
+
+
+def test_a_session_that_the_test_made(testapp, site, dbsession):
+    """T7: the first request of all finds it, in the test's transaction."""
+    token, now = new_token(), site.clock()
+    dbsession.execute(site.application.records.table.insert(), {
+        'id': token.id, 'secret_hash': token.secret_hash, 'version': 1,
+        'data': '{"n":1,"list":[1]}', 'created': now, 'started': now,
+        'accessed': now, 'rotated': now,
+        'expires': now + dt.timedelta(hours=1),
+        'sweep': now + dt.timedelta(hours=1),
+    })
+    testapp.set_cookie('session', site.application.cookies.value(token))
+    assert testapp.get('/show').text == FILLED
 
 
 def test_a_due_touch(testapp, site, dbsession):

@@ -1,0 +1,209 @@
+"""When a session takes part in the transaction of the request (T1, T9).
+
+One that is only read does not, unless somebody has used the database before
+it in the same transaction.
+"""
+
+import pytest
+
+from .failing import give_up_early
+from .failing import on_sqlite
+from .test_transaction import add_note
+from .test_transaction import both_managers
+from .test_transaction import CHANGES
+from .test_transaction import make_shop  # noqa: F401
+from .test_transaction import returning
+from .test_transaction import run
+from .test_transaction import STORED
+from .test_transaction import with_cookie
+from .test_transaction import with_environ
+
+ONE_CONNECTION = {'pool_size': 1, 'max_overflow': 0, 'pool_timeout': 0.1}
+
+
+def resources(request):
+    """Return how many take part in the transaction."""
+    return len(request.tm.get()._resources)
+
+
+@pytest.fixture
+def tight(make_shop):  # noqa: F811
+    """A shop whose pool has one connection."""
+    site = make_shop(engine_options=ONE_CONNECTION)
+    give_up_early(site.engine)
+    return site
+
+
+def sharing(site):
+    """Have the subrequests of *site* share its requests' transaction."""
+    is_explicit = site.registry.settings['tm.manager_hook'] is not None
+    # The tween would begin another one with the manager of the thread.
+    site.registry.way = (with_environ, True) if is_explicit else (
+        with_cookie, False
+    )
+
+
+@pytest.mark.parametrize('database', ['sqlite', 'postgresql'], indirect=True)
+def test_a_read_takes_no_part(tight):
+    """T1: a session that is only read is nothing to commit or to abort."""
+
+    @tight.view
+    def read(request):
+        assert 'n' in request.session
+        assert request.session['n'] == 1
+        return resources(request)
+
+    browser = returning(tight)
+    assert browser.get('/read').text == '0'
+    assert tight.browser().get('/show').text == '{}'
+
+
+@pytest.mark.parametrize('change', CHANGES)
+@pytest.mark.parametrize('database', ['sqlite', 'postgresql'], indirect=True)
+def test_the_first_change_takes_part(tight, change):
+    """T1, T2: whatever it is, it goes where the transaction goes."""
+
+    @tight.view
+    def read_and_change(request):
+        assert request.session['n'] == 1
+        CHANGES[change](request.session)
+        assert resources(request) == 1
+        if 'abort' in request.params:
+            request.tm.abort()
+            request.tm.begin()
+
+    browser = returning(tight)
+    before = tight.rows()
+    browser.get('/read_and_change?abort=1')
+    assert tight.rows() == before
+    tight.clock.advance(minutes=10)
+    browser.get('/read_and_change')
+    assert tight.rows() != before
+
+
+@pytest.mark.parametrize('database', ['sqlite', 'postgresql'], indirect=True)
+def test_a_value_in_hand_takes_part(tight):
+    """T1, T2, R7: a list that was given out may be changed, and is taken
+    back with the transaction.
+    """
+
+    @tight.view
+    def append(request):
+        held = request.session['list']
+        assert resources(request) == 1
+        held.append(2)
+        request.tm.abort()
+        request.tm.begin()
+        return request.session['list']
+
+    browser = returning(tight)
+    assert browser.get('/append').text == '[1]'
+    assert tight.data() == STORED
+
+
+@both_managers
+def test_a_subrequest_reads_with_the_connection_that_is_open(tight):
+    """T1, T9: the view has read its session before it used the database; a
+    request never holds two connections, nor do those within it.
+    """
+    sharing(tight)
+
+    @tight.view
+    def inner(request):
+        return request.session['n']
+
+    @tight.view
+    def outer(request):
+        assert request.session['n'] == 1
+        add_note(request)
+        request.dbsession.flush()
+        return run(request, '/inner').text
+
+    assert returning(tight).get('/outer').text == '1'
+    assert tight.notes() == ['a note']
+
+
+@both_managers
+def test_a_subrequest_writes_with_the_connection_that_is_open(tight):
+    """T1, T9: two connections of a transaction would wait for each other."""
+    sharing(tight)
+
+    @tight.view
+    def inner(request):
+        request.session['inner'] = request.session['n'] + 1
+
+    @tight.view
+    def outer(request):
+        assert request.session['n'] == 1
+        add_note(request)
+        request.dbsession.flush()
+        run(request, '/inner')
+
+    returning(tight).get('/outer')
+    assert tight.notes() == ['a note']
+    assert tight.data() == STORED | {'inner': 2}
+
+
+@both_managers
+def test_the_view_reads_with_the_connection_of_a_subrequest(tight):
+    """T1, T9: the subrequest's dbsession is open until the commit."""
+    sharing(tight)
+
+    @tight.view
+    def inner(request):
+        add_note(request)
+        request.dbsession.flush()
+        request.session['inner'] = True
+
+    @tight.view
+    def outer(request):
+        run(request, '/inner')
+        request.session['outer'] = request.session['n'] + 1
+
+    returning(tight).get('/outer')
+    assert tight.notes() == ['a note']
+    assert tight.data() == STORED | {'inner': True, 'outer': 2}
+
+
+@on_sqlite
+def test_a_read_in_one_transaction_and_a_change_in_the_next(tight):
+    """T9: each transaction has what was done in it."""
+
+    @tight.view
+    def work(request):
+        session = request.session
+        assert session['n'] == 1
+        request.tm.abort()
+        request.tm.begin()
+        session['a'] = 1
+        request.tm.commit()
+        request.tm.begin()
+        assert session['n'] == 1
+        session['b'] = 1
+        request.tm.abort()
+        request.tm.begin()
+        return sorted(session)
+
+    browser = returning(tight)
+    assert browser.get('/work').text == "['a', 'list', 'n']"
+    assert tight.data() == STORED | {'a': 1}
+
+
+@on_sqlite
+def test_a_list_that_was_saved_is_followed_into_the_next(tight):
+    """T2, T9: read once more, it belongs to the transaction of now."""
+
+    @tight.view
+    def work(request):
+        session = request.session
+        session['list'].append(2)
+        request.tm.commit()
+        request.tm.begin()
+        session['list'].append(3)
+        assert resources(request) == 1
+        request.tm.abort()
+        request.tm.begin()
+        return session['list']
+
+    assert returning(tight).get('/work').text == '[1, 2]'
+    assert tight.data() == {'n': 1, 'list': [1, 2]}
