@@ -338,7 +338,7 @@ class Saver:
         record = base.record
         assert record is not None
         renewed = None
-        after = replace(record, version=record.version + 1)
+        after = record
         values: dict[str, Any] = {}
         changes = plan.changes
         if not pending.rotate and self.is_renewal_due(base, now):
@@ -346,9 +346,9 @@ class Saver:
             after = self._renew(after, renewed, now)
             changes = replace(changes, csrf=_derived_csrf(base))
         data, heads = apply_changes(changes, *base.content.known())
+        text = record.data
         if changes:
-            after = replace(after, data=self._codec.write(data, heads))
-            values['data'] = after.data
+            text = values['data'] = self._codec.write(data, heads)
         if changes or self._settings.extend_default_fields is not None:
             values.update(
                 self._fields.values(extend(data), deleted=changes.deleted)
@@ -369,6 +369,7 @@ class Saver:
                 accessed=now, expires=expires,
                 sweep=self._expiry.sweep(expires),
             )
+        after = replace(after, version=record.version + 1, data=text)
         return values, after, renewed
 
     def _is_login(self, plan: Plan) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 import enum
 import logging
+import uuid
 
 from pyramid_sqlasession.saving import Outcome
 from pyramid_sqlasession.saving import Plan
@@ -88,7 +89,9 @@ class Watcher:
         if outcome.removed is not None:
             log.debug('session %s was removed', outcome.removed)
         if outcome.created or outcome.updated:
-            log.debug('session %s was %sd', _id_of(outcome), kind_of(outcome))
+            log.debug(
+                'session %s was %sd', _id_of(outcome), kind_of(outcome)
+            )
 
     def cared(self, outcome: Outcome, seconds: float) -> None:
         """Note a touch, or the renewal of a token, or both."""
@@ -119,9 +122,10 @@ def kind_of(outcome: Outcome) -> str:
     return 'remove' if outcome.removed is not None else 'drop'
 
 
-def _id_of(outcome: Outcome) -> str:
+def _id_of(outcome: Outcome) -> uuid.UUID | None:
+    # Made a text only if somebody reads it.
     record = outcome.base.record
-    return '' if record is None else str(record.id)
+    return None if record is None else record.id
 
 
 def _listed(keys: Iterable[str]) -> str:
