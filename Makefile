@@ -14,6 +14,7 @@ PYTEST_ARGS ?=
 PSERVE_ARGS ?=
 FAULTS_ARGS ?=
 SOAK_ARGS ?=
+ATTACK_ARGS ?=
 # How long `make soak` runs; 120 in CI.
 SECONDS ?= 3600
 # A file of releases to install, instead of the newest ones.
@@ -30,11 +31,11 @@ export REQUIRE
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest fuzz coverage lint types docs dist \
+.PHONY: help demo test test-lowest test-pythons fuzz coverage lint types docs dist \
 	stress stress-galera stress-peers clean \
 	bench bench-all bench-growth bench-ids bench-memory bench-serializer \
 	bench-serve bench-settings bench-touch \
-	faults soak
+	attack faults soak
 
 # Every target that ends in "##" and a text is listed.
 help: ## list what can be made
@@ -84,13 +85,29 @@ test: $(VENV)/.installed-testing ## run the tests on every database found
 	@PYTHONHASHSEED=$${PYTHONHASHSEED:-$$$$} $(BIN)/python -m pytest \
 		-n $(JOBS) --dist worksteal $(PYTEST_ARGS)
 
-# In an environment of its own.  What depends on releases of others is in these
-# tests; the databases have little part in it.
+# What depends on releases of others, and of Python, is in these tests; the
+# databases have little part in it.
+PART := -k 'sqlite or test_shortcut' tests/test_statements.py \
+	tests/test_session_dict.py tests/test_encryption.py tests/test_shortcut.py
+
+# Each in an environment of its own.
 test-lowest: ## some tests, with the lowest releases that setup.py allows
 	@$(MAKE) --no-print-directory test VENV=$(VENV)-lowest \
-		CONSTRAINTS=.ci/lowest.txt PYTEST_ARGS="-k 'sqlite or test_shortcut' \
-		tests/test_statements.py tests/test_session_dict.py \
-		tests/test_encryption.py tests/test_shortcut.py $(PYTEST_ARGS)"
+		CONSTRAINTS=.ci/lowest.txt PYTEST_ARGS="$(PART) $(PYTEST_ARGS)"
+
+# pyenv's are behind a shim that may refuse to run them.
+test-pythons: $(BIN)/python ## these tests with each other Python that is found
+	@set -e; for version in 3.11 3.12 3.13 3.14; do \
+		$(BIN)/python -V | grep -q " $$version\." && continue; \
+		for candidate in python$$version \
+				$$HOME/.pyenv/versions/$$version.*/bin/python; do \
+			"$$candidate" -c 'import venv, ensurepip' >/dev/null 2>&1 \
+				|| continue; \
+			$(MAKE) --no-print-directory test PYTHON="$$candidate" \
+				VENV=$(VENV)-$$version PYTEST_ARGS="$(PART) $(PYTEST_ARGS)"; \
+			break; \
+		done; \
+	done
 
 # atheris has no wheel for every version of Python, so it is no extra.
 FUZZ_SECONDS ?= 60
@@ -190,6 +207,10 @@ soak: $(VENV)/.installed-testing ## mixed load with random faults, SECONDS=3600
 	@echo "==> Mixed load with random faults for $(SECONDS) seconds"
 	@$(BIN)/python -W ignore -m tests.faults.soak $(SECONDS) $(SOAK_ARGS)
 
+attack: $(VENV)/.installed-testing ## forged, planted and stolen cookies, hostile data
+	@echo "==> Attacking an application"
+	@$(BIN)/python -W ignore -m tests.attack $(ATTACK_ARGS)
+
 clean: ## remove the environment and everything built
-	rm -rf $(VENV) $(VENV)-lowest build dist docs/_build *.egg-info \
+	rm -rf $(VENV) $(VENV)-* build dist docs/_build *.egg-info \
 		.coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache

@@ -1,8 +1,7 @@
 """What somebody can do who means harm: to the cookie, the headers, the bytes
 in the table, the caches on the way, and the logs.
 
-``ATTACK_COOKIES=100000`` in the environment sends that many forged cookies
-(with ``--timeout 600``).
+``make attack`` does some of it in large numbers.
 """
 
 import ast
@@ -14,11 +13,12 @@ import hmac
 import itertools
 import json
 import logging
-import os
 from pathlib import Path
 import pickle
 import random
 import re
+import subprocess
+import sys
 import time
 import traceback
 import tracemalloc
@@ -31,7 +31,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from pyramid.exceptions import ConfigurationError
 from pyramid.httpexceptions import HTTPFound
-from pyramid.request import Request
 from pyramid.response import Response
 import pytest
 
@@ -39,15 +38,29 @@ import pyramid_sqlasession
 from pyramid_sqlasession import cookie
 from pyramid_sqlasession import records
 from pyramid_sqlasession import SuspiciousCookie
-from pyramid_sqlasession.authentication import SessionAuthenticationHelper
 from pyramid_sqlasession.codec import Codec
 from pyramid_sqlasession.codec import DamagedData
 from pyramid_sqlasession.serializers import JSONSerializer
 from pyramid_sqlasession.settings import read_settings
 
+from .attack import sabotage
+from .attack.cases import CASES
+from .attack.endings import ENDINGS
+from .attack.endings import renewed
+from .attack.endings import SETTINGS
+from .attack.hostile import HOSTILE
+from .attack.target import ask
+from .attack.target import encoded
+from .attack.target import FIELDS
+from .attack.target import forge
+from .attack.target import forms_of
+from .attack.target import furnish
+from .attack.target import is_empty
+from .attack.target import SECRET
+from .attack.target import victim_of
+
 PACKAGE = Path(pyramid_sqlasession.__file__).parent
-FORGED = int(os.environ.get('ATTACK_COOKIES', '400'))
-SECRET = 'a-secret-that-signs-1234567890'
+FORGED = 400
 
 # What the database has no part in.
 sqlite = pytest.mark.parametrize('database', ['sqlite'], indirect=True)
@@ -62,41 +75,7 @@ def make_target(make_site):
     """A function that makes a site to be attacked."""
 
     def make(**given):
-        site = make_site(
-            additional_fields='user_id: Integer index', **given
-        )
-        helper = SessionAuthenticationHelper()
-
-        @site.view
-        def read(request):
-            return json.dumps(sorted(request.session.items()))
-
-        @site.view
-        def write(request):
-            request.session['n'] = request.session.get('n', 0) + 1
-
-        @site.view
-        def flash(request):
-            request.session.flash('x')
-            return request.session.get_csrf_token()
-
-        @site.view
-        def rotate(request):
-            request.session.rotate()
-
-        @site.view
-        def login(request):
-            helper.remember(request, int(request.params['user']))
-
-        @site.view
-        def logout(request):
-            helper.forget(request)
-
-        @site.view
-        def ignore(request):
-            """Does nothing with the session."""
-
-        return site
+        return furnish(make_site(**FIELDS, **given))
 
     return make
 
@@ -105,32 +84,6 @@ def make_target(make_site):
 def target(make_target):
     """A site with the default settings."""
     return make_target()
-
-
-def ask(site, path, header=None, **environ):
-    """Return the response to a request with exactly this Cookie header."""
-    if header is not None:
-        environ['HTTP_COOKIE'] = header
-    return Request.blank(path, environ=environ).get_response(site.app)
-
-
-def victim_of(site, user=7):
-    """Return the browser of somebody who is logged in."""
-    browser = site.browser()
-    browser.get(f'/login?user={user}')
-    return browser
-
-
-def encoded(raw):
-    return base64.urlsafe_b64encode(raw).decode().rstrip('=')
-
-
-def is_empty(site, token):
-    """Return whether *token* opens nothing, and gets no cookie."""
-    response = ask(site, '/read', f'session={token}')
-    assert response.status_int == 200
-    assert response.headers.getall('Set-Cookie') == []
-    return response.text == '[]'
 
 
 # -- the cookie ---------------------------------------------------------------
@@ -275,21 +228,6 @@ def test_a_huge_header_costs_no_more_than_its_length(
 # -- forged cookies -----------------------------------------------------------
 
 
-def _forge(site, live, number):
-    """Return a cookie that is well formed and that nobody was given."""
-    chance = random.Random(number)
-    raw = chance.randbytes(48)
-    if number % 3 == 0:
-        # Somebody knows the public id.
-        raw = live.id.bytes + raw[16:]
-    token = encoded(raw)
-    if number % 2:
-        key = chance.randbytes(32)
-        digest = hmac.new(key, token.encode(), hashlib.sha256).digest()
-        token += f'.{encoded(digest)}'
-    return token
-
-
 def test_forged_cookies_cost_at_most_a_select_and_leave_no_row(target):
     """R3: at most one SELECT each, no row, no cookie."""
     target.browser().get('/write')
@@ -299,7 +237,7 @@ def test_forged_cookies_cost_at_most_a_select_and_leave_no_row(target):
     target.listen()
     with target.events(SuspiciousCookie) as events:
         for number in range(FORGED):
-            token = _forge(target, live, number)
+            token = forge(target, live, number)
             assert is_empty(target, token)
     assert set(target.statements.verbs) <= {'SELECT'}
     assert len(target.statements) <= FORGED
@@ -317,7 +255,7 @@ def test_with_a_secret_forged_cookies_never_reach_the_database(make_target):
     site.listen()
     with site.events(SuspiciousCookie) as events:
         for number in range(FORGED):
-            assert is_empty(site, _forge(site, live, number))
+            assert is_empty(site, forge(site, live, number))
     assert site.statements == []
     assert site.rows() == before
     assert {event.reason for event in events} == {'signature'}
@@ -379,83 +317,10 @@ def test_a_second_login_does_not_inherit(target):
 # -- replay -------------------------------------------------------------------
 
 
-def _rotated(site, browser):
-    browser.get('/rotate')
-
-
-def _renewed(site, browser):
-    site.clock.advance(minutes=11)
-    browser.get('/read')
-    # Beyond the grace.
-    site.clock.advance(minutes=2)
-
-
-def _logged_in_again(site, browser):
-    browser.get('/login?user=7')
-
-
-def _logged_in_as_another(site, browser):
-    browser.get('/login?user=8')
-
-
-def _logged_out(site, browser):
-    browser.get('/logout')
-
-
-def _idle(site, browser):
-    site.clock.advance(hours=2)
-
-
-def _too_old(site, browser):
-    for _ in range(20):
-        site.clock.advance(minutes=25)
-        browser.get('/ignore')
-        ask(site, '/write', f'session={site.token(browser)}')
-
-
-def _by_store(act):
-    def revoke(site, browser):
-        site.views['admin'] = lambda request: act(
-            request.session_store, site.rows()[0]['id']
-        )
-        site.browser().get('/admin')
-
-    return revoke
-
-
-def _cleaned(site, browser):
-    site.clock.advance(days=2)
-    site.views['clean'] = lambda request: (
-        request.session_store.delete_expired()
-    )
-    site.browser().get('/clean')
-    assert site.rows() == []
-
-
-ENDINGS = {
-    'rotated': _rotated,
-    'renewed': _renewed,
-    'logged in again': _logged_in_again,
-    'logged in as another': _logged_in_as_another,
-    'logged out': _logged_out,
-    'idle': _idle,
-    'too old': _too_old,
-    'revoked': _by_store(lambda store, id: store.revoke(str(id))),
-    'revoked by user': _by_store(
-        lambda store, id: store.revoke_where(user_id=7)
-    ),
-    'all revoked': _by_store(lambda store, id: store.revoke_all()),
-    'cleaned': _cleaned,
-}
-
-
 @pytest.mark.parametrize('ending', ENDINGS)
 def test_an_old_token_is_dead(make_target, ending):
     """C4, C5, E1: a token that was copied before works no more afterwards."""
-    site = make_target(
-        expiration='1h', absolute_timeout='8h', renewal_interval='10m',
-        renewal_grace='60s', secret=SECRET,
-    )
+    site = make_target(**SETTINGS)
     browser = victim_of(site)
     copied = site.token(browser)
     stranger = site.browser()
@@ -487,25 +352,9 @@ def test_nothing_in_the_row_works_as_a_cookie(make_target, secret):
     """Section 1: not the hash, not the id, in no form that one could try."""
     site = make_target(secret=secret, renewal_interval='10m')
     browser = victim_of(site)
-    _renewed(site, browser)
+    renewed(site, browser)
     (row,) = site.rows()
-    blobs = {
-        'hash': row['secret_hash'], 'retired': row['retired'][:32],
-        'id': row['id'].bytes * 2, 'zeros': bytes(32), 'none': b'',
-        'hash of hash': hashlib.sha256(row['secret_hash']).digest(),
-        'hex': row['secret_hash'].hex().encode()[:32],
-        'data': row['data'].encode()[:32].ljust(32),
-    }
-    for raw, sign in itertools.product(blobs.values(), (False, True)):
-        token = encoded(row['id'].bytes + raw)
-        if sign:
-            token += f'.{encoded(raw[:32].ljust(32))}'
-        assert is_empty(site, token), (raw, sign)
-    for text in (
-        str(row['id']), row['id'].hex, encoded(row['id'].bytes),
-        row['secret_hash'].hex(), encoded(row['secret_hash']),
-        f'{row["id"]}:{row["secret_hash"].hex()}',
-    ):
+    for text in forms_of(row):
         assert is_empty(site, text), text
 
 
@@ -734,52 +583,6 @@ def test_a_cache_hands_nobody_anothers_session(target, control):
 
 
 # -- what is at rest ----------------------------------------------------------
-
-HOSTILE = {
-    'open': b'[' * 1_000_000,
-    'deep': b'{"a":' * 900 + b'1' + b'}' * 900,
-    'deep and tagged': b'{"$tuple":[' * 500 + b'0' + b']}' * 500,
-    'as deep as it goes': b'{"$tuple":[' * 299 + b'0' + b']}' * 299,
-    'deep tagged dicts': b'{"$dict":{"$a":' * 400 + b'1' + b'}}' * 400,
-    'digits': b'{"a":' + b'9' * 1_000_000 + b'}',
-    'exponent': b'{"a":1e999999999}',
-    'hexadecimal': b'{"a":{"$int":"0x' + b'f' * 1_000_000 + b'"}}',
-    'not hexadecimal': b'{"a":{"$int":"' + b'9' * 1_000_000 + b'"}}',
-    'decimal digits': b'{"a":{"$decimal":"' + b'9' * 1_000_000 + b'"}}',
-    'decimal exponent': b'{"a":{"$decimal":"1e999999999999"}}',
-    'decimal nonsense': b'{"a":{"$decimal":"x"}}',
-    'set of nan': b'{"a":{"$set":[{"$decimal":"sNaN"}]}}',
-    'set of lists': b'{"a":{"$set":[[1]]}}',
-    'set of dicts': b'{"a":{"$set":[{"$dict":{}}]}}',
-    'same keys': b'{' + b'"a":1,' * 200_000 + b'"a":2}',
-    'same tags': b'{"a":{"$int":"0x1","$int":"0x2"}}',
-    'two tags': b'{"a":{"$int":"0x1","$set":[]}}',
-    'tag of nothing': b'{"a":{"$":1}}',
-    'long key': b'{"' + b'k' * 1_000_000 + b'":1}',
-    'long text': b'{"a":"' + b'\\u00e4' * 200_000 + b'"}',
-    'bytes': b'{"a":{"$bytes":"' + b'!' * 1_000_000 + b'"}}',
-    'many': b'{"a":[' + b'[],' * 60_000 + b'[]]}',
-    'timedelta of text': b'{"a":{"$timedelta":["x"]}}',
-    'timedelta of many': b'{"a":{"$timedelta":[1,2,3,4,5,6,7,8]}}',
-    'timedelta of ages': b'{"a":{"$timedelta":[1e300]}}',
-    'datetime': b'{"a":{"$datetime":"' + b'9' * 1_000_000 + b'"}}',
-    'year': b'{"a":{"$date":"99999-01-01"}}',
-    'offset': b'{"a":{"$time":"00:00+99:99"}}',
-    'fold': b'{"a":{"$date":"2026-01-01 fold=1"}}',
-    'uuid': b'{"a":{"$uuid":"' + b'a' * 1_000_000 + b'"}}',
-    'infinity': b'{"a":{"$float":"1e999"}}',
-    'constants': b'{"a":NaN}',
-    'surrogate': b'{"a":"\\ud800"}',
-    'no utf-8': b'{"a":"\xff"}',
-    'nul': b'\x00' * 1000,
-    'mark': b'\xef\xbb\xbf{}',
-    'no dict': b'[1]',
-    'no text': b'{1:2}',
-    'pickle': b'cos\nsystem\n(S"true"\ntR.',
-    'code': b'__import__("os").system("true")',
-    'a gigabyte claimed': b'\xc6\x40\x00\x00\x00{}',
-    'heads': b'{"_sqlasession_heads":{"q":-1e300}}',
-}
 
 _json = st.recursive(
     st.one_of(
@@ -1085,3 +888,42 @@ def test_the_cookie_is_small(make_target, secret, length):
     header, = ask(site, '/write').headers.getall('Set-Cookie')
     name, _, value = header.partition(';')[0].partition('=')
     assert (name, len(value)) == ('__Host-session', length)
+
+
+# -- in numbers ---------------------------------------------------------------
+
+#: A guard of the package -> an attack that gets through without it.
+BREACHES = {
+    'no-secret': 'forged_cookies',
+    'no-hash': 'stolen_rows',
+    'no-signature': 'forged_signatures',
+    'no-rotation': 'planted_cookies',
+    'no-expiry': 'replayed_tokens',
+    'no-invalidation': 'replayed_tokens',
+    'no-damage': 'hostile_rows',
+    'adoption': 'odd_headers',
+}
+
+
+def test_every_removable_guard_is_removed():
+    """Issue 6: no attack is left that cannot get through."""
+    assert BREACHES.keys() == sabotage.GUARDS.keys()
+    assert set(BREACHES.values()) | {'hostile_bytes', 'hostile_texts'} == (
+        set(CASES)
+    )
+
+
+@pytest.mark.parametrize('guard', [None, *BREACHES])
+def test_the_numbers_tell_a_broken_guard(guard):
+    """Issue 6: ``make attack`` finds nothing, and each guard's absence."""
+    options = ['--database', 'sqlite', '--share', '0.002']
+    if guard is not None:
+        options += ['--sabotage', guard, '-k', BREACHES[guard]]
+    found = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-m', 'tests.attack', *options],
+        cwd=Path(__file__).parents[1], capture_output=True, text=True,
+        check=False,
+    )
+    assert found.stderr == ''
+    assert ('FAIL' in found.stdout) is (guard is not None)
+    assert found.returncode == (guard is not None)

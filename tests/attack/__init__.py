@@ -1,0 +1,1 @@
+"""Attacks in numbers: ``python -m tests.attack`` (``make attack``)."""
