@@ -688,13 +688,15 @@ class Binding:
 
     def _end_surplus(self) -> None:
         """Hold ``max_sessions_per_user`` after a login."""
+        if not self.application.settings.max_sessions_per_user:
+            return
         saver, now = self.application.saver, self.now()
         for user in {outcome.user for outcome in self._outcomes} - {None}:
             end = partial(saver.end_surplus, user=user, now=now)
             try:
                 if self._is_given:
                     end(self.connections.joined())
-                elif self.application.settings.max_sessions_per_user:
+                else:
                     self.connections.alone(end)
             # The login itself is committed.
             except (exc.SQLAlchemyError, SessionError) as error:

@@ -120,6 +120,17 @@ class Pending:
     token: Token | None = None
     #: What invalidate() left behind, to be deleted.
     ended: Base | None = None
+    #: Of the values that somebody may still hold after a save: as they were
+    #: saved.  A copy does not have it: it looks closely.
+    settled: bytes | None = None
+    #: The keys of those values, and the values as they were when the save was
+    #: planned; None if a key was touched since then.
+    planned: tuple[set[str], bytes | None] | None = None
+
+    def touch_keys(self, keys: Iterable[str]) -> None:
+        """Note keys whose value may be another one now."""
+        self.touched.update(keys)
+        self.settled = self.planned = None
 
     def copied(self) -> Pending:
         """Return a copy that shares nothing that changes."""
@@ -171,12 +182,6 @@ class SQLASession(dict[str, Any]):
         self._source = source
         self._base = NOTHING
         self._pending = Pending()
-        #: Of the values that somebody may still hold after a save: as they
-        #: were saved.
-        self._settled: bytes | None = None
-        #: The keys of those values, and the values as they were when the
-        #: save was planned; None if a key was touched since then.
-        self._planned: tuple[set[str], bytes | None] | None = None
 
     # -- state, for the binding ----------------------------------------------
 
@@ -190,7 +195,6 @@ class SQLASession(dict[str, Any]):
     def _begin(self, base: Base) -> None:
         """Start from *base*, with nothing done yet."""
         self._pending = Pending()
-        self._settled = self._planned = None
         self._load(base)
 
     def _snapshot(self) -> Snapshot:
@@ -204,7 +208,6 @@ class SQLASession(dict[str, Any]):
         """Come back to *snapshot*, which stays usable."""
         self._base = snapshot.base
         self._pending = snapshot.pending.copied()
-        self._settled = self._planned = None
         dict.clear(self)
         dict.update(self, copied(snapshot.data))
 
@@ -217,23 +220,24 @@ class SQLASession(dict[str, Any]):
             key for key in self._pending.touched
             if type(dict.get(self, key)) not in _IMMUTABLE
         }
-        self._planned = held, self._values_as_bytes(held) if held else None
+        self._pending.planned = (
+            held, self._values_as_bytes(held) if held else None
+        )
 
     def _saved(self, base: Base, *, merged: bool) -> None:
         """Go on from *base*, which holds what was just saved."""
-        touched, planned = self._pending.touched, self._planned
+        touched, planned = self._pending.touched, self._pending.planned
         self._begin_after(base, merged=merged)
         if merged:
             return
         # Whoever holds a list out of the session may change it later.
         self._pending.touched = touched
         if planned is not None:
-            self._pending.touched, self._settled = planned
+            self._pending.touched, self._pending.settled = planned
 
     def _begin_after(self, base: Base, *, merged: bool) -> None:
         self._base = base
         self._pending = Pending()
-        self._settled = self._planned = None
         if merged:
             # Another request's changes are in it too.
             dict.clear(self)
@@ -259,8 +263,8 @@ class SQLASession(dict[str, Any]):
         pending = self._pending
         if not pending.touched and not pending.rotate:
             return NO_CHANGES
-        if self._settled is not None and not pending.rotate and (
-            self._values_as_bytes(pending.touched) == self._settled
+        if pending.settled is not None and not pending.rotate and (
+            self._values_as_bytes(pending.touched) == pending.settled
         ):
             return NO_CHANGES
         base, heads = self._base.content.known()
@@ -304,15 +308,11 @@ class SQLASession(dict[str, Any]):
     def _lend(self, key: str) -> None:
         if key not in self._pending.touched:
             self._source.lend()
-            self._touch_key(key)
+            self._pending.touch_keys((key,))
 
     def _alter(self, key: str) -> None:
         self._source.alter(key)
-        self._touch_key(key)
-
-    def _touch_key(self, key: str) -> None:
-        self._pending.touched.add(key)
-        self._settled = self._planned = None
+        self._pending.touch_keys((key,))
 
     # -- ISession ------------------------------------------------------------
 
@@ -358,8 +358,7 @@ class SQLASession(dict[str, Any]):
         Never needed: changes inside of values are found without it.
         """
         self._source.alter('changed()')
-        self._pending.touched.update(dict.keys(self))
-        self._settled = self._planned = None
+        self._pending.touch_keys(dict.keys(self))
 
     def invalidate(self) -> None:
         """End this session: its record is removed, its token is dead.
@@ -373,7 +372,6 @@ class SQLASession(dict[str, Any]):
             ended = base
         self._base = NOTHING
         self._pending = Pending(ended=ended)
-        self._settled = self._planned = None
         dict.clear(self)
 
     def flash(
@@ -454,7 +452,7 @@ class SQLASession(dict[str, Any]):
         elif self._pending.token is not None:
             self._pending.token = new_token()
         if dict.pop(self, CSRF, None) is not None:
-            self._touch_key(CSRF)
+            self._pending.touch_keys((CSRF,))
 
     def set_expiry(
         self, value: dt.timedelta | dt.datetime | float | None
@@ -618,8 +616,8 @@ class SQLASession(dict[str, Any]):
         if not dict.__len__(self):
             return
         self._source.alter('clear()')
+        self._pending.touch_keys(dict.keys(self))
         for key in dict.keys(self):
-            self._touch_key(key)
             self._note_removal(key)
         dict.clear(self)
 
@@ -628,8 +626,7 @@ class SQLASession(dict[str, Any]):
         given = dict(*(_plain(arg) for arg in args), **kwargs)
         if given:
             self._source.alter(', '.join(map(str, given)))
-            self._pending.touched.update(given)
-            self._settled = self._planned = None
+            self._pending.touch_keys(given)
             dict.update(self, given)
 
     def __ior__(self, other: Any) -> SQLASession:  # type: ignore[override]
