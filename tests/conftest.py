@@ -15,13 +15,16 @@ database.
 import os
 
 import pytest
+import transaction
 
+from .failing import give_up_early
 from .interleaving import Stage
 from .services import databases
 from .services.common import ServerMissing
 from .services.databases import Database
 from .services.galera import TempGalera
 from .services.redistemp import TempRedis
+from .shop import MANAGERS
 from .site import Site
 
 
@@ -122,3 +125,34 @@ def make_site(database):
 def site(make_site):
     """An application with the default settings and one additional field."""
     return make_site(additional_fields='user_id: Integer index')
+
+
+@pytest.fixture
+def make_shop(request, make_site):
+    """A function that makes a site; see ``both_managers``."""
+    manager = MANAGERS[getattr(request, 'param', 'explicit')]
+
+    def make(**settings):
+        site = make_site(**{'tm.manager_hook': manager, **settings})
+
+        @site.view
+        def fill(request):
+            request.session.update(n=1, list=[1])
+
+        @site.view
+        def show(request):
+            return dict(request.session)
+
+        return site
+
+    yield make
+    # The thread's manager is the next test's too.
+    transaction.abort()
+
+
+@pytest.fixture
+def shop(make_shop):
+    """A site with the views ``fill`` and ``show``."""
+    site = make_shop()
+    give_up_early(site.engine)
+    return site

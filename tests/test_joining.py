@@ -8,15 +8,14 @@ import pytest
 
 from .failing import give_up_early
 from .failing import on_sqlite
-from .test_transaction import add_note
-from .test_transaction import both_managers
-from .test_transaction import CHANGES
-from .test_transaction import make_shop  # noqa: F401
-from .test_transaction import returning
-from .test_transaction import run
-from .test_transaction import STORED
-from .test_transaction import with_cookie
-from .test_transaction import with_environ
+from .shop import add_note
+from .shop import both_managers
+from .shop import CHANGES
+from .shop import returning
+from .shop import STORED
+from .test_subrequests import run
+from .test_subrequests import with_cookie
+from .test_subrequests import with_environ
 
 ONE_CONNECTION = {'pool_size': 1, 'max_overflow': 0, 'pool_timeout': 0.1}
 
@@ -27,7 +26,7 @@ def resources(request):
 
 
 @pytest.fixture
-def tight(make_shop):  # noqa: F811
+def tight(make_shop):
     """A shop whose pool has one connection."""
     site = make_shop(engine_options=ONE_CONNECTION)
     give_up_early(site.engine)

@@ -1,0 +1,550 @@
+"""What is stored and read when a view fails and another one answers (T3,
+T4).
+"""
+
+from pyramid.httpexceptions import HTTPFound
+from pyramid.response import Response
+from pyramid.tweens import EXCVIEW
+import pytest
+import sqlalchemy as sa
+
+from .failing import answering
+from .failing import Failure
+from .failing import on_sqlite
+from .shop import add_note
+from .shop import both_managers
+from .shop import change_as_asked
+from .shop import CHANGES
+from .shop import commit_fails
+from .shop import first_vote_fails
+from .shop import flash_error
+from .shop import flush_fails_at_commit
+from .shop import prepare_deferred
+from .shop import returning
+from .shop import start_over
+from .shop import STORED
+from .site import Note
+
+# -- T3 -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def accident(make_shop):
+    """A function that makes a site with a view that raises after *work*."""
+
+    def make(work=None, answer=flash_error, **settings):
+        site = make_shop(
+            configure=answering(answer), **settings
+        )
+
+        @site.view
+        def fail(request):
+            if work is not None:
+                work(request)
+            add_note(request)
+            request.dbsession.flush()
+            raise Failure
+
+        return site
+
+    return make
+
+
+def flash_saved(request):
+    """What must not show after an abort."""
+    request.session.flash('Saved!')
+    request.session['n'] = 2
+
+
+LET_PASS = {'tm.commit_veto': lambda request, response: False}
+
+
+@both_managers
+@pytest.mark.parametrize('work', [None, flash_saved])
+@pytest.mark.parametrize('visitor', ['new', 'returning'])
+def test_words_of_the_exception_view_only(accident, work, visitor):
+    """T3: what the view put in is gone, the error page's flash is stored."""
+    site = accident(work)
+    browser = site.browser() if visitor == 'new' else returning(site)
+    response = browser.get('/fail')
+    assert site.notes() == []
+    expected = {'_f_': ['Please log in']}
+    if visitor == 'returning':
+        expected |= {'n': 1, 'list': [1]}
+    assert site.data() == expected
+    assert ('Set-Cookie' in response.headers) == (visitor == 'new')
+    assert 'Please log in' in browser.get('/show').text
+
+
+@both_managers
+@pytest.mark.parametrize('visitor', ['new', 'returning'])
+def test_both_words_if_the_transaction_commits(accident, visitor):
+    """T3: a commit veto that lets an error pass stores all of it."""
+    site = accident(flash_saved, **LET_PASS)
+    browser = site.browser() if visitor == 'new' else returning(site)
+    browser.get('/fail')
+    assert site.notes() == ['a note']
+    data = site.data()
+    assert data.pop('_f_') == ['Saved!', 'Please log in']
+    assert data['n'] == 2
+    assert len(site.rows()) == 1
+
+
+@on_sqlite
+def test_an_exception_view_that_does_not_look(accident):
+    """T3: the words of the view are gone all the same."""
+    site = accident(flash_saved, lambda request: 'sorry')
+    browser = returning(site)
+    before = site.rows()
+    response = browser.get('/fail')
+    assert site.rows() == before
+    assert 'Set-Cookie' not in response.headers
+
+
+@on_sqlite
+def test_an_exception_view_that_does_not_look_and_a_commit(accident):
+    """T3: with the transaction the words of the view are committed."""
+    site = accident(flash_saved, lambda request: 'sorry', **LET_PASS)
+    returning(site).get('/fail')
+    assert site.data() == {'n': 2, 'list': [1], '_f_': ['Saved!']}
+    assert site.notes() == ['a note']
+
+
+@on_sqlite
+def test_the_exception_view_sees_what_is_stored(accident):
+    """T3: it does not show a flash of the view that failed."""
+    site = accident(
+        flash_saved,
+        lambda request: f'{request.session.peek_flash()} '
+                        f"{request.session.get('n')}",
+    )
+    assert returning(site).get('/fail').text == '[] 1'
+
+
+@on_sqlite
+def test_a_reference_of_the_view_is_not_the_exception_views(accident):
+    """T3: a list changed in place by the view is not changed any more."""
+
+    def work(request):
+        request.session['list'].append('of the view')
+
+    def answer(request):
+        request.session['list'].append('of the error page')
+        return request.session['list']
+
+    site = accident(work, answer)
+    response = returning(site).get('/fail')
+    assert response.text == "[1, 'of the error page']"
+    assert site.data()['list'] == [1, 'of the error page']
+
+
+@pytest.mark.parametrize('work', [None, flash_saved])
+def test_all_that_an_exception_view_can_do(accident, work):
+    """T3: each kind of change is stored, and the cookie fits it."""
+    expected = {
+        'put': {'n': 2, 'list': [1]},
+        'nested': {'n': 1, 'list': [1, 2]},
+        'clear': {},
+        'replace': {'n': 3},
+    }
+
+    def answer(request):
+        CHANGES[request.params['change']](request.session)
+
+    site = accident(work, answer)
+    for change in ('put', 'nested', 'clear', 'rotate', 'expiry', 'touch',
+                   'replace'):
+        browser = start_over(site)
+        token = site.token(browser)
+        browser.get(f'/fail?change={change}')
+        data = expected.get(change, STORED)
+        assert (change, site.data()) == (change, data)
+        is_new = change in ('rotate', 'replace')
+        assert (site.token(browser) != token) == is_new
+        assert browser.get('/show').text == str(data)
+
+
+@pytest.mark.parametrize('work', [None, flash_saved])
+def test_an_exception_view_that_ends_the_session(accident, work):
+    """T3: the record is deleted although the transaction was aborted."""
+    site = accident(work, lambda request: request.session.invalidate())
+    browser = returning(site)
+    browser.get('/fail')
+    assert site.rows() == []
+    assert site.token(browser) is None
+
+
+def test_a_flash_after_whatever_the_view_did(accident):
+    """T3: an abort takes all of the view back, the flash is added to it."""
+    site = accident(change_as_asked)
+    for change in CHANGES:
+        browser = start_over(site)
+        token = site.token(browser)
+        browser.get(f'/fail?change={change}')
+        assert site.data() == STORED | {'_f_': ['Please log in']}
+        assert site.token(browser) == token
+
+
+def test_a_flash_added_to_whatever_the_view_did(accident):
+    """T3: with a commit the record has what both did."""
+    site = accident(change_as_asked, **LET_PASS)
+    kept = {'invalidate': None, 'clear': None, 'replace': 3, 'put': 2}
+    for change in CHANGES:
+        browser = start_over(site)
+        browser.get(f'/fail?change={change}')
+        data = site.data()
+        assert data['_f_'][-1] == 'Please log in'
+        assert (change, data.get('n')) == (change, kept.get(change, 1))
+        assert 'Please log in' in browser.get('/show').text
+
+
+@on_sqlite
+def test_an_invalidating_exception_view_and_a_commit(accident):
+    """T3: the error page ends the session, also what the view put in."""
+    site = accident(
+        flash_saved, lambda request: request.session.invalidate(), **LET_PASS
+    )
+    browser = returning(site)
+    browser.get('/fail')
+    assert site.rows() == []
+    assert site.token(browser) is None
+
+
+@on_sqlite
+def test_a_rotating_view_and_a_commit(accident):
+    """T3: view and exception view both rotate; the cookie sent works."""
+    site = accident(
+        lambda request: request.session.rotate(),
+        lambda request: request.session.rotate(), **LET_PASS,
+    )
+    browser = returning(site)
+    browser.get('/fail')
+    assert browser.get('/show').text == "{'n': 1, 'list': [1]}"
+
+
+@on_sqlite
+def test_an_exception_view_that_pops_what_the_view_flashed(accident):
+    """T3, C6: it sees old messages only; that of the view is not lost."""
+    site = accident(
+        lambda request: request.session.flash('Saved!'),
+        lambda request: request.session.pop_flash(), **LET_PASS,
+    )
+
+    @site.view
+    def flash(request):
+        request.session.flash('old')
+
+    browser = returning(site)
+    browser.get('/flash')
+    assert browser.get('/fail').text == "['old']"
+    assert site.data()['_f_'] == ['Saved!']
+
+
+@on_sqlite
+def test_raise_found_and_the_default_veto(make_shop):
+    """T3: ``raise HTTPFound`` commits with it, and loses all without."""
+
+    def build(**settings):
+        site = make_shop(**settings)
+
+        @site.view
+        def leave(request):
+            flash_saved(request)
+            add_note(request)
+            raise HTTPFound('/show')
+
+        returning(site).get('/leave')
+        return site
+
+    site = build(**{'tm.commit_veto': 'pyramid_tm.default_commit_veto'})
+    assert site.data()['_f_'] == ['Saved!']
+    assert site.notes() == ['a note']
+    site.execute('DELETE FROM notes')
+    site.execute('DELETE FROM sessions')
+    site = build()
+    assert site.data() == {'n': 1, 'list': [1]}
+    assert site.notes() == []
+
+
+@on_sqlite
+def test_an_exception_view_that_raises(accident):
+    """T2, T3: nobody answers, nothing is stored."""
+
+    def answer(request):
+        flash_error(request)
+        raise ZeroDivisionError
+
+    site = accident(flash_saved, answer)
+    browser = returning(site)
+    before = site.rows()
+    with pytest.raises(ZeroDivisionError):
+        browser.get('/fail')
+    assert site.rows() == before
+    assert site.notes() == []
+
+
+@on_sqlite
+@pytest.mark.parametrize('settings', [{}, LET_PASS])
+def test_an_exception_view_for_the_error_of_an_exception_view(
+    make_shop, settings
+):
+    """T3: the second error page is the one that speaks."""
+
+    def first(request):
+        request.session.flash('first page')
+        raise ZeroDivisionError
+
+    def configure(config):
+        answering(first)(config)
+        answering(
+            lambda request: request.session.flash('second page'),
+            ZeroDivisionError,
+        )(config)
+        config.add_tween(
+            f'{__name__}.second_excview', over=EXCVIEW,
+            under='pyramid_tm.tm_tween_factory',
+        )
+
+    site = make_shop(configure=configure, **settings)
+
+    @site.view
+    def fail(request):
+        flash_saved(request)
+        raise Failure
+
+    returning(site).get('/fail')
+    messages = site.data()['_f_']
+    if settings:
+        assert messages[0] == 'Saved!'
+    assert messages[-1] == 'second page'
+    assert ('Saved!' in messages) == bool(settings)
+
+
+def second_excview(handler, registry):
+    """Answer what the exception view itself raises."""
+
+    def tween(request):
+        try:
+            return handler(request)
+        except ZeroDivisionError:
+            return request.invoke_exception_view()
+
+    return tween
+
+
+@on_sqlite
+def test_an_exception_view_called_by_the_view(accident):
+    """T3: ``invoke_exception_view`` in a view aborts, its flash stays."""
+    site = accident()
+
+    @site.view
+    def careful(request):
+        flash_saved(request)
+        add_note(request)
+        try:
+            raise Failure
+        except Failure:
+            return request.invoke_exception_view()
+
+    returning(site).get('/careful')
+    assert site.notes() == []
+    assert site.data() == {'n': 1, 'list': [1], '_f_': ['Please log in']}
+
+
+@on_sqlite
+def test_an_exception_that_the_view_handles(accident):
+    """T3: an error without an exception view is no affair of the session."""
+    site = accident()
+
+    @site.view
+    def careful(request):
+        flash_saved(request)
+        try:
+            raise Failure
+        except Failure:
+            request.session.flash('but')
+
+    returning(site).get('/careful')
+    assert site.data()['_f_'] == ['Saved!', 'but']
+
+
+@on_sqlite
+def test_a_not_found_view_that_flashes(make_shop):
+    """T3: a URL that leads nowhere is an exception view too."""
+
+    def configure(config):
+        config.add_notfound_view(
+            lambda request: request.session.flash('nowhere')
+            or Response(status=404)
+        )
+
+    site = make_shop(configure=configure)
+    returning(site).get('/no/such/page', status=404)
+    assert site.data()['_f_'] == ['nowhere']
+
+
+@pytest.mark.parametrize(
+    'ending', [flush_fails_at_commit, first_vote_fails, commit_fails]
+)
+def test_an_exception_view_for_a_failing_commit(make_shop, ending):
+    """T2, T3: pyramid_tm shows the error page after the abort."""
+    site = make_shop(configure=answering(flash_error, Exception))
+    prepare_deferred(site)
+
+    @site.view
+    def fail(request):
+        flash_saved(request)
+        add_note(request, 'of the view')
+        ending(request, site)
+
+    browser = returning(site)
+    browser.get('/fail')
+    assert site.data() == {'n': 1, 'list': [1], '_f_': ['Please log in']}
+    assert site.notes() == []
+    stranger = site.browser()
+    response = stranger.get('/fail')
+    assert 'Set-Cookie' in response.headers
+    assert stranger.get('/show').text == "{'_f_': ['Please log in']}"
+
+
+@on_sqlite
+def test_a_doomed_transaction_whose_view_raised(accident):
+    """T3: doomed or not, the error page's words are stored."""
+    site = accident(
+        lambda request: (flash_saved(request), request.tm.doom()), **LET_PASS
+    )
+    returning(site).get('/fail')
+    assert site.data() == {'n': 1, 'list': [1], '_f_': ['Please log in']}
+    assert site.notes() == []
+
+
+@both_managers
+def test_the_exception_view_aborts_by_hand(accident):
+    """T2: what it put in before is gone, what comes after is stored."""
+
+    def answer(request):
+        request.session.flash('before')
+        request.tm.abort()
+        request.tm.begin()
+        request.session.flash('after')
+
+    site = accident(flash_saved, answer)
+    returning(site).get('/fail')
+    assert site.data() == {'n': 1, 'list': [1], '_f_': ['after']}
+
+
+@on_sqlite
+def test_the_error_pages_fields_are_in_step(make_shop):
+    """T3, D3: the additional field is written with the exception view."""
+    site = make_shop(
+        additional_fields='user_id: Integer',
+        configure=answering(
+            lambda request: request.session.update(user_id=7)
+        ),
+    )
+
+    @site.view
+    def fail(request):
+        request.session['user_id'] = 8
+        raise Failure
+
+    returning(site).get('/fail')
+    assert site.rows()[0]['user_id'] == 7
+
+
+def test_the_error_page_of_a_slow_request_merges(accident, stage):
+    """T3, C1: another request's change meanwhile is kept."""
+    site = accident(lambda request: (
+        len(request.session), stage.reach('in the view'),
+    ))
+
+    @site.view
+    def put(request):
+        request.session['m'] = 2
+
+    one = returning(site)
+    two = site.browser(like=one)
+    slow = stage.run(one.get, '/fail')
+    stage.wait('in the view')
+    two.get('/put')
+    stage.let('in the view')
+    slow.result()
+    assert site.data() == {
+        'n': 1, 'list': [1], 'm': 2, '_f_': ['Please log in'],
+    }
+
+
+# -- T4 -----------------------------------------------------------------------
+
+
+def break_by_flush(request):
+    """The ORM refuses all but a rollback."""
+    request.dbsession.add_all([Note(text='same'), Note(text='same')])
+    request.dbsession.flush()
+
+
+def break_by_statement(request):
+    """PostgreSQL refuses all but a ROLLBACK."""
+    request.dbsession.execute(sa.text('SELECT no_such_column FROM notes'))
+
+
+def break_connection(request):
+    """The database ends the connection."""
+    dbsession = request.dbsession
+    name = dbsession.get_bind().dialect.name
+    if name == 'sqlite':
+        dbsession.connection().connection.dbapi_connection.close()
+        dbsession.execute(sa.text('SELECT 1'))
+    elif name == 'postgresql':
+        dbsession.execute(
+            sa.text('SELECT pg_terminate_backend(pg_backend_pid())')
+        )
+    else:
+        number = dbsession.scalar(sa.text('SELECT CONNECTION_ID()'))
+        dbsession.execute(sa.text(f'KILL {number}'))
+
+
+@pytest.mark.parametrize('look', ['before', 'only after'])
+@pytest.mark.parametrize(
+    'break_it', [break_by_flush, break_by_statement, break_connection]
+)
+def test_the_session_in_spite_of_a_broken_transaction(
+    make_shop, break_it, look
+):
+    """T4: the exception view reads, and writes, although nothing works."""
+
+    def answer(request):
+        request.session.flash('sorry')
+        return request.session['n']
+
+    site = make_shop(
+        configure=answering(answer, (sa.exc.SQLAlchemyError))
+    )
+
+    @site.view
+    def fail(request):
+        add_note(request)
+        request.dbsession.flush()
+        if look == 'before':
+            request.session['n'] = 2
+        break_it(request)
+
+    browser = returning(site)
+    response = browser.get('/fail')
+    assert response.text == '1'
+    assert site.data() == {'n': 1, 'list': [1], '_f_': ['sorry']}
+    assert site.notes() == []
+
+
+def test_a_view_cannot_read_in_a_broken_transaction(shop):
+    """T4: only an exception view is helped; a view gets the error."""
+
+    @shop.view
+    def fail(request):
+        try:
+            break_by_flush(request)
+        except sa.exc.IntegrityError:
+            return request.session['n']
+
+    with pytest.raises(sa.exc.SQLAlchemyError):
+        returning(shop).get('/fail')

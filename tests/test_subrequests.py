@@ -1,0 +1,324 @@
+"""Subrequests, with all that they may share (T9)."""
+
+from pyramid.request import Request
+import pytest
+
+from .failing import Failure
+from .shop import both_managers
+from .shop import start_over
+from .shop import STORED
+
+# -- T9: subrequests ----------------------------------------------------------
+
+
+def with_cookie(request, path):
+    """Return a request as of the same browser, with all else of its own."""
+    return Request.blank(path, headers={'Cookie': request.headers['Cookie']})
+
+
+def with_environ(request, path):
+    """Return a copy of *request*, with the keys of pyramid_tm."""
+    environ = dict(request.environ, PATH_INFO=path)
+    return Request(environ)
+
+
+def with_transaction(request, path):
+    """Return one that shares the transaction and the ``dbsession``."""
+    subrequest = with_cookie(request, path)
+    subrequest.environ['tm.active'] = True
+    subrequest.environ['tm.manager'] = request.tm
+    subrequest.environ['app.dbsession'] = request.dbsession
+    return subrequest
+
+
+def with_session(request, path):
+    """Return one that shares all that has to do with the database."""
+    subrequest = with_transaction(request, path)
+    subrequest.session = request.session
+    return subrequest
+
+
+KINDS = [with_cookie, with_environ, with_transaction, with_session]
+
+#: How a view runs a subrequest: what it shares, and through tweens or not.
+WAYS = [(kind, tweens) for kind in KINDS for tweens in (True, False)]
+
+
+def errors(caplog):
+    """Return the errors in the log: a false alarm is one too."""
+    return [
+        record.getMessage() for record in caplog.records
+        if record.levelname == 'ERROR'
+    ]
+
+
+def run(request, path):
+    """Run a subrequest in the way that the test is about."""
+    kind, tweens = request.registry.way
+    return request.invoke_subrequest(kind(request, path), use_tweens=tweens)
+
+
+def each_way(site, ways=WAYS):
+    """Yield a browser with a stored session, once for each way."""
+    for way in ways:
+        site.registry.way = way
+        yield start_over(site)
+
+
+@both_managers
+def test_a_subrequest_loses_nothing(shop, caplog):
+    """T9: what the outer and the inner view put in is stored, all of it."""
+
+    @shop.view
+    def inner(request):
+        request.session['inner'] = request.session['n'] + 1
+        request.session['list'].append('inner')
+
+    @shop.view
+    def outer(request):
+        request.session['before'] = True
+        run(request, '/inner')
+        request.session['after'] = True
+
+    for browser in each_way(shop):
+        browser.get('/outer')
+        assert (shop.registry.way, shop.data()) == (shop.registry.way, {
+            'n': 1, 'list': [1, 'inner'], 'inner': 2,
+            'before': True, 'after': True,
+        })
+    assert errors(caplog) == []
+
+
+@both_managers
+def test_a_subrequest_of_a_view_that_does_not_look(shop, caplog):
+    """T9: only the inner view changes the session."""
+
+    @shop.view
+    def inner(request):
+        request.session['inner'] = True
+        request.session.flash('Saved!')
+
+    @shop.view
+    def outer(request):
+        return run(request, '/inner')
+
+    for browser in each_way(shop):
+        browser.get('/outer')
+        assert (shop.registry.way, shop.data()) == (
+            shop.registry.way, STORED | {'inner': True, '_f_': ['Saved!']}
+        )
+    assert errors(caplog) == []
+
+
+@both_managers
+def test_a_subrequest_that_only_reads(shop):
+    """T9: it sees the stored session and changes nothing."""
+
+    @shop.view
+    def inner(request):
+        return request.session['n']
+
+    @shop.view
+    def outer(request):
+        request.session['before'] = True
+        text = run(request, '/inner').text
+        request.session['after'] = True
+        return text
+
+    for browser in each_way(shop):
+        assert browser.get('/outer').text == '1'
+        assert (shop.registry.way, shop.data()) == (
+            shop.registry.way, STORED | {'before': True, 'after': True}
+        )
+
+
+SHARED = [(kind, True) for kind in (
+    with_environ, with_transaction, with_session
+)]
+
+
+@both_managers
+def test_a_subrequest_in_a_doomed_transaction(shop):
+    """T2, T9: what shares the transaction shares its end."""
+
+    @shop.view
+    def inner(request):
+        request.session['inner'] = True
+
+    @shop.view
+    def outer(request):
+        request.session['before'] = True
+        run(request, '/inner')
+        request.tm.doom()
+
+    for browser in each_way(shop, SHARED):
+        browser.get('/outer')
+        assert (shop.registry.way, shop.data()) == (shop.registry.way, STORED)
+
+
+@both_managers
+def test_a_failing_subrequest_that_the_outer_view_handles(shop):
+    """T9, T1: the outer words stay, the inner ones with their rows."""
+
+    @shop.view
+    def inner(request):
+        request.session['inner'] = True
+        raise Failure
+
+    @shop.view
+    def outer(request):
+        request.session['before'] = True
+        with pytest.raises(Failure):
+            run(request, '/inner')
+        request.session['after'] = True
+
+    is_thread_local = shop.registry.settings['tm.manager_hook'] is None
+    for browser in each_way(shop):
+        browser.get('/outer')
+        data = shop.data()
+        kind, tweens = shop.registry.way
+        # Whose transaction is not its own shares the fate of it.
+        shares = kind is not with_cookie or (is_thread_local and not tweens)
+        assert (kind, tweens, data.pop('inner', False)) == (
+            kind, tweens, shares
+        )
+        assert data == STORED | {'before': True, 'after': True}
+
+
+def of_a_stranger(request, path):
+    """Return a request without the cookie."""
+    return Request.blank(path)
+
+
+@both_managers
+def test_a_subrequest_of_a_stranger(shop):
+    """T9: without the cookie it has a session of its own, both are kept."""
+
+    @shop.view
+    def inner(request):
+        request.session['inner'] = True
+
+    @shop.view
+    def outer(request):
+        request.session['before'] = True
+        run(request, '/inner')
+        request.session['after'] = True
+
+    ways = [(of_a_stranger, True), (of_a_stranger, False)]
+    for browser in each_way(shop, ways):
+        token = shop.token(browser)
+        browser.get('/outer')
+        stored = [shop.application.codec.read(row['data'])[0]
+                  for row in shop.rows()]
+        assert sorted(map(len, stored)) == [1, 4]
+        assert shop.token(browser) == token
+
+
+@both_managers
+def test_outer_and_inner_request_of_a_new_visitor(shop, caplog):
+    """T9: he gets the cookie of the session that the outer view filled."""
+
+    @shop.view
+    def inner(request):
+        request.session['inner'] = True
+
+    @shop.view
+    def outer(request):
+        request.headers.setdefault('Cookie', 'other=1')
+        request.session['outer'] = True
+        run(request, '/inner')
+
+    for _ in each_way(shop, SHARED):
+        browser = shop.browser()
+        browser.get('/outer')
+        assert "'outer': True" in browser.get('/show').text
+    assert errors(caplog) == []
+
+
+@both_managers
+def test_a_subrequest_that_rotates(shop):
+    """T9: the browser gets the cookie although the response is dropped."""
+
+    @shop.view
+    def inner(request):
+        request.session.rotate()
+
+    @shop.view
+    def outer(request):
+        if 'before' in request.params:
+            request.session['outer'] = True
+        run(request, '/inner')
+        request.session['outer'] = True
+
+    for query in ('', '?before=1'):
+        for browser in each_way(shop, SHARED):
+            token = shop.token(browser)
+            browser.get(f'/outer{query}')
+            assert shop.token(browser) != token
+            assert (shop.registry.way, browser.get('/show').text) == (
+                shop.registry.way, str(STORED | {'outer': True})
+            )
+
+
+@both_managers
+def test_the_response_of_a_subrequest_as_the_answer(shop):
+    """T9, R4: its cookie comes with it, once it is committed."""
+
+    @shop.view
+    def inner(request):
+        request.session['inner'] = True
+
+    @shop.view
+    def outer(request):
+        return run(request, '/inner')
+
+    for _ in each_way(shop, [(of_a_stranger, True), (of_a_stranger, False)]):
+        browser = shop.browser()
+        browser.get('/outer')
+        assert browser.get('/show').text == "{'inner': True}"
+
+
+@both_managers
+def test_a_subrequest_that_invalidates(shop):
+    """T9, C4: what the outer view says afterwards revives nothing."""
+
+    @shop.view
+    def inner(request):
+        request.session.invalidate()
+
+    @shop.view
+    def outer(request):
+        request.session['before'] = True
+        run(request, '/inner')
+
+    for browser in each_way(shop):
+        browser.get('/outer')
+        assert all(
+            'n' not in shop.application.codec.read(row['data'])[0]
+            for row in shop.rows()
+        )
+        assert "'n'" not in browser.get('/show').text
+
+
+@both_managers
+def test_subrequests_within_subrequests(shop, caplog):
+    """T9: three levels, each with a word of its own."""
+
+    @shop.view
+    def deep(request):
+        depth = int(request.headers.get('X-Depth', 0))
+        request.session[f'd{depth}'] = True
+        if depth < 3:
+            kind, tweens = request.registry.way
+            deeper = kind(request, '/deep')
+            deeper.headers['X-Depth'] = str(depth + 1)
+            request.invoke_subrequest(deeper, use_tweens=tweens)
+            request.session[f'e{depth}'] = True
+
+    for browser in each_way(shop):
+        browser.get('/deep')
+        assert (shop.registry.way, sorted(shop.data())) == (
+            shop.registry.way,
+            ['d0', 'd1', 'd2', 'd3', 'e0', 'e1', 'e2', 'list', 'n'],
+        )
+    assert errors(caplog) == []
