@@ -228,6 +228,12 @@ class Site:
 
 
 def _wal(connection, record):
+    # From Python 3.12 on the driver may be in a transaction from the start.
+    if getattr(connection, 'autocommit', None) is False:
+        connection.autocommit = True
+        _wal(connection, record)
+        connection.autocommit = False
+        return
     cursor = connection.cursor()
     cursor.execute('PRAGMA journal_mode = WAL')
     cursor.execute('PRAGMA busy_timeout = 20000')

@@ -8,6 +8,7 @@ import contextlib
 import datetime as dt
 import logging
 import sqlite3
+import sys
 import types
 
 import pytest
@@ -491,6 +492,44 @@ def test_a_database_in_memory_takes_the_long_way(make_quick):
     assert browser.get('/show').text == '{}'
     with quick.application.engine.begin() as connection:
         assert connection.scalar(sa.text('SELECT count(*) FROM sessions'))
+
+
+#: How ``sqlite3`` can be told to begin transactions.
+BEGINNINGS = [{}, {'isolation_level': None}, {'isolation_level': 'IMMEDIATE'}]
+if sys.version_info >= (3, 12):
+    BEGINNINGS += [{'autocommit': True}, {'autocommit': False}]
+
+
+@sqlite
+@pytest.mark.parametrize('arguments', BEGINNINGS, ids=str)
+def test_whoever_begins_transactions_on_sqlite(make_quick, arguments):
+    """T1, D4: beside the transaction and in it, in each mode of the driver;
+    nothing stays open, nothing is halved.
+    """
+    quick = make_quick(engine_options={'connect_args': arguments})
+
+    @quick.view
+    def fail(request):
+        buy = quick.views['buy'](request)
+        raise ValueError(buy)
+
+    browser, other = quick.browser(), quick.browser()
+    assert [browser.get('/count').text for _ in range(3)] == list('123')
+    # Where nobody begins one, the application has no transaction either.
+    if None not in arguments.values() and True not in arguments.values():
+        with pytest.raises(ValueError, match='4'):
+            browser.get('/fail')
+        assert quick.notes() == []
+    assert quick.data() == {'n': 3}
+    assert browser.get('/buy').text == '4'
+    assert (quick.data(), quick.notes()) == ({'n': 4}, ['bought'])
+    quick.clock.advance(hours=1)
+    assert browser.get('/show').text == "{'n': 4}"
+    assert quick.rows()[0]['accessed'] == quick.clock()
+    # Nobody has to wait for a lock that was forgotten.
+    assert other.get('/count').text == '1'
+    browser.get('/out')
+    assert len(quick.rows()) == 1
 
 
 @both
