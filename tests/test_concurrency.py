@@ -1175,6 +1175,45 @@ def test_the_csrf_token_changes_with_a_rotation_in_flight(meeting):
     assert meeting.do(slow.browser, csrf).text != before
 
 
+def only_rotate(request):
+    """Log in, and change nothing else."""
+    request.session.rotate()
+
+
+def save_and_rotate(request):
+    """Save by hand what somebody still holds, and then log in."""
+    held = request.session['list']
+    held.append(2)
+    request.tm.commit()
+    request.tm.begin()
+    request.session.rotate()
+    return held
+
+
+@pytest.mark.parametrize('act', [only_rotate, save_and_rotate])
+def test_a_csrf_token_in_flight_at_a_rotation_goes(meeting, stage, act):
+    """C5, C6: one that another request set meanwhile is known to whoever has
+    the old token; also if the rotation is all that there is to save.
+    """
+    one = meeting.visitor(n=0, list=[1])
+
+    def stopping(request):
+        answer = act(request)
+        stage.reach('rotated')
+        return answer
+
+    meeting.site.views['stopping'] = stopping
+    browser = meeting.site.browser(like=one)
+    slow = stage.run(browser.get, '/stopping')
+    stage.wait('rotated')
+    before = meeting.do(one, csrf).text
+    assert '_csrft_' in data_of(meeting)
+    stage.let('rotated')
+    slow.result()
+    assert '_csrft_' not in data_of(meeting)
+    assert meeting.do(browser, csrf).text != before
+
+
 def test_a_ghosts_csrf_token_does_not_reach_the_session(meeting):
     """C5, C6: a slow page of before the login stores no token in it."""
     one = meeting.visitor(n=0)

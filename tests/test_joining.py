@@ -189,6 +189,28 @@ def test_a_read_in_one_transaction_and_a_change_in_the_next(tight):
 
 
 @on_sqlite
+def test_a_change_between_two_transactions_is_in_the_next(tight):
+    """T9, T10: to look at the session is enough to have it there."""
+    seen = []
+
+    @tight.view
+    def work(request):
+        session = request.session
+        assert session['n'] == 1
+        request.tm.commit()
+        session['a'] = 1
+        seen.append(tight.data())
+        request.tm.begin()
+        assert session['n'] == 1
+        request.tm.commit()
+        seen.append(tight.data())
+        request.tm.begin()
+
+    returning(tight).get('/work')
+    assert seen == [STORED, STORED | {'a': 1}]
+
+
+@on_sqlite
 def test_a_list_that_was_saved_is_followed_into_the_next(tight):
     """T2, T9: read once more, it belongs to the transaction of now."""
 
