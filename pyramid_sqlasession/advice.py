@@ -24,13 +24,29 @@ _MONTH = 30 * 86400.0
 _GRACE = 600.0
 
 
-def give(settings: Settings, columns: Container[str]) -> None:
+def give(
+    settings: Settings, columns: Container[str], *, lacks_dbsession: bool
+) -> None:
     """Log the advice on *settings*.
 
     :param columns: the names of the additional fields.
+    :param lacks_dbsession: the settings name a SQLAlchemy session that the
+        application does not have, as it seems.
     """
+    if lacks_dbsession:
+        log.warning('%s', _on_dbsession(settings))
     for level, text in _advice(settings, columns):
         log.log(level, '%s', text)
+
+
+def _on_dbsession(settings: Settings) -> str:
+    return (
+        f'sqlasession.dbsession = {settings.dbsession}: no request attribute '
+        f'of that name is known. Sessions are then written in a transaction '
+        f"of their own, beside the application's: correct the name, or make "
+        f'the attribute by config.add_request_method(…, '
+        f'{settings.dbsession!r}, reify=True)'
+    )
 
 
 def _advice(
@@ -106,7 +122,7 @@ def _on_secret(settings: Settings) -> Iterator[str]:
             yield (
                 f'sqlasession.secret: number {number} is shorter than '
                 f'{_SECRET_BYTES} bytes and can be guessed; make one with: '
-                f'python -c "import secrets; print(secrets.token_hex(32))"'
+                f'python -c "import secrets; print(secrets.token_urlsafe(32))"'
             )
 
 

@@ -13,7 +13,9 @@ import datetime as dt
 from functools import cached_property
 from functools import partial
 import logging
+import math
 import threading
+import time
 from typing import Any
 from typing import TypeVar
 import uuid
@@ -48,6 +50,9 @@ REGISTRY_KEY = 'sqlasession'
 # Of an application that makes one for each request (a test suite).
 _MOST_ENGINES = 8
 
+# Seconds.
+_BETWEEN_WARNINGS = 60.0
+
 Result = TypeVar('Result')
 
 
@@ -64,10 +69,17 @@ class _StaleConnection(Exception):
 
 
 class _Translation(AbstractContextManager[None]):
-    """See :meth:`Application.translated_errors`; keeps nothing."""
+    """See :meth:`Application.translated_errors`; used by all at once.
 
-    def __init__(self, table: str) -> None:
+    :param hint: what to do about a missing table.
+    :param warns: say in the log that the database is away.
+    """
+
+    def __init__(self, table: str, hint: str, *, warns: bool) -> None:
         self._table = table
+        self._hint = hint
+        self._warns = warns
+        self._warned = -math.inf
 
     def __enter__(self) -> None:
         """Nothing."""
@@ -77,15 +89,24 @@ class _Translation(AbstractContextManager[None]):
             return
         fault = dialects.fault_of(error)
         if fault is Fault.UNAVAILABLE:
+            self._warn(error)
             raise SessionStoreUnavailable() from error
         if fault is Fault.MISSING:
             raise SessionError(
                 f'the table {self._table!r} of the sessions, or a column of '
-                f'it, is missing in the database. Run "psessions <your.ini> '
-                f'table" to create the table, or migrate an existing one (the '
-                f'docs have a page on Alembic). The database says: '
-                f'{getattr(error, "orig", error)}'
+                f'it, is missing in the database. {self._hint}. The database '
+                f'says: {getattr(error, "orig", error)}'
             ) from error
+
+    def _warn(self, error: Any) -> None:
+        # All requests meet it; one line in a minute is enough.
+        now = time.monotonic()
+        if self._warns and now - self._warned >= _BETWEEN_WARNINGS:
+            self._warned = now
+            log.warning(
+                'the database of the sessions does not answer: %s',
+                ' '.join(str(getattr(error, 'orig', error)).split()),
+            )
 
 
 class Application:
@@ -114,7 +135,9 @@ class Application:
         self._engine: sa.Engine | None = None
         self._shortcuts: dict[int, Shortcut] = {}
         self._lock = threading.Lock()
-        self._translation = _Translation(self.records.table.fullname)
+        table, hint = self.records.table.fullname, _hint(settings)
+        self._translation = _Translation(table, hint, warns=True)
+        self._quiet_translation = _Translation(table, hint, warns=False)
 
     @property
     def has_own_database(self) -> bool:
@@ -265,13 +288,16 @@ class Application:
         with self.translated_errors():
             return self.engine.connect()
 
-    def translated_errors(self) -> AbstractContextManager[None]:
+    def translated_errors(
+        self, *, warns: bool = True
+    ) -> AbstractContextManager[None]:
         """Say in our words what an error of the database means.
 
+        :param warns: the log hears of a database that is away.
         :raises SessionStoreUnavailable: if nobody answers.
         :raises SessionError: if the table or a column is missing.
         """
-        return self._translation
+        return self._translation if warns else self._quiet_translation
 
     def notify(self, event: object) -> None:
         """Send *event*; an error in a subscriber is logged."""
@@ -281,15 +307,30 @@ class Application:
             log.exception('a subscriber to %r failed', event)
 
 
+def _hint(settings: Settings) -> str:
+    if settings.model is not None:
+        # Alembic fails on a table that something else has created.
+        return (
+            'It is one of the models (sqlasession.model): run the migrations '
+            'of the application, "alembic upgrade head" for one, or without '
+            'any, "psessions <your.ini> table"'
+        )
+    return (
+        'Run "psessions <your.ini> table" to create the table, or migrate an '
+        'existing one (the docs have a page on Alembic)'
+    )
+
+
 def _check_user_field(settings: Settings, fields: Fields) -> None:
     if settings.max_sessions_per_user is None:
         return
     if settings.user_field not in fields.columns:
         names = ', '.join(sorted(fields.columns)) or 'none'
         raise ConfigurationError(
-            f'sqlasession.user_field = {settings.user_field!r}: must be an '
-            f'additional field, as sqlasession.max_sessions_per_user is set; '
-            f'there are: {names}'
+            f'sqlasession.max_sessions_per_user = '
+            f'{settings.max_sessions_per_user}: needs the additional field '
+            f'{settings.user_field!r} (sqlasession.user_field); there are: '
+            f'{names}'
         )
 
 
@@ -350,7 +391,7 @@ def _own_engine(prefix: str, settings: Settings) -> sa.Engine:
             text = 'it cannot be parsed'
         raise ConfigurationError(
             f'{prefix}.url or {prefix}.engine.* cannot make an engine: '
-            f'{type(error).__name__}: {text}. An URL is written '
+            f'{type(error).__name__}: {text}. A URL is written '
             f'dialect://user:password@host/name, the options are '
             f'those of sqlalchemy.create_engine'
         ) from error
@@ -360,11 +401,18 @@ def _own_engine(prefix: str, settings: Settings) -> sa.Engine:
 
 def _given_engine(registry: Any, given: Any) -> sa.Engine:
     engine = given
+    name = getattr(given, '__qualname__', None)
+    shown = f'{given.__module__}.{name}' if name else repr(given)
     if callable(given) and not isinstance(given, sa.Engine):
-        engine = given(registry)
+        try:
+            engine = given(registry)
+        except Exception as error:
+            raise ConfigurationError(
+                f'sqlasession.engine = {shown!r}: the function failed with '
+                f'{type(error).__name__}: {error}. It is called with the '
+                f'registry when the application is created'
+            ) from error
     if not isinstance(engine, sa.Engine):
-        name = getattr(given, '__qualname__', None)
-        shown = f'{given.__module__}.{name}' if name else repr(given)
         raise ConfigurationError(
             f'sqlasession.engine = {shown!r}: must be an Engine or a function '
             f'f(registry) -> Engine, and gave {engine!r}'

@@ -109,7 +109,8 @@ class Cleaner:
             return 0
         total, started = 0, perf_counter()
         with (
-            application.translated_errors(),
+            # What it says itself is enough.
+            application.translated_errors(warns=False),
             dialects.private_connection(application.engine) as connection,
         ):
             if dialects.locks_rows(connection.dialect):

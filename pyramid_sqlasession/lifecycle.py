@@ -169,9 +169,13 @@ class Binding:
 
     def _load_once(self) -> None:
         if self._unavailable is not None:
-            if not _can_be_answered():
-                return
-            raise self._unavailable
+            if not self._is_said_to_be_away:
+                if not _can_be_answered():
+                    return
+                raise self._unavailable
+            # The view has the error; what looks now is told that there is
+            # nothing.
+            self._unavailable = None
         self._is_loaded = True
         started = perf_counter()
         try:
@@ -189,13 +193,19 @@ class Binding:
             )
             if _can_be_answered():
                 raise
-            # pyramid_tm asks for the user, above of all exception views:
-            # nobody is logged in there, and the view gets the error.
+            # pyramid_tm asks for the user, and a toolbar for everything,
+            # above of all exception views: nobody is logged in there, and
+            # the view gets the error.
             self._unavailable = error
             dict.clear(self.session)
         except BaseException:
             self._is_loaded = False
             raise
+
+    @property
+    def _is_said_to_be_away(self) -> bool:
+        error = self.request.__dict__.get('exception')
+        return isinstance(error, SessionStoreUnavailable)
 
     def alter(self, what: str) -> None:
         """Make sure that a change can be saved; say so if it cannot."""
@@ -434,11 +444,17 @@ class Binding:
         plan = Plan(
             session._base, session._pending.copied(), changes,
             filled=dict.__len__(session) > 0,
+            has_revoked=self._has_revoked,
         )
         if not plan:
             return None
         session._plan()
         return plan
+
+    @property
+    def _has_revoked(self) -> bool:
+        store = self.request.__dict__.get('session_store')
+        return store is not None and bool(store.has_revoked)
 
     def _save(self, connection: Executor, plan: Plan) -> Outcome:
         self._is_saving = True
@@ -676,8 +692,11 @@ class Binding:
                 outcome = self.application.write_aside(care)
         # The page is done; that it extends nothing is no reason to lose it.
         except (exc.SQLAlchemyError, SessionError, AssertionError) as error:
+            # A database that is away was warned of.
+            is_known = isinstance(error, SessionStoreUnavailable)
             # Not SQLAlchemy's words: they repeat the parameters.
-            log.warning(
+            log.log(
+                logging.DEBUG if is_known else logging.WARNING,
                 'the expiry was not extended: %s',
                 getattr(error, 'orig', error),
             )
@@ -790,16 +809,21 @@ def binding_of(request: Any) -> Binding | None:
     return None
 
 
+# pyramid_tm's for the user's name, and the debug toolbar's for everything.
+_WHO_ONLY_NOTE = ('tm_tween', 'toolbar_tween')
+
+
 def _can_be_answered() -> bool:
     """Return whether an error raised now meets an exception view.
 
     That is, whether we are called from below Pyramid's tween for them.
+    Others than those that only note or show who is there shall hear of it.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_name == 'excview_tween':
             return True
-        if frame.f_code.co_name == 'tm_tween':
+        if frame.f_code.co_name in _WHO_ONLY_NOTE:
             return False
         frame = frame.f_back
     return True

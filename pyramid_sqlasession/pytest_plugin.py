@@ -50,11 +50,18 @@ class FrozenClock:
     def __call__(self) -> dt.datetime:
         return self.time
 
-    def advance(self, **units: float) -> None:
-        """Move on by ``timedelta(**units)``."""
+    def advance(
+        self, time: dt.timedelta | float = 0, **units: float
+    ) -> None:
+        """Move on by a timedelta, by seconds, or by ``timedelta(**units)``.
+
+        :raises TypeError: for a unit that timedelta does not know.
+        """
         import datetime as dt
 
-        self.time += dt.timedelta(**units)
+        if not isinstance(time, dt.timedelta):
+            time = dt.timedelta(seconds=time)
+        self.time += time + dt.timedelta(**units)
 
 
 @pytest.fixture

@@ -66,6 +66,8 @@ class Plan:
     changes: Changes
     #: Whether there is any data; an empty new session is not stored.
     filled: bool
+    #: Whether the request has revoked sessions, this one perhaps.
+    has_revoked: bool = False
 
     @property
     def creates(self) -> bool:
@@ -151,7 +153,7 @@ class Saver:
         ended = plan.pending.ended
         if ended is not None and self._fields.has_unique:
             # The new session may have the same value.
-            self._end(connection, ended, now, outcome)
+            self._end(connection, ended, plan.has_revoked, now, outcome)
             ended = None
         if plan.base.ghost:
             if plan.filled and plan.base.token is not None:
@@ -166,7 +168,7 @@ class Saver:
         if ended is not None:
             # After the INSERT: on MariaDB a DELETE that finds nothing locks
             # the gap that two parallel logouts would then insert into.
-            self._end(connection, ended, now, outcome)
+            self._end(connection, ended, plan.has_revoked, now, outcome)
         return outcome
 
     def _look_again(
@@ -183,8 +185,8 @@ class Saver:
     # -- invalidate ----------------------------------------------------------
 
     def _end(
-        self, connection: Executor, ended: Base, now: dt.datetime,
-        outcome: Outcome,
+        self, connection: Executor, ended: Base, has_revoked: bool,
+        now: dt.datetime, outcome: Outcome,
     ) -> None:
         record = ended.record or ended.damaged
         assert record is not None
@@ -197,6 +199,9 @@ class Saver:
             # a renewal it is still this session; after a login it is not
             # ours to end.
             found = self._look_again(connection, record, now)
+            if found is None and has_revoked:
+                # "Log out everywhere" and then here: it was this request.
+                outcome.removed = str(record.id)
             if ended.token is None or found is None or (
                 self._ending(found, ended.token, now) is not None
             ):

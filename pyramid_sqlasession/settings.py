@@ -60,7 +60,8 @@ class Field:
 
     def error(self, problem: str) -> ConfigurationError:
         """Return the error for a column that cannot be made."""
-        return _error('additional_fields', self.name, problem)
+        kind = self.type if isinstance(self.type, str) else repr(self.type)
+        return _error('additional_fields', f'{self.name}: {kind}', problem)
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,9 @@ def read_settings(given: Mapping[str, Any]) -> Settings:
     values['engine_options'] = tuple(sorted(engine_options))
     _fill_in(values)
     settings = Settings(**values)
-    _check(settings, values)
+    _check(settings, {
+        name: given[PREFIX + name] for name in values if PREFIX + name in given
+    })
     return settings
 
 
@@ -187,9 +190,12 @@ def _fill_in(values: dict[str, Any]) -> None:
 
 
 def _check(settings: Settings, given: Mapping[str, Any]) -> None:
-    """Refuse combinations that cannot work."""
-    _check_timeouts(settings)
-    _check_cookie(settings)
+    """Refuse combinations that cannot work.
+
+    :param given: the settings that are set, as they were written.
+    """
+    _check_timeouts(settings, given)
+    _check_cookie(settings, given)
     if settings.url is None:
         for name, value in settings.engine_options:
             hidden = re.search('pass|args|secret|key|url', name)
@@ -214,41 +220,78 @@ def _check(settings: Settings, given: Mapping[str, Any]) -> None:
             if name in given:
                 raise _error(
                     name, given[name],
-                    f'must not be set together with {PREFIX}model: the '
-                    f'class says it',
+                    f'must not be set together with {PREFIX}model: remove '
+                    f'it, and say it in the class{_IN_CLASS[name]}',
                 )
 
 
-def _check_timeouts(settings: Settings) -> None:
+_IN_CLASS = {
+    'table_name': ' (__tablename__)',
+    'schema': ' (__table_args__)',
+    'additional_fields': ' (user_id: Mapped[int | None] = mapped_column())',
+}
+
+
+def _check_timeouts(settings: Settings, given: Mapping[str, Any]) -> None:
     absolute = settings.absolute_timeout
     if absolute is not None and settings.expiration > absolute:
-        raise _error(
-            'expiration', settings.expiration,
-            f'must not be above {PREFIX}absolute_timeout = {absolute:g} '
-            f'seconds',
+        raise _clash(
+            settings, given, ('expiration', 'must not be above'),
+            ('absolute_timeout', 'must not be below'),
         )
     for limit in ('expiration', 'cookie_max_age'):
         seconds = getattr(settings, limit)
         if seconds is not None and settings.touch_interval >= seconds:
-            raise _error(
-                'touch_interval', settings.touch_interval,
-                f'must be below {PREFIX}{limit} = {seconds:g} seconds, or '
-                f'sessions in use would run out',
+            raise _clash(
+                settings, given, ('touch_interval', 'must be below'),
+                (limit, 'must be above'),
+                f', or sessions in use would run out; to extend them only '
+                f'when they are saved, set {PREFIX}disable_touch = true',
             )
     interval = settings.renewal_interval
     if interval is not None and settings.renewal_grace >= interval:
-        raise _error(
-            'renewal_grace', settings.renewal_grace,
-            f'must be below {PREFIX}renewal_interval = {interval:g} seconds',
+        raise _clash(
+            settings, given, ('renewal_grace', 'must be below'),
+            ('renewal_interval', 'must be above'),
         )
 
 
-def _check_cookie(settings: Settings) -> None:
+def _clash(
+    settings: Settings, given: Mapping[str, Any], one: tuple[str, str],
+    other: tuple[str, str], why: str = '',
+) -> ConfigurationError:
+    """Return the error for two durations that do not go together.
+
+    It blames the one that is set.
+
+    :param one: a name, and what its value must be to the other one's.
+    """
+    if one[0] not in given:
+        one, other = other, one
+    name, problem = one
+    theirs = PREFIX + other[0]
+    if other[0] in given:
+        theirs += f' = {given[other[0]]}'
+    else:
+        theirs += f' = {spoken(getattr(settings, other[0]))} (the default)'
+    return _error(name, given[name], f'{problem} {theirs}{why}')
+
+
+def spoken(seconds: float) -> str:
+    """Return *seconds* as one would write them in an ini file."""
+    for unit, length in (('h', 3600), ('m', 60)):
+        # 60s rather than 1m: it is what everybody writes.
+        if seconds % length == 0 and seconds // length > 1:
+            return f'{seconds // length:g}{unit}'
+    return f'{seconds:g}s'
+
+
+def _check_cookie(settings: Settings, given: Mapping[str, Any]) -> None:
     name = settings.cookie_name
     insecure = settings.cookie_secure is False
     if name.lower().startswith(('__host-', '__secure-')) and insecure:
         raise _error(
-            'cookie_secure', False,
+            'cookie_secure', given['cookie_secure'],
             f'browsers refuse the cookie {name!r} without Secure: set it to '
             f'true, or choose another {PREFIX}cookie_name',
         )
@@ -266,13 +309,13 @@ def _check_cookie(settings: Settings) -> None:
     always_secure = settings.cookie_secure is True
     if settings.cookie_samesite == 'None' and not always_secure:
         raise _error(
-            'cookie_samesite', 'None',
+            'cookie_samesite', given['cookie_samesite'],
             f'browsers refuse it without Secure: set {PREFIX}cookie_secure '
             f'= true',
         )
     if settings.cookie_partitioned and not always_secure:
         raise _error(
-            'cookie_partitioned', True,
+            'cookie_partitioned', given['cookie_partitioned'],
             f'browsers refuse it without Secure: set {PREFIX}cookie_secure '
             f'= true',
         )
@@ -332,6 +375,13 @@ def _seconds(name: str, value: Any) -> float:
     if seconds > _LONGEST:
         raise _error(name, value, 'at most 100 years are possible')
     return seconds
+
+
+def _interval(name: str, value: Any) -> float:
+    try:
+        return _seconds(name, value)
+    except ConfigurationError as error:
+        raise ConfigurationError(f'{error}; 0 is never') from None
 
 
 def _positive(name: str, value: Any) -> float:
@@ -419,7 +469,10 @@ _SIZES = {
 
 
 def _size(name: str, value: Any) -> int:
-    problem = 'must be a number of bytes, or one with a unit such as 64KiB'
+    problem = (
+        'must be a number of bytes, or one with a unit such as 64KiB, at '
+        'least 2 and at most 1GiB'
+    )
     match = re.fullmatch(
         r'([0-9]{1,15})\s*([a-z]*)', str(value).lower(), re.ASCII
     )
@@ -428,7 +481,7 @@ def _size(name: str, value: Any) -> int:
     size = int(match[1]) * _SIZES[match[2]]
     # 1 GiB is what a text column of PostgreSQL holds.
     if not 2 <= size <= 1024**3:
-        raise _error(name, value, f'{problem}, at least 2 and at most 1GiB')
+        raise _error(name, value, problem)
     return size
 
 
@@ -705,7 +758,7 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     'absolute_timeout': _positive,
     'touch_interval': _not_negative,
     'disable_touch': _flag,
-    'check_expiration_interval': _seconds,
+    'check_expiration_interval': _interval,
     'renewal_interval': _positive,
     'renewal_grace': _not_negative,
     'conflict': _choice('merge', 'retry'),

@@ -80,6 +80,8 @@ class SessionStore:
         self._application = application
         self._connect = connect
         self._records = application.records
+        #: Whether it has ended sessions by ``revoke*``.
+        self.has_revoked = False
 
     # -- reading -------------------------------------------------------------
 
@@ -164,9 +166,11 @@ class SessionStore:
 
     def _remove(self, where: list[sa.ColumnElement[bool]]) -> int:
         with self._connect(True) as connection:
-            return self._records.remove(
+            count = self._records.remove(
                 connection, self._application.now(), where
             )
+        self.has_revoked = self.has_revoked or count > 0
+        return count
 
     def _except(self, id: str | None) -> list[sa.ColumnElement[bool]]:
         if id is None:
@@ -187,7 +191,7 @@ class SessionStore:
                 names = ', '.join(sorted(known.columns)) or 'none'
                 raise SessionFieldError(
                     name, value,
-                    f'nothing, as it does not exist (there are: {names})',
+                    f'no value: there is no such field, there are: {names}',
                 )
             if value is None:
                 where.append(column.is_(None))

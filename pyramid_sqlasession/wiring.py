@@ -10,6 +10,9 @@ from typing import Any
 from pyramid.config import PHASE1_CONFIG
 from pyramid.events import ApplicationCreated
 from pyramid.exceptions import ConfigurationError
+from pyramid.interfaces import IRequestExtensions
+from pyramid.interfaces import IRequestFactory
+from pyramid.request import Request
 import sqlalchemy as sa
 
 from pyramid_sqlasession import advice
@@ -22,9 +25,11 @@ from pyramid_sqlasession.lifecycle import Binding
 from pyramid_sqlasession.savepoints import follow_savepoints
 from pyramid_sqlasession.session import SQLASession
 from pyramid_sqlasession.settings import read_settings
+from pyramid_sqlasession.settings import Settings
 from pyramid_sqlasession.store import SessionStore
 
 _INCLUDED = 'sqlasession.included'
+_PLACE = "the settings sqlasession.* (config.include('pyramid_sqlasession'))"
 
 
 def register(config: Any) -> None:
@@ -50,10 +55,13 @@ def register(config: Any) -> None:
         registry[REGISTRY_KEY] = Application(registry, settings)
         introspectable.update(settings.masked())
 
+    # What an error names as its place; "Line 0 of file None" otherwise.
+    before, config.info = config.info, _PLACE
     config.action(
         'pyramid_sqlasession', configure, order=PHASE1_CONFIG,
         introspectables=(introspectable,),
     )
+    config.info = before
 
 
 def application_of(registry: Any) -> Application:
@@ -61,7 +69,8 @@ def application_of(registry: Any) -> Application:
 
     :raises ConfigurationError: if the package was not included.
     """
-    found = registry.get(REGISTRY_KEY)
+    # Fixtures are given whatever a test has.
+    found = registry.get(REGISTRY_KEY) if isinstance(registry, dict) else None
     if not isinstance(found, Application):
         raise ConfigurationError(
             "pyramid_sqlasession is not set up in this application: call "
@@ -105,11 +114,29 @@ def _application_created(event: Any) -> None:
     _check_engine(application)
     if not _is_serving.get():
         return
-    advice.give(application.settings, application.fields.columns)
+    advice.give(
+        application.settings, application.fields.columns,
+        lacks_dbsession=_lacks_dbsession(registry, application),
+    )
     if application.settings.create_table:
         _create_table(application)
     if application.settings.check_expiration_interval > 0:
         start_expiring_sessions(registry)
+
+
+def _lacks_dbsession(registry: Any, application: Application) -> bool:
+    """Return whether there is no ``request.dbsession`` of the name that is
+    set; the usual name is not, and an application may have none.
+    """
+    name = application.settings.dbsession
+    if application.has_own_database or name == Settings.dbsession:
+        return False
+    extensions = registry.queryUtility(IRequestExtensions)
+    factory = registry.queryUtility(IRequestFactory, default=Request)
+    return not hasattr(factory, name) and (
+        extensions is None
+        or name not in {**extensions.descriptors, **extensions.methods}
+    )
 
 
 def _check_engine(application: Application) -> None:

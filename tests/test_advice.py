@@ -40,6 +40,19 @@ def test_no_warning_for_the_defaults(said):
     assert text.startswith('sqlasession.secret is not set')
 
 
+def test_a_dbsession_of_another_name(said):
+    """T0, T1: a name that was mistyped would give a second transaction."""
+    ((level, text),) = said(**GOOD, dbsession='db')
+    assert level == 'WARNING'
+    assert text.startswith('sqlasession.dbsession = db: no request attribute')
+    assert 'add_request_method' in text
+
+    def configure(config):
+        config.add_request_method(lambda request: None, 'db', reify=True)
+
+    assert said(**GOOD, dbsession='db', configure=configure) == []
+
+
 def test_silence_for_a_good_one(said):
     """Issue 6.5: who follows the advice hears nothing any more."""
     assert said(**GOOD) == []

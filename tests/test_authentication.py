@@ -12,6 +12,7 @@ import pytest
 
 from pyramid_sqlasession import SessionError
 from pyramid_sqlasession import SessionFieldError
+from pyramid_sqlasession import SessionInvalidated
 from pyramid_sqlasession.authentication import SessionAuthenticationHelper
 
 from . import meeting as acts
@@ -418,6 +419,50 @@ def test_a_revoked_browser_is_out(club, how):
     assert club.do(here, revoke).text == '1'
     assert asked(club, there) == ''
     assert asked(club, here) == str(ADA)
+
+
+@pytest.mark.parametrize('how', ['revoke', 'revoke_where', 'revoke_all'])
+def test_log_out_everywhere_removes_the_cookie_here(club, how):
+    """R4: the request's own store has removed the row before ``forget``."""
+    here, there = club.site.browser(), club.site.browser()
+    club.do(here, login())
+    club.do(there, login())
+
+    def everywhere(request):
+        store, this = request.session_store, request.session.id
+        assert {
+            'revoke': lambda: store.revoke(this),
+            'revoke_where': lambda: store.revoke_where(user_id=ADA),
+            'revoke_all': store.revoke_all,
+        }[how]()
+        return logout(request)
+
+    with club.site.events(SessionInvalidated) as events:
+        response = club.do(here, everywhere)
+    assert acts.set_cookies(response) == ['']
+    assert len(events) == 1
+    assert club.site.token(here) is None
+    assert asked(club, here) == ''
+
+
+def test_a_logout_of_what_another_request_ended_sends_no_cookie(club, stage):
+    """C5: it could overwrite the cookie of a login that came meanwhile."""
+    here, there = club.site.browser(), club.site.browser()
+    club.do(here, login())
+    club.do(there, login(GRACE))
+
+    def slow(request):
+        assert not request.session_store.has_revoked
+        answer = logout(request)
+        stage.reach('out')
+        return answer
+
+    club.site.views['slow'] = slow
+    started = stage.run(club.site.browser(like=here).get, '/slow')
+    stage.wait('out')
+    club.do(there, lambda r: r.session_store.revoke_where(user_id=ADA))
+    stage.let('out')
+    assert acts.set_cookies(started.result()) == []
 
 
 # -- at once -----------------------------------------------------------------

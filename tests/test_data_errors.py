@@ -186,7 +186,7 @@ def down(request):
         database.dispose()
 
 
-def test_database_down(down):
+def test_database_down(down, caplog):
     """D1: 200 without a session, 503 with one, and well again after it."""
     browser = down.visitor
     token = down.token(browser)
@@ -198,6 +198,13 @@ def test_database_down(down):
         assert 'Set-Cookie' not in response.headers
     response = down.browser().get('/write', status=503)
     assert 'Set-Cookie' not in response.headers
+    # Once, however many requests there are.
+    (said,) = [
+        r.getMessage() for r in caplog.records
+        if r.name.startswith('pyramid_sqlasession')
+        and r.levelno >= logging.WARNING
+    ]
+    assert said.startswith('the database of the sessions does not answer: ')
     down.launch()
     down.outside.dispose()
     assert down.token(browser) == token

@@ -713,7 +713,7 @@ def test_show_of_damaged_data(stocked, text):
     code, out, err = stocked.run('show', id)
     assert code == 1
     assert '(damaged)' in out
-    assert 'user id' in out
+    assert 'user_id' in out
     assert err.startswith('psessions: its data cannot be read: ')
     assert err.count('\n') == 1
     code, out, err = stocked.run('show', id, '--json')
@@ -1246,7 +1246,7 @@ def test_database_down(database, make_shop, args):
     """Nobody answers: one line without a password, code 1."""
     made = make_shop(DOWN[database.name])
     line = made.fails(1, *args)
-    assert 'the database does not answer' in line
+    assert 'the database cannot be used' in line
     assert 'pass-word' not in line
 
 
@@ -1261,7 +1261,8 @@ def test_database_that_refuses_us(make_shop, tmp_path):
 def test_missing_table(empty, args):
     """Without its table each command names the one that makes it."""
     line = empty.fails(1, *args)
-    assert f'run "psessions {empty.ini} table"' in line
+    assert 'run the migrations' in line
+    assert f'"psessions {empty.ini} table"' in line
 
 
 def test_busy_pool(make_shop, on_sqlite, monkeypatch):

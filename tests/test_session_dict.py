@@ -22,6 +22,7 @@ import sqlalchemy as sa
 from zope.interface.verify import verifyObject
 
 from pyramid_sqlasession import SessionNotSerializable
+from pyramid_sqlasession import SessionStoreUnavailable
 from pyramid_sqlasession import SessionTooLarge
 from pyramid_sqlasession import SQLASession
 
@@ -363,6 +364,16 @@ def other(request):
     return 'without a session'
 
 
+def take_away(site):
+    """Have no database from now on."""
+    path = pathlib.Path(site.engine.url.database)
+    site.engine.dispose()
+    for file in path.parent.glob(path.name + '*'):
+        file.rename(f'{file}.away')
+    # What cannot be opened as a database.
+    path.mkdir()
+
+
 class Asking:
     """A security policy that asks the session who is there."""
 
@@ -395,15 +406,52 @@ def test_a_session_of_a_database_that_is_down(make_site, ask):
     shop = Shop(site)
     shop.store(a=1)
     site.view(other)
-    path = pathlib.Path(site.engine.url.database)
-    site.engine.dispose()
-    for file in path.parent.glob(path.name + '*'):
-        file.rename(f'{file}.away')
-    # What cannot be opened as a database.
-    path.mkdir()
+    take_away(site)
     policy.ask = ask
     assert shop.browser.get('/other').text == 'without a session'
     assert policy.answer == ask({})
+
+
+def toolbar_tween_factory(handler, registry):
+    """A toolbar: it looks at everything, above of all exception views."""
+
+    def toolbar_tween(request):
+        response = handler(request)
+        registry.shown = dict(request.session)
+        return response
+
+    return toolbar_tween
+
+
+@sqlite
+def test_who_looks_after_the_page_that_says_so(make_site):
+    """D1, R10: the user was asked for in vain before; the view's error is
+    answered, and the session is empty for the page and for a toolbar.
+    """
+
+    def away(request):
+        return Response(f'away {dict(request.session)}', status=503)
+
+    def configure(config):
+        config.set_security_policy(Asking())
+        config.add_exception_view(away, SessionStoreUnavailable)
+        config.add_tween(
+            f'{__name__}.toolbar_tween_factory',
+            over='pyramid_tm.tm_tween_factory',
+        )
+
+    site = make_site(configure=configure)
+    shop = Shop(site)
+    shop.store(a=1)
+    assert site.registry.shown == {'a': 1}
+    site.view(other)
+    site.views['look'] = lambda request: request.session['a']
+    take_away(site)
+    assert shop.browser.get('/other').text == 'without a session'
+    assert site.registry.shown == {}
+    site.registry.shown = None
+    assert shop.browser.get('/look', status=503).text == 'away {}'
+    assert site.registry.shown == {}
 
 
 # -- types, through the database ----------------------------------------------

@@ -702,6 +702,60 @@ def test_the_given_engine(tmp_path, given):
     assert str(registry['sqlasession'].engine.url) == url
 
 
+def failing_engine(registry):
+    """A function for ``sqlasession.engine`` that fails."""
+    return registry['no.such.key']
+
+
+def test_a_given_engine_that_fails(tmp_path):
+    """Section 2: the error names the setting, the function, and its error."""
+    text = refused(tmp_path, engine=failing_engine)
+    assert 'sqlasession.engine = ' in text
+    assert 'failing_engine' in text
+    assert "KeyError: 'no.such.key'" in text
+
+
+@pytest.mark.parametrize(
+    ('given', 'text'),
+    [
+        ({'absolute_timeout': '1h'},
+         "sqlasession.absolute_timeout = '1h': must not be below "
+         'sqlasession.expiration = 24h (the default)'),
+        ({'absolute_timeout': '1h', 'expiration': '2h'},
+         "sqlasession.expiration = '2h': must not be above "
+         'sqlasession.absolute_timeout = 1h'),
+        ({'touch_interval': '48h'},
+         "sqlasession.touch_interval = '48h': must be below "
+         'sqlasession.expiration = 24h (the default)'),
+        ({'renewal_interval': '5s'},
+         "sqlasession.renewal_interval = '5s': must be above "
+         'sqlasession.renewal_grace = 60s (the default)'),
+        ({'cookie_partitioned': 'yes'},
+         "sqlasession.cookie_partitioned = 'yes': "),
+        ({'check_expiration_interval': 'never'}, '; 0 is never'),
+        ({'max_size': '-1'}, 'at least 2 and at most 1GiB'),
+        ({'max_sessions_per_user': '3'},
+         'sqlasession.max_sessions_per_user = 3: needs'),
+        ({'additional_fields': 'user_id: Nonsense'},
+         "sqlasession.additional_fields = 'user_id: Nonsense': "),
+    ],
+    ids=str,
+)
+def test_an_error_says_what_was_written(tmp_path, given, text):
+    """Section 2: the key that is set, its value to the letter, and of the
+    other one whether it is the default.
+    """
+    assert text in refused(tmp_path, **given)
+
+
+def test_the_place_of_an_error(tmp_path):
+    """Section 2: Pyramid names the place of an error; ours is known."""
+    with pytest.raises(ConfigurationError) as raised:
+        start(tmp_path, expiration='soon')
+    assert "config.include('pyramid_sqlasession')" in str(raised.value)
+    assert 'Line 0' not in str(raised.value)
+
+
 def test_the_given_engine_as_an_object(tmp_path):
     """Section 2: or an Engine."""
     engine = sa.create_engine(url_of(tmp_path, 'given'))

@@ -43,7 +43,7 @@ _ALLOWED = {
     '_fields': 'one field per line',
     '_positive': 'a duration above 0',
     '_not_negative': 'a duration, or 0',
-    '_seconds': 'a duration; 0 or less is off',
+    '_interval': 'a duration; 0 or less is off',
     '_max_age': 'a duration, or session',
     '_size': 'a size such as 64KiB',
     '_count': 'a number above 0',
@@ -52,7 +52,7 @@ _ALLOWED = {
     '_cookie_domain': 'a host name',
 }
 
-_DURATIONS = ('_positive', '_not_negative', '_seconds', '_max_age')
+_DURATIONS = ('_positive', '_not_negative', '_interval', '_max_age')
 
 
 class Setting(NamedTuple):
@@ -92,7 +92,7 @@ def default_of(name: str) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if _reader(name) in _DURATIONS:
-        return _spoken(value)
+        return code.spoken(value)
     if _reader(name) == '_size':
         return f'{value // 1024**2}MiB'
     return str(value)
@@ -112,14 +112,6 @@ def allowed(name: str) -> str:
 def _reader(name: str) -> str:
     # A reader made by a function is called `_choice.<locals>.read`.
     return code._READERS[name].__qualname__.partition('.')[0]
-
-
-def _spoken(seconds: float) -> str:
-    for unit, size in (('h', 3600), ('m', 60)):
-        # 60s rather than 1m: it is what everybody writes.
-        if seconds % size == 0 and seconds // size > 1:
-            return f'{seconds // size:g}{unit}'
-    return f'{seconds:g}s'
 
 
 def read_ini(text: str) -> dict[str, tuple[str, str]]:

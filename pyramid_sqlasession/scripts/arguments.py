@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from importlib.metadata import version
 import textwrap
 from typing import NoReturn
 
@@ -36,6 +37,8 @@ _EPILOG = """\
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
+        if 'argument COMMAND: invalid choice' in message:
+            message = f'{message}; the ini file comes first'
         # argparse would print the usage, too, which takes several lines.
         raise UsageFailure(f'{message} ("psessions --help" tells more)')
 
@@ -67,6 +70,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--traceback', action='store_true',
         help='show where an error came from',
+    )
+    parser.add_argument(
+        '--version', action='version',
+        version=f'pyramid_sqlasession {version("pyramid_sqlasession")}',
     )
     parser.set_defaults(run=stats.run, check=nothing_to_check, json=False)
     commands = parser.add_subparsers(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from pyramid.exceptions import ConfigurationError
 from sqlalchemy import exc
 
@@ -34,13 +36,14 @@ def explained(error: Exception, ini: str) -> str:
         text = text_of(cause)
         if fault is Fault.UNAVAILABLE:
             return line(
-                'the database does not answer (does it run, and is its '
-                'address in the ini file right?)', text, *notes,
+                'the database cannot be used (does it run, and are address, '
+                'name and role in the ini file right?)', text, *notes,
             )
         if fault is Fault.MISSING:
             return line(
                 f'the table of the sessions, or a column of it, is missing; '
-                f'run "psessions {ini} table"', text, *notes,
+                f'run the migrations of the application, or where they do '
+                f'not make it, "psessions {ini} table"', text, *notes,
             )
         return line('the database refused it', text, *notes)
     if isinstance(error, SessionError | ConfigurationError):
@@ -61,8 +64,10 @@ def code_of(error: Exception) -> int:
 def text_of(error: BaseException) -> str:
     """Return what *error* itself says."""
     if isinstance(error, exc.DBAPIError):
-        # Without the statement and its values.
-        return str(error.orig)
+        # Without the statement and its values, which psycopg repeats below
+        # the first line.
+        text = str(error.orig)
+        return re.split(r'\n(?:LINE \d|CONTEXT:)', text)[0]
     if isinstance(error, exc.TimeoutError):
         return str(error)
     return f'{type(error).__name__}: {error}'

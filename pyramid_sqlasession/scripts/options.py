@@ -30,6 +30,11 @@ def add_command(
         name, help=help, description=f'{help[0].upper()}{help[1:]}.'
     )
     parser.set_defaults(run=run, check=check)
+    # Behind the command too; without a default, or it would undo the other.
+    parser.add_argument(
+        '--traceback', action='store_true', default=argparse.SUPPRESS,
+        help=argparse.SUPPRESS,
+    )
     return parser
 
 

@@ -42,7 +42,11 @@ def add_to(commands: Any) -> None:
 
 def _check(args: argparse.Namespace) -> None:
     ways = [bool(args.ids), bool(args.fields), args.all]
-    if sum(ways) != 1:
+    if sum(ways) > 1:
+        raise UsageFailure(
+            'revoke takes only one of these: ids, --field NAME=VALUE, --all'
+        )
+    if not any(ways):
         raise UsageFailure(
             'revoke needs to know which: one or more ids, or --field '
             'NAME=VALUE, or --all'

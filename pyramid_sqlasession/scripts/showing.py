@@ -105,7 +105,7 @@ def _put_record(record: dict[str, Any], data: dict[str, Any] | None) -> None:
     }
     del words['fields']
     put(bold('Session'))
-    _put_pairs(words)
+    _put_pairs({name.replace('_', ' '): v for name, v in words.items()})
     if record['fields']:
         put(bold('Fields'))
         _put_pairs(record['fields'])
@@ -122,4 +122,4 @@ def _put_record(record: dict[str, Any], data: dict[str, Any] | None) -> None:
 def _put_pairs(pairs: dict[str, Any]) -> None:
     width = max(len(name) for name in pairs)
     for name, value in pairs.items():
-        put(f'  {name.replace("_", " "):<{width}}  {shown(value)}')
+        put(f'  {name:<{width}}  {shown(value)}')

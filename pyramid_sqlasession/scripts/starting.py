@@ -66,5 +66,8 @@ def _not_started(error: Exception, ini: str) -> Failure:
     if isinstance(error, ConfigurationError):
         return Failure(line(error))
     return Failure(
-        line(f'the application of {ini} does not start', text_of(error))
+        line(
+            f'the application of {ini} does not start', text_of(error),
+            '"psessions --traceback …" shows where; "pserve" has to start it',
+        )
     )

@@ -52,6 +52,13 @@ def run(application: Application, args: argparse.Namespace) -> int:
     if columns is None:
         _create(application, args.ini)
         put(f'the table {table.fullname} was created')
+        if application.settings.model is not None:
+            put(
+                'It is one of the models: if Alembic makes their tables, it '
+                'will want to create this one, too. Then drop it and run '
+                '"alembic upgrade head", or tell Alembic that it is there: '
+                '"alembic stamp head".'
+            )
         return 0
     missing = [c.name for c in table.columns if c.name not in columns]
     if missing:
