@@ -1,9 +1,9 @@
 """The smallest model of one's own; what README.rst shows, too."""
 
-from myapp.models import Base
-
 # begin
 from pyramid_sqlasession import SessionMixin
+
+from myapp.models import Base
 
 
 class Session(SessionMixin, Base):

@@ -93,6 +93,8 @@ def includeme(config: Configurator) -> None:
         engine = engine_from_config(settings, 'sqlalchemy.')
     session_factory = sessionmaker(bind=engine)
     config.registry['dbsession_factory'] = session_factory
+    # For session_engine; with dbsession_factory it is not needed.
+    config.registry['myapp.engine'] = engine
 
     def dbsession(request: Request) -> Any:
         given = request.environ.get('app.dbsession')
