@@ -189,6 +189,31 @@ def test_a_read_in_one_transaction_and_a_change_in_the_next(tight):
 
 
 @on_sqlite
+def test_a_change_after_a_rolled_back_savepoint_takes_part_again(tight):
+    """T2, T9: the rollback has ended the part that began after it."""
+
+    @tight.view
+    def work(request):
+        session = request.session
+        assert session['n'] == 1
+        savepoint = request.tm.savepoint()
+        session['a'] = 1
+        savepoint.rollback()
+        session['b'] = 1
+        assert resources(request) == 1
+        if 'abort' in request.params:
+            request.tm.abort()
+            request.tm.begin()
+        return sorted(session)
+
+    browser = returning(tight)
+    assert browser.get('/work?abort=1').text == "['list', 'n']"
+    assert tight.data() == STORED
+    assert browser.get('/work').text == "['b', 'list', 'n']"
+    assert tight.data() == STORED | {'b': 1}
+
+
+@on_sqlite
 def test_a_change_between_two_transactions_is_in_the_next(tight):
     """T9, T10: to look at the session is enough to have it there."""
     seen = []
