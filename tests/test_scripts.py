@@ -598,7 +598,10 @@ def test_list_by_what_only_the_database_reads(database, make_shop):
     (one,) = made.json('list', '--field', 'ip=10.1.2.3')
     assert one['fields'] == {'ip': '10.1.2.3'}
     assert made.json('list', '--field', 'ip=10.1.2.4') == []
-    assert 'nowhere' in made.fails(2, 'list', '--field', 'ip=nowhere')
+    for command in ('list', 'revoke'):
+        line = made.fails(2, command, '--field', 'ip=nowhere')
+        assert 'nowhere' in line
+        assert 'CONTEXT' not in line
 
 
 class PlaceSession(SessionMixin, Base):
