@@ -78,6 +78,10 @@ class Shortcut:
         except Uncommon:
             pooled.close()
             raise
+        # What Python cannot read: a damaged record, by a good connection.
+        except (ValueError, TypeError, OverflowError) as error:
+            pooled.close()
+            raise Uncommon from error
         # The long way meets the same error and says what it means; it
         # replaces a connection that the server has closed, too.
         except BaseException as error:

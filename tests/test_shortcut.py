@@ -494,6 +494,24 @@ def test_a_database_in_memory_takes_the_long_way(make_quick):
         assert connection.scalar(sa.text('SELECT count(*) FROM sessions'))
 
 
+@both
+def test_a_damaged_record_costs_no_connection(make_quick):
+    """R8: whoever comes with its cookie, again and again, has no connection
+    of the pool closed.
+    """
+    quick = make_quick(engine_options={'poolclass': sa.QueuePool})
+    browser = quick.browser()
+    browser.get('/count')
+    damage = "'infinity'" if quick.database.name == 'postgresql' else "'zzz'"
+    quick.execute(f'UPDATE sessions SET created = {damage}')
+    browser.get('/show')
+    opened = []
+    sa.event.listen(quick.engine.pool, 'connect', lambda *_: opened.append(1))
+    assert [browser.get('/show').text for _ in range(3)] == ['{}'] * 3
+    assert opened == []
+    assert quick.engine.pool.checkedout() == 0
+
+
 #: How ``sqlite3`` can be told to begin transactions.
 BEGINNINGS = [{}, {'isolation_level': None}, {'isolation_level': 'IMMEDIATE'}]
 if sys.version_info >= (3, 12):
