@@ -1,9 +1,9 @@
 """The smallest model of one's own; what README.rst shows, too."""
 
 # begin
-from pyramid_sqlasession import SessionMixin
-
 from myapp.models import Base
+
+from pyramid_sqlasession import SessionMixin
 
 
 class Session(SessionMixin, Base):
