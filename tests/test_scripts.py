@@ -5,6 +5,7 @@ import datetime as dt
 from decimal import Decimal
 import enum
 import functools
+from importlib.metadata import version
 import io
 import json
 import os
@@ -1258,6 +1259,36 @@ def test_database_that_refuses_us(make_shop, tmp_path):
     (tmp_path / 'x.sqlite').write_text('no database ' * 100)
     made = make_shop(f'sqlite:///{tmp_path}/x.sqlite')
     assert 'file is not a database' in made.fails(1, 'stats')
+
+
+@pytest.mark.parametrize(
+    'args', [('list', '--traceback'), ('--traceback', 'list')], ids=' '.join
+)
+def test_traceback_wherever_it_stands(on_sqlite, monkeypatch, args):
+    """Behind the command too, where one adds it first."""
+
+    def run(args):
+        raise KeyError('what now')
+
+    monkeypatch.setattr(scripts, '_run', run)
+    code, _, err = on_sqlite.run(*args)
+    assert code == 1
+    assert 'raise KeyError' in err
+    assert 'raise KeyError' not in on_sqlite.run('list')[2]
+
+
+def test_the_version(capsys):
+    """Which one it is, without an ini file."""
+    assert scripts.main(['--version']) == 0
+    assert capsys.readouterr().out == (
+        f'pyramid_sqlasession {version("pyramid_sqlasession")}\n'
+    )
+
+
+def test_the_ini_file_comes_first(capsys):
+    """Who writes the command before the file is told the order."""
+    assert scripts.main(['list', 'development.ini']) == 2
+    assert 'the ini file comes first' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('args', COMMANDS, ids=' '.join)
