@@ -47,7 +47,6 @@ _SQLSTATES = {
     '57P01': Fault.UNAVAILABLE,  # admin_shutdown
     '57P02': Fault.UNAVAILABLE,  # crash_shutdown
     '57P03': Fault.UNAVAILABLE,  # cannot_connect_now
-    '53300': Fault.UNAVAILABLE,  # too_many_connections
 }
 
 # https://mariadb.com/kb/en/mariadb-error-codes/
@@ -123,7 +122,8 @@ def _driver_fault(error: BaseException | None) -> Fault:
             if words in text:
                 return fault
         return Fault.OTHER
-    if isinstance(state, str) and state[:2] in ('08', '57'):
+    # Connections, resources (a full disk), and the operator's interventions.
+    if isinstance(state, str) and state[:2] in ('08', '53', '57'):
         return Fault.UNAVAILABLE
     if type(error).__name__ in ('OperationalError', 'InterfaceError') and (
         state is None and not isinstance(number, int)

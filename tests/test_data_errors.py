@@ -242,6 +242,29 @@ def test_database_that_goes_down_while_a_view_runs(down, when, caplog):
     assert browser.get('/read').text == '1'
 
 
+@pytest.mark.parametrize('database', ['postgresql'], indirect=True)
+@pytest.mark.parametrize('state', ['53100', '53200', '57014', '08006'])
+def test_a_server_without_resources(make_site, state):
+    """D1: a full disk, no memory, a statement that was cancelled: 503."""
+    site = make_site()
+
+    @site.view
+    def write(request):
+        request.session['n'] = 1
+
+    site.execute(f"""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{state}'; END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON sessions
+        FOR EACH ROW EXECUTE FUNCTION refuse()
+    """)
+    response = site.browser().get('/write', status=503)
+    assert 'Set-Cookie' not in response.headers
+    site.execute('DROP TRIGGER refuse ON sessions')
+    site.browser().get('/write')
+    assert len(site.rows()) == 1
+
+
 class Refusal:
     """Has all connects of an engine fail while ``on``, and counts them."""
 

@@ -504,4 +504,4 @@ def _wait_until_clean(site, timeout=20):
 
 def _check_log(result, log):
     if 'Traceback' in log:
-        result.wrong.append(log[log.index('Traceback'):][:1500])
+        result.wrong.append(log[log.index('Traceback'):][:9000])
