@@ -11,7 +11,10 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 import enum
 import hashlib
+import os
+import threading
 from typing import Any
+import weakref
 
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -227,6 +230,7 @@ def private_connection(engine: sa.Engine) -> Iterator[sa.Connection]:
         with engine.connect() as connection:
             yield connection
         return
+    _first_connections.make(engine)
     private = engine.pool.recreate()
     try:
         with sa.Connection(
@@ -235,6 +239,65 @@ def private_connection(engine: sa.Engine) -> Iterator[sa.Connection]:
             yield connection
     finally:
         private.dispose()
+
+
+# At most so many seconds a fork waits for a first connection.
+_FORK_WAITS = 10.0
+
+
+class _FirstConnections:
+    """Has an engine's own pool connect before any other pool of it.
+
+    SQLAlchemy finds out about the server with the first connection, once, and
+    others of the same pool wait until that is done.  Those of another pool do
+    not: they would go on with a dialect that is not ready.  Nor is it ever
+    ready in a child process that was forked meanwhile: a fork waits.
+    """
+
+    def __init__(self) -> None:
+        self._engines: weakref.WeakSet[sa.Engine] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        self._is_held = False
+
+    def make(self, engine: sa.Engine) -> None:
+        """Connect, if nobody here has."""
+        with self._lock:
+            if engine in self._engines:
+                return
+            try:
+                pooled = pooled_connection(engine, engine.pool)
+            except exc.TimeoutError:
+                # They are all in use: it has connected.
+                pass
+            else:
+                # Not left in the pool, which child processes get a copy of.
+                pooled.invalidate()
+                pooled.close()
+            self._engines.add(engine)
+
+    def hold(self) -> None:
+        """Before a fork: wait for whoever is at it."""
+        self._is_held = self._lock.acquire(timeout=_FORK_WAITS)
+
+    def release(self) -> None:
+        """After a fork, in the parent."""
+        if self._is_held:
+            self._is_held = False
+            self._lock.release()
+
+    def start_anew(self) -> None:
+        """After a fork, in the child, which has no other thread."""
+        self._is_held = False
+        self._lock = threading.Lock()
+
+
+_first_connections = _FirstConnections()
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(
+        before=_first_connections.hold,
+        after_in_parent=_first_connections.release,
+        after_in_child=_first_connections.start_anew,
+    )
 
 
 def pooled_connection(engine: sa.Engine, pool: pool.Pool) -> Any:
