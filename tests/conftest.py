@@ -25,6 +25,7 @@ from .services.databases import Database
 from .services.galera import TempGalera
 from .services.redistemp import TempRedis
 from .shop import MANAGERS
+from .shop import with_views
 from .site import Site
 
 
@@ -133,17 +134,9 @@ def make_shop(request, make_site):
     manager = MANAGERS[getattr(request, 'param', 'explicit')]
 
     def make(**settings):
-        site = make_site(**{'tm.manager_hook': manager, **settings})
-
-        @site.view
-        def fill(request):
-            request.session.update(n=1, list=[1])
-
-        @site.view
-        def show(request):
-            return dict(request.session)
-
-        return site
+        return with_views(
+            make_site(**{'tm.manager_hook': manager, **settings})
+        )
 
     yield make
     # The thread's manager is the next test's too.

@@ -45,6 +45,20 @@ both_managers = pytest.mark.parametrize(
 STORED = {'n': 1, 'list': [1]}
 
 
+def with_views(site):
+    """Add the views ``fill`` and ``show``; return *site*."""
+
+    @site.view
+    def fill(request):
+        request.session.update(n=1, list=[1])
+
+    @site.view
+    def show(request):
+        return dict(request.session)
+
+    return site
+
+
 def returning(site):
     """Return a browser that has a stored session: ``{n: 1, list: [1]}``."""
     browser = site.browser()

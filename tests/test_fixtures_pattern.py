@@ -24,6 +24,7 @@ from pyramid_sqlasession.cookie import new_token
 
 from .failing import answering
 from .failing import Failure
+from .shop import with_views
 from .site import Note
 
 #: What ``fill`` puts in.
@@ -48,19 +49,11 @@ def error_page(request):
 @pytest.fixture
 def site(make_site):
     """The application, with views that do one thing each."""
-    site = make_site(
+    site = with_views(make_site(
         additional_fields='user_id: Integer index',
         configure=answering(error_page),
         engine_options={'pool_size': 1, 'max_overflow': 0, 'pool_timeout': 2},
-    )
-
-    @site.view
-    def fill(request):
-        request.session.update(n=1, list=[1])
-
-    @site.view
-    def show(request):
-        return dict(request.session)
+    ))
 
     @site.view
     def login(request):

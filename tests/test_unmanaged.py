@@ -16,6 +16,7 @@ from webtest import TestApp
 from .failing import answering
 from .failing import Failure
 from .failing import on_sqlite
+from .shop import with_views
 from .site import Note
 
 STORED = {'n': 1, 'list': [1]}
@@ -48,20 +49,6 @@ CHANGES = {
 def is_managed_path(request):
     """Say for which requests pyramid_tm is active."""
     return not request.path.startswith('/free')
-
-
-def with_views(site):
-    """Add the views that most tests here need; return *site*."""
-
-    @site.view
-    def fill(request):
-        request.session.update(n=1, list=[1])
-
-    @site.view
-    def show(request):
-        return dict(request.session)
-
-    return site
 
 
 @pytest.fixture

@@ -252,7 +252,7 @@ def hostile_texts(make, count):
 
 def hostile_rows(make, count):
     """R8: through the whole application: a page, and the row stays."""
-    result = Result('hostile rows in the table', statements=None)
+    result = Result('hostile rows in the table')
     draw = random.Random(4)
     site = make()
     browser = site.browser()
