@@ -21,6 +21,7 @@ import pytest
 
 from pyramid_sqlasession import SessionNotSerializable
 from pyramid_sqlasession.serializers import JSONSerializer
+from pyramid_sqlasession.serializers import MAX_DEPTH
 
 from .naming import shown
 
@@ -115,6 +116,16 @@ def test_scalars_come_back_exactly(value):
 def test_containers_come_back_exactly(value):
     """R6: nested containers keep their types, whatever is beside them."""
     assert exact(there_and_back(value)) == exact(value)
+
+
+@pytest.mark.parametrize('value', SCALARS, ids=label)
+def test_scalars_come_back_from_any_depth(value):
+    """R6: how deep a value lies makes no difference, nor what it lies in."""
+    nested = value
+    for _ in range(3):
+        nested = [0, {'a': 'b', 'c': nested}]
+        assert exact(there_and_back(nested)) == exact(nested)
+        assert exact(there_and_back([nested])) == exact([nested])
 
 
 @pytest.mark.parametrize('value', CONTAINERS[14:18], ids=label)
@@ -369,6 +380,7 @@ import os
 
 from pyramid_sqlasession import SessionNotSerializable
 from pyramid_sqlasession.serializers import JSONSerializer
+from pyramid_sqlasession.serializers import MAX_DEPTH
 
 
 wrap, value, serializer = {wrap}, 0, JSONSerializer()
@@ -399,6 +411,19 @@ def test_deep_nesting_comes_back_or_is_an_error(wrap):
         capture_output=True, text=True, timeout=60,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize('leaf', [0, (), dt.date(2026, 1, 1)], ids=label)
+def test_the_limit_of_nesting_is_the_same_for_all_values(leaf):
+    """R6: how deep values may be does not depend on what is in there."""
+    limit = MAX_DEPTH - 1 - isinstance(leaf, tuple)
+    for step in ([leaf], {'a': leaf}):
+        value = step
+        for number in range(1, limit):
+            value = [value] if number % 2 else {'a': value}
+        assert there_and_back(value) == value
+        with pytest.raises(SessionNotSerializable, match='nested deeper'):
+            there_and_back([value])
 
 
 def test_long_paths_are_cut():
