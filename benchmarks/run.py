@@ -4,7 +4,9 @@
     python3 -m benchmarks.run --quick           orientation, about 2 minutes
     python3 -m benchmarks.run --databases sqlite --systems raw sqlasession
 
-Each system runs in a process of its own, one at a time.  A round lets each
+Each system runs in a process of its own, one at a time, on one processor, and
+the database server on another one; what a processor that both share changes
+is measured as well (``postgresql-shared``).  A round lets each
 of them make some requests of each scenario, in an order that changes from
 round to round.  A session's cost is a scenario's median minus that of the
 same application without session (S0), in the same turn; a ratio compares two
@@ -25,6 +27,7 @@ import tempfile
 
 from benchmarks import environment
 from benchmarks import outcome
+from benchmarks import placement
 from benchmarks.environment import say
 
 #: module of benchmarks.systems (or ``sequelize``) by kind of store.
@@ -33,6 +36,7 @@ SYSTEMS = {
         'raw', 'raw_view', 'core', 'sqlasession', 'django_db',
         'flask_session', 'beaker', 'sequelize',
     ],
+    'postgresql-shared': ['raw', 'raw_view', 'core', 'sqlasession'],
     'sqlite': [
         'raw', 'raw_view', 'core', 'sqlasession', 'django_db',
         'flask_session', 'beaker',
@@ -126,10 +130,12 @@ def node_worker(name, url, folder):
 def started(names, make_url, folder):
     """Start one worker after the other; stop all at the end."""
     workers = []
+    client, _ = placement.processors()
     with contextlib.ExitStack() as stack:
         for name in names:
             make = node_worker if name == 'sequelize' else python_worker
-            worker = make(name, make_url(name), folder)
+            with placement.on(client):
+                worker = make(name, make_url(name), folder)
             stack.callback(worker.close)
             # One at a time: they have two cores, and memory to fill.
             worker.wait()
@@ -137,15 +143,26 @@ def started(names, make_url, folder):
         yield workers
 
 
-def on_postgresql(names, options, folder):
-    """Measure *names* on PostgreSQL."""
+def on_postgresql(names, options, folder, *, shared=False):
+    """Measure *names* on PostgreSQL.
+
+    :param shared: the server works on the client's processor.
+    """
     from benchmarks import servers
 
-    with servers.postgresql() as server:
-        with started(
+    client, other = placement.processors()
+    with contextlib.ExitStack() as stack:
+        with placement.on(client if shared else other):
+            server = stack.enter_context(servers.postgresql())
+        workers = stack.enter_context(started(
             names, lambda name: servers.new_database(server, name), folder
-        ) as workers:
-            return measure(workers, options.rounds, options.requests)
+        ))
+        return measure(workers, options.rounds, options.requests)
+
+
+def on_shared_processor(names, options, folder):
+    """Measure *names* and PostgreSQL on one processor."""
+    return on_postgresql(names, options, folder, shared=True)
 
 
 def on_sqlite(names, options, folder):
@@ -160,15 +177,21 @@ def on_other(names, options, folder):
     """Measure what needs no database of SQLAlchemy's."""
     from benchmarks import servers
 
-    with servers.redis(folder) as url:
+    _, other = placement.processors()
+    with contextlib.ExitStack() as stack:
+        with placement.on(other):
+            url = stack.enter_context(servers.redis(folder))
         if url is None:
             names = skip(names, 'redis', 'redis-server is not on this machine')
-        with started(names, lambda name: url or '-', folder) as workers:
-            return measure(workers, options.rounds, options.requests)
+        workers = stack.enter_context(
+            started(names, lambda name: url or '-', folder)
+        )
+        return measure(workers, options.rounds, options.requests)
 
 
 DATABASES = {
-    'postgresql': on_postgresql, 'sqlite': on_sqlite, 'other': on_other,
+    'postgresql': on_postgresql, 'postgresql-shared': on_shared_processor,
+    'sqlite': on_sqlite, 'other': on_other,
 }
 
 

@@ -25,6 +25,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from pyramid_sqlasession import dialects
+from pyramid_sqlasession import pooling
 from pyramid_sqlasession.codec import Codec
 from pyramid_sqlasession.cookie import CookiePolicy
 from pyramid_sqlasession.dialects import Fault
@@ -161,7 +162,7 @@ class Application:
     @cached_property
     def has_one_connection(self) -> bool:
         """Whether all work on the engine shares a connection."""
-        return dialects.has_one_connection(self.engine)
+        return pooling.has_one_connection(self.engine)
 
     @cached_property
     def rollback_can_fail(self) -> bool:
@@ -184,16 +185,18 @@ class Application:
 
     def read_aside(
         self, read: Callable[[sa.Connection], Result],
-        engine: sa.Engine | None = None,
+        engine: sa.Engine | None = None, *, warns: bool = True,
     ) -> Result:
         """Return what *read* reads with a connection of its own.
 
         A stale connection of the pool is replaced without an error (D1):
         reading twice does no harm.  A database that cannot be reached is
         tried once: nobody shall wait for two timeouts.
+
+        :param warns: the log hears of a database that is away.
         """
         engine = engine or self.engine
-        with self.translated_errors():
+        with self.translated_errors(warns=warns):
             try:
                 return self._aside(read, engine)
             except _StaleConnection as error:

@@ -23,6 +23,7 @@ from sqlalchemy import exc
 import zope.sqlalchemy
 
 from pyramid_sqlasession import dialects
+from pyramid_sqlasession import pooling
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.records import Executor
@@ -225,7 +226,7 @@ class Connections:
             engine = self._engine_beside(manager)
             return (self.joined() if engine is None else None), engine
         engine = self._application.engine
-        if dialects.has_one_connection(engine):
+        if pooling.has_one_connection(engine):
             return manager.own_connection(), None
         return None, engine
 
@@ -248,7 +249,7 @@ class Connections:
                 return None
             bind = dbsession.get_bind(self._application.mapper)
         if not isinstance(bind, sa.Engine) or (
-            dialects.has_one_connection(bind)
+            pooling.has_one_connection(bind)
         ):
             return None
         return bind

@@ -11,14 +11,13 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 import enum
 import hashlib
-import os
-import threading
 from typing import Any
-import weakref
 
 import sqlalchemy as sa
 from sqlalchemy import exc
-from sqlalchemy import pool
+
+from pyramid_sqlasession.pooling import has_one_connection
+from pyramid_sqlasession.pooling import private_connection
 
 _MYSQL = ('mysql', 'mariadb')
 
@@ -176,18 +175,6 @@ def rollback_can_fail(dialect: sa.Dialect) -> bool:
     return dialect.name in _MYSQL
 
 
-_ONE_CONNECTION = (pool.StaticPool, pool.SingletonThreadPool)
-
-
-def has_one_connection(engine: sa.Engine) -> bool:
-    """Return whether all work shares a connection (SQLite in memory).
-
-    Then nothing may run beside the request: it would find itself in the
-    request's transaction.
-    """
-    return isinstance(engine.pool, _ONE_CONNECTION)
-
-
 def prepare_engine(engine: sa.Engine) -> None:
     """Set up an engine that this package has made itself."""
     if engine.dialect.name != 'sqlite':
@@ -216,117 +203,6 @@ def begin_writing(connection: sa.Connection) -> None:
         raw = connection.connection.dbapi_connection
         if raw is not None and not getattr(raw, 'in_transaction', True):
             connection.exec_driver_sql('BEGIN IMMEDIATE')
-
-
-@contextmanager
-def private_connection(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """Give a connection that is not one of the engine's pool.
-
-    The pool may be used up, and what is put back into it would be shared
-    with child processes after fork().
-    """
-    if has_one_connection(engine):
-        # To close it would end the database.
-        with engine.connect() as connection:
-            yield connection
-        return
-    _first_connections.make(engine)
-    private = engine.pool.recreate()
-    try:
-        with sa.Connection(
-            engine, connection=pooled_connection(engine, private)
-        ) as connection:
-            yield connection
-    finally:
-        private.dispose()
-
-
-# At most so many seconds a fork waits for a first connection.
-_FORK_WAITS = 10.0
-
-
-class _FirstConnections:
-    """Has an engine's own pool connect before any other pool of it.
-
-    SQLAlchemy finds out about the server with the first connection, once, and
-    others of the same pool wait until that is done.  Those of another pool do
-    not: they would go on with a dialect that is not ready.  Nor is it ever
-    ready in a child process that was forked meanwhile: a fork waits.
-    """
-
-    def __init__(self) -> None:
-        self._engines: weakref.WeakSet[sa.Engine] = weakref.WeakSet()
-        self._lock = threading.Lock()
-        self._is_held = False
-
-    def make(self, engine: sa.Engine) -> None:
-        """Connect, if nobody here has."""
-        with self._lock:
-            if engine in self._engines:
-                return
-            try:
-                pooled = pooled_connection(engine, engine.pool)
-            except exc.TimeoutError:
-                # They are all in use: it has connected.
-                pass
-            else:
-                # Not left in the pool, which child processes get a copy of.
-                pooled.invalidate()
-                pooled.close()
-            self._engines.add(engine)
-
-    def hold(self) -> None:
-        """Before a fork: wait for whoever is at it."""
-        self._is_held = self._lock.acquire(timeout=_FORK_WAITS)
-
-    def release(self) -> None:
-        """After a fork, in the parent."""
-        if self._is_held:
-            self._is_held = False
-            self._lock.release()
-
-    def start_anew(self) -> None:
-        """After a fork, in the child, which has no other thread."""
-        self._is_held = False
-        self._lock = threading.Lock()
-
-
-_first_connections = _FirstConnections()
-if hasattr(os, 'register_at_fork'):
-    os.register_at_fork(
-        before=_first_connections.hold,
-        after_in_parent=_first_connections.release,
-        after_in_child=_first_connections.start_anew,
-    )
-
-
-def pooled_connection(engine: sa.Engine, pool: pool.Pool) -> Any:
-    """Return a connection of *pool*, as ``engine.raw_connection()`` does.
-
-    :raises sqlalchemy.exc.DBAPIError: not the bare error of the driver.
-    """
-    dbapi_error = engine.dialect.loaded_dbapi.Error
-    try:
-        return pool.connect()
-    except dbapi_error as error:
-        # As engine.connect() does it.
-        raise sa.exc.DBAPIError.instance(
-            None, None, error, dbapi_error, dialect=engine.dialect
-        ) from error
-
-
-def return_unchanged(pooled: Any) -> None:
-    """Give a connection back to the pool that is in no transaction.
-
-    Without the pool's ROLLBACK, which costs the driver some microseconds
-    although it sends nothing.
-    """
-    # Private; if it goes, there is the ROLLBACK again.
-    give_back = getattr(pooled, '_checkin', None)
-    if give_back is None:
-        pooled.close()
-    else:
-        give_back(transaction_was_reset=True)
 
 
 def create_once(

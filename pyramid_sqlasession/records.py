@@ -128,8 +128,8 @@ class Executor(Protocol):
         """Return how it is executed."""
 
 
-#: What a :class:`Record` is read from, in its order.
-COLUMNS_READ = (
+#: What a :class:`Record` is made of, in its order.
+COLUMNS = (
     'id', 'secret_hash', 'retired', 'version', 'data', 'created', 'started',
     'accessed', 'expires', 'lifetime', 'rotated',
 )
@@ -147,11 +147,12 @@ class Records:
         c = table.c
         alive = c.expires > sa.bindparam('_now')
         this = c.id == sa.bindparam('_id')
-        columns = [c[name] for name in COLUMNS_READ]
+        # Whoever looks for an id knows it.
+        columns = [c[name] for name in COLUMNS if name != 'id']
         self.find_statement = sa.select(*columns).where(this, alive)
         # An expired one too: whoever looks again wants to know why.
         self._look_again = sa.select(*columns).where(this)
-        self._identify = sa.select(c.id, c.secret_hash, c.version).where(
+        self._identify = sa.select(c.secret_hash, c.version).where(
             this, alive
         )
         self._insert = table.insert()
@@ -206,15 +207,15 @@ class Records:
         values = {'_id': id, '_now': now}
         try:
             row = connection.execute(statement, values).first()
-            return None if row is None else self._record(row)
+            return None if row is None else self._record(id, row)
         except (ValueError, TypeError, OverflowError, sa.exc.DataError):
             # SQLite keeps any text in a column of dates, PostgreSQL knows
             # infinity, MariaDB a day zero.
             row = connection.execute(self._identify, values).first()
-            return None if row is None else _damaged(row, now)
+            return None if row is None else _damaged(id, row, now)
 
     @staticmethod
-    def _record(row: Any) -> Record:
+    def _record(id: uuid.UUID, row: Any) -> Record:
         # SQLite keeps any value in any column, and schemas get altered.
         if (
             None in (row.created, row.started, row.accessed, row.expires,
@@ -224,9 +225,12 @@ class Records:
             or not isinstance(row.lifetime, int | None)
             or not 0 <= (row.lifetime or 0) < 2**31
         ):
-            return _damaged(row, row.accessed or dt.datetime.now(dt.UTC))
-        retired = row.retired if isinstance(row.retired, bytes) else None
-        return Record(row[0], _hash(row[1]), retired, *row[3:])
+            now = row.accessed or dt.datetime.now(dt.UTC)
+            return _damaged(id, row, now)
+        secret_hash, retired, *others = row
+        if not isinstance(retired, bytes):
+            retired = None
+        return Record(id, _hash(secret_hash), retired, *others)
 
     def insert(
         self, connection: Executor, values: Mapping[str, Any]
@@ -365,9 +369,7 @@ class Records:
         expired = c.expires <= now
         if not exactly:
             expired &= c.sweep <= now
-        chosen = (
-            sa.select(c.id).where(expired).order_by(c.sweep).limit(limit)
-        )
+        chosen = self._first_expired(expired, limit)
         if dialects.locks_rows(connection.dialect):
             chosen = chosen.with_for_update(skip_locked=True)
         ids = list(connection.scalars(chosen))
@@ -376,6 +378,18 @@ class Records:
         return connection.execute(
             self.table.delete().where(c.id.in_(ids), expired)
         ).rowcount
+
+    def has_expired(self, connection: Executor, now: dt.datetime) -> bool:
+        """Return whether :meth:`remove_expired` would find a record."""
+        c = self.table.c
+        first = self._first_expired((c.expires <= now) & (c.sweep <= now), 1)
+        return connection.execute(first, {}).first() is not None
+
+    def _first_expired(
+        self, expired: sa.ColumnElement[bool], limit: int
+    ) -> sa.Select[Any]:
+        c = self.table.c
+        return sa.select(c.id).where(expired).order_by(c.sweep).limit(limit)
 
     # -- the table -----------------------------------------------------------
 
@@ -408,9 +422,9 @@ def _hash(value: Any) -> bytes:
     return bytes(value) if isinstance(value, bytes | memoryview) else b''
 
 
-def _damaged(row: Any, now: dt.datetime) -> Record:
+def _damaged(id: uuid.UUID, row: Any, now: dt.datetime) -> Record:
     return Record(
-        row.id, _hash(row.secret_hash), None,
+        id, _hash(row.secret_hash), None,
         row.version if isinstance(row.version, int) else 0, None,
         now, now, now, now, None, now,
     )

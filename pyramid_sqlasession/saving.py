@@ -34,7 +34,7 @@ from pyramid_sqlasession.expiry import Expiry
 from pyramid_sqlasession.expiry import FIXED
 from pyramid_sqlasession.expiry import Lifetime
 from pyramid_sqlasession.fields import Fields
-from pyramid_sqlasession.records import COLUMNS_READ
+from pyramid_sqlasession.records import COLUMNS
 from pyramid_sqlasession.records import Executor
 from pyramid_sqlasession.records import pack_retired
 from pyramid_sqlasession.records import Record
@@ -226,7 +226,7 @@ class Saver:
             lifetime=lifetime.seconds, rotated=now,
         )
         values = self._fields.values(extend(data))
-        values |= {name: getattr(record, name) for name in COLUMNS_READ}
+        values |= {name: getattr(record, name) for name in COLUMNS}
         values['sweep'] = self._expiry.sweep(record.expires)
         self._records.insert(connection, values)
         outcome.created = True

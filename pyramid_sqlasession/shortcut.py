@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from pyramid_sqlasession import dialects
+from pyramid_sqlasession import pooling
 from pyramid_sqlasession.drivers import Compiled
 from pyramid_sqlasession.drivers import Driver
 from pyramid_sqlasession.drivers import driver_of
@@ -57,7 +58,7 @@ class Shortcut:
         self._compiled: dict[Any, Compiled | None] = {}
         self._found_by: Compiled | None = None
         self._driver: Driver | None = None
-        if not dialects.has_one_connection(engine):
+        if not pooling.has_one_connection(engine):
             with contextlib.suppress(Uncommon):
                 self._driver = driver_of(engine)
 
@@ -72,27 +73,27 @@ class Shortcut:
         if compiled is None:
             compiled = self._found_by = self.compile(self._find, values)
         # An error of this is final: nobody shall wait for two timeouts.
-        pooled = self.connect()
+        source = self.engine.pool
+        pooled = pooling.take(self.engine, source)
         try:
             row = driver.fetch(pooled, compiled, values, inside=False)
         except Uncommon:
-            pooled.close()
+            pooling.give_back_reset(source, pooled)
             raise
         # What Python cannot read: a damaged record, by a good connection.
         except (ValueError, TypeError, OverflowError) as error:
-            pooled.close()
+            pooling.give_back_reset(source, pooled)
             raise Uncommon from error
         # The long way meets the same error and says what it means; it
         # replaces a connection that the server has closed, too.
         except BaseException as error:
-            pooled.invalidate()
-            pooled.close()
+            pooling.give_back_lost(source, pooled)
             if not isinstance(error, Exception):
                 raise
             log.debug('reading by the driver alone failed: %s', error)
             raise Uncommon from error
-        dialects.return_unchanged(pooled)
-        return None if row is None else _record(row)
+        pooling.give_back(source, pooled)
+        return None if row is None else _record(id, row)
 
     def find_inside(
         self, connection: sa.Connection, id: uuid.UUID, now: dt.datetime
@@ -112,7 +113,7 @@ class Shortcut:
         # What Python cannot read: a damaged record.
         except (ValueError, TypeError, OverflowError) as error:
             raise Uncommon from error
-        return None if row is None else _record(row)
+        return None if row is None else _record(id, row)
 
     def inside(self, connection: sa.Connection) -> Inside:
         """Return what executes in *connection*'s transaction.
@@ -199,22 +200,17 @@ class Shortcut:
             connection.invalidate(error)
         return translated
 
-    def connect(self) -> Any:
-        """Return a connection of the pool."""
-        return dialects.pooled_connection(self.engine, self.engine.pool)
-
-    def checked_out(self, driver: Driver) -> Any:
-        """Return a connection of the pool that the server has not closed.
+    def take_good(self, driver: Driver, source: Any) -> Any:
+        """Return a connection of *source* that the server has not closed.
 
         After a restart of the server all of them are closed (D1).
         """
         for _ in range(_MOST_LOST):
-            pooled = self.connect()
+            pooled = pooling.take(self.engine, source)
             if not driver.is_lost(pooled):
                 return pooled
             log.debug('a connection was closed by the server')
-            pooled.invalidate()
-            pooled.close()
+            pooling.give_back_lost(source, pooled)
         raise Uncommon
 
 
@@ -241,26 +237,27 @@ class Bare:
         """
         assert not self._is_used
         compiled = self._shortcut.compile(statement, values)
-        pooled = self._shortcut.checked_out(self._driver)
+        source = self._shortcut.engine.pool
+        pooled = self._shortcut.take_good(self._driver, source)
         try:
             count = self._driver.write(
                 pooled, compiled, values, inside=False
             )
         except Uncommon:
-            pooled.close()
+            pooling.give_back_reset(source, pooled)
             raise
         except self.dialect.loaded_dbapi.Error as error:
             translated = self._shortcut.translated(error, compiled, pooled)
             if dialects.fault_of(translated) is dialects.Fault.UNAVAILABLE:
-                pooled.invalidate()
-            pooled.close()
+                pooling.give_back_lost(source, pooled)
+            else:
+                pooling.give_back_reset(source, pooled)
             raise translated from error
         except BaseException:
             # Nobody knows in which state it is.
-            pooled.invalidate()
-            pooled.close()
+            pooling.give_back_lost(source, pooled)
             raise
-        dialects.return_unchanged(pooled)
+        pooling.give_back(source, pooled)
         self._is_used = True
         return Written(count)
 
@@ -310,9 +307,9 @@ def _pooled_of(connection: sa.Connection) -> Any:
     return connection.connection
 
 
-def _record(row: tuple[Any, ...]) -> Record:
-    id, secret_hash, retired, version, data, *times = row
-    created, started, accessed, expires, lifetime, rotated = times
+def _record(id: uuid.UUID, row: tuple[Any, ...]) -> Record:
+    (secret_hash, retired, version, data, created, started, accessed,
+     expires, lifetime, rotated) = row
     if (
         type(secret_hash) is not bytes
         or type(version) is not int

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from pyramid_sqlasession import advice
 from pyramid_sqlasession import dialects
+from pyramid_sqlasession import pooling
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.application import REGISTRY_KEY
 from pyramid_sqlasession.cleaner import Cleaner
@@ -170,7 +171,7 @@ def start_expiring_sessions(app: Any) -> None:
     :param app: the WSGI application, its registry or a Configurator.
     """
     application = application_of(registry_of(app))
-    if dialects.has_one_connection(application.engine):
+    if pooling.has_one_connection(application.engine):
         # An SQLite database in memory: the thread would work within the
         # transaction of a request.
         return

@@ -1,4 +1,4 @@
-"""Ways in which a view, or the end of its transaction, fails."""
+"""Ways in which a view, the end of its transaction or a connection fails."""
 
 from pyramid.response import Response
 import pytest
@@ -82,3 +82,34 @@ def give_up_early(engine):
 
     sa.event.listen(engine, 'connect', set_up)
     engine.dispose()
+
+
+#: How to list the connections of others, and how to end one.
+CONNECTIONS = {
+    'postgresql': (
+        'SELECT pid FROM pg_stat_activity WHERE '
+        "datname = current_database() AND pid <> pg_backend_pid() "
+        "AND backend_type = 'client backend'",
+        'SELECT pg_terminate_backend({})',
+    ),
+    'mariadb': (
+        'SELECT id FROM information_schema.processlist '
+        'WHERE db = DATABASE() AND id <> CONNECTION_ID()',
+        'KILL {}',
+    ),
+}
+
+
+def kill_connections(database):
+    """End all connections on the server, as its restart does."""
+    find, end = CONNECTIONS[database.name]
+    engine = sa.create_engine(
+        database.url, poolclass=sa.NullPool, isolation_level='AUTOCOMMIT'
+    )
+    with engine.connect() as connection:
+        numbers = list(connection.scalars(sa.text(find)))
+        for number in numbers:
+            connection.execute(sa.text(end.format(number)))
+        while connection.scalars(sa.text(find)).all():
+            pass
+    assert numbers

@@ -21,6 +21,7 @@ from pyramid_sqlasession import stop_expiring_sessions
 from .cleaning import make_app
 from .cleaning import PATIENCE
 from .cleaning import Worker
+from .failing import kill_connections
 from .services.mariatemp import TempMariaDB
 from .services.pgtemp import TempPostgres
 
@@ -259,6 +260,44 @@ def test_nothing_expired_is_no_event(shop):
     counted = Counted(shop.registry)
     assert clean(shop) == 0
     assert counted == []
+
+
+def test_a_tick_with_nothing_to_do_is_one_statement(shop):
+    """E3: asked by a connection that is there anyway, if one is."""
+    made = []
+    sa.event.listen(shop.engine.pool, 'connect', lambda *_: made.append(1))
+    shop.listen()
+    shop.statements.clear()
+    assert clean(shop) == 0
+    assert shop.statements.verbs == ['SELECT']
+    assert made == []
+    assert shop.engine.pool.checkedout() == 0
+
+
+def test_a_tick_while_the_pool_is_in_use(make_site):
+    """E3: it waits for nobody, and works with a connection of its own."""
+    site = with_rows(
+        make_site(
+            check_expiration_interval='1d', expiration='1h',
+            engine_options={
+                'pool_size': 1, 'max_overflow': 0, 'pool_timeout': 0.1,
+            },
+        ),
+    )
+    made = []
+    sa.event.listen(site.engine.pool, 'connect', lambda *_: made.append(1))
+    with site.engine.connect():
+        assert clean(site) == 0
+    assert made
+
+
+@ON_SERVERS
+def test_a_tick_after_the_server_was_away(shop):
+    """D1, E3: a connection that the server has closed is replaced."""
+    with_rows(shop, expired=1)
+    kill_connections(shop.database)
+    assert clean(shop) == 1
+    assert clean(shop) == 0
 
 
 def test_cleaner_deletes_in_batches(shop):

@@ -12,6 +12,7 @@ from pyramid_sqlasession import SessionNotSerializable
 from pyramid_sqlasession import SessionStoreUnavailable
 from pyramid_sqlasession import SessionTooLarge
 
+from .failing import kill_connections
 from .naming import shown
 from .services.databases import Database
 from .services.mariatemp import TempMariaDB
@@ -64,21 +65,6 @@ def shop(site):
 
 # -- stale connections (D1) ---------------------------------------------------
 
-CONNECTIONS = {
-    'postgresql': (
-        'SELECT pid FROM pg_stat_activity WHERE '
-        "datname = current_database() AND pid <> pg_backend_pid() "
-        "AND backend_type = 'client backend'",
-        'SELECT pg_terminate_backend({})',
-    ),
-    'mariadb': (
-        'SELECT id FROM information_schema.processlist '
-        'WHERE db = DATABASE() AND id <> CONNECTION_ID()',
-        'KILL {}',
-    ),
-}
-
-
 def fill_pool(engine, count=3):
     """Have *count* idle connections in the pool of *engine*."""
     connections = [engine.connect() for _ in range(count)]
@@ -87,21 +73,6 @@ def fill_pool(engine, count=3):
     for connection in connections:
         connection.close()
     assert engine.pool.checkedin() >= count
-
-
-def kill_connections(database):
-    """End all connections on the server, as its restart does."""
-    find, end = CONNECTIONS[database.name]
-    engine = sa.create_engine(
-        database.url, poolclass=sa.NullPool, isolation_level='AUTOCOMMIT'
-    )
-    with engine.connect() as connection:
-        numbers = list(connection.scalars(sa.text(find)))
-        for number in numbers:
-            connection.execute(sa.text(end.format(number)))
-        while connection.scalars(sa.text(find)).all():
-            pass
-    assert numbers
 
 
 @ON_SERVERS

@@ -11,9 +11,10 @@ PACKAGE = Path(pyramid_sqlasession.__file__).parent
 
 #: From the ground up: a module imports only from layers below its own.
 LAYERS = [
-    # Words: what can go wrong, what is told, what databases differ in, what
-    # a change is.
-    {'errors', 'events', 'dialects', 'changes'},
+    # Words: what can go wrong, what is told, what a change is; what databases
+    # differ in.
+    {'errors', 'events', 'pooling', 'changes'},
+    {'dialects'},
     {'serializers', 'transaction'},
     {'settings'},
     # What settings are turned into.

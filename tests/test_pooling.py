@@ -1,0 +1,164 @@
+"""What a statement of its own takes from the engine's pool, and gives back.
+
+Usually it takes the pool's own entry, past the proxy that listeners are told
+of; the pool must not notice the difference.
+"""
+
+import logging
+
+import pytest
+import sqlalchemy as sa
+
+from .test_shortcut import TERMINATE
+
+both = pytest.mark.parametrize(
+    'database', ['sqlite', 'postgresql'], indirect=True
+)
+postgresql = pytest.mark.parametrize('database', ['postgresql'], indirect=True)
+
+#: One connection and no other, so that one that is lost is missed at once.
+SINGLE = {'pool_size': 1, 'max_overflow': 0, 'pool_timeout': 0.1}
+
+
+@pytest.fixture
+def make_quick(make_site):
+    """A function that makes a site whose views read and change."""
+
+    def make(**options):
+        site = make_site(engine_options=options)
+
+        @site.view
+        def count(request):
+            session = request.session
+            session['n'] = session.get('n', 0) + 1
+
+        @site.view
+        def show(request):
+            return str(request.session.get('n'))
+
+        return site
+
+    return make
+
+
+def proxies(site, monkeypatch):
+    """Return a list that gets an item for each proxy that is made."""
+    made = []
+    connect = site.engine.pool.connect
+    monkeypatch.setattr(
+        site.engine.pool, 'connect', lambda: made.append(1) or connect()
+    )
+    return made
+
+
+@both
+def test_nobody_looks_no_proxy(make_quick, monkeypatch):
+    """T8: a read, a change and a new session make do without one."""
+    site = make_quick(**SINGLE)
+    made = proxies(site, monkeypatch)
+    browser = site.browser()
+    for path in ('/count', '/show', '/count'):
+        browser.get(path)
+        assert site.engine.pool.checkedout() == 0
+        assert site.engine.pool.checkedin() == 1
+    assert made == []
+    assert site.data() == {'n': 2}
+
+
+@both
+@pytest.mark.parametrize('name', ['checkout', 'checkin', 'reset'])
+def test_whoever_listens_to_the_pool_is_told(make_quick, name):
+    """T0: of each connection, as of the application's own."""
+    site = make_quick(**SINGLE)
+    browser = site.browser()
+    browser.get('/count')
+    told = []
+    sa.event.listen(site.engine.pool, name, lambda *_, **__: told.append(1))
+    browser.get('/show')
+    assert len(told) == 1
+    browser.get('/count')
+    assert len(told) == 3
+
+
+@both
+def test_whoever_pings_is_asked_to(make_quick, monkeypatch):
+    """T0: ``pool_pre_ping`` of the application's engine counts."""
+    site = make_quick(pool_pre_ping=True, **SINGLE)
+    browser = site.browser()
+    browser.get('/count')
+    pings = []
+    monkeypatch.setattr(
+        site.engine.dialect, '_do_ping_w_event',
+        lambda connection: pings.append(1) or True,
+    )
+    browser.get('/show')
+    assert pings == [1]
+
+
+@both
+def test_a_log_of_the_pool(make_quick, caplog):
+    """T0: ``echo_pool`` shows the session's connections too."""
+    site = make_quick(echo_pool='debug', **SINGLE)
+    browser = site.browser()
+    browser.get('/count')
+    with caplog.at_level(logging.DEBUG, 'sqlalchemy.pool'):
+        browser.get('/show')
+    assert 'checked out from pool' in caplog.text
+
+
+@both
+def test_old_connections_are_replaced(make_quick):
+    """T0: ``pool_recycle`` of the application's engine counts."""
+    site = make_quick(pool_recycle=0, **SINGLE)
+    browser = site.browser()
+    browser.get('/count')
+    made = []
+    sa.event.listen(site.engine.pool, 'connect', lambda *_: made.append(1))
+    browser.get('/show')
+    assert made == [1]
+
+
+@both
+@pytest.mark.parametrize('pool', [sa.NullPool, sa.pool.AssertionPool])
+def test_other_pools(make_quick, pool):
+    """T0: a pool of another kind works as it says."""
+    site = make_quick(poolclass=pool)
+    browser = site.browser()
+    browser.get('/count')
+    assert browser.get('/show').text == '1'
+
+
+@postgresql
+def test_a_server_that_is_away_costs_no_place(make_quick):
+    """D1: a place in the pool that could not connect is free again."""
+    site = make_quick(**SINGLE)
+    browser = site.browser()
+    browser.get('/count')
+    site.execute(TERMINATE)
+
+    def refuse(*args):
+        raise site.engine.dialect.loaded_dbapi.OperationalError('refused')
+
+    sa.event.listen(site.engine, 'do_connect', refuse)
+    for path in ('/show', '/count', '/show'):
+        site.browser(like=browser).get(path, status=503)
+    sa.event.remove(site.engine, 'do_connect', refuse)
+    assert browser.get('/show').text == '1'
+    assert site.engine.pool.checkedout() == 0
+
+
+@both
+def test_an_engine_that_is_disposed_of_meanwhile(make_quick):
+    """T0: ``dispose()`` between a read and a write makes no difference."""
+    site = make_quick(**SINGLE)
+    browser = site.browser()
+    browser.get('/count')
+
+    @site.view
+    def dispose(request):
+        request.session['n'] += 1
+        site.engine.dispose()
+
+    browser.get('/dispose')
+    assert browser.get('/show').text == '2'
+    assert site.engine.pool.checkedin() == 1
