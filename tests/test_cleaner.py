@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 from webtest import TestApp
 
+from pyramid_sqlasession import pooling
 from pyramid_sqlasession import SessionsExpired
 from pyramid_sqlasession import start_expiring_sessions
 from pyramid_sqlasession import stop_expiring_sessions
@@ -274,8 +275,13 @@ def test_a_tick_with_nothing_to_do_is_one_statement(shop):
     assert shop.engine.pool.checkedout() == 0
 
 
-def test_a_tick_while_the_pool_is_in_use(make_site):
-    """E3: it waits for nobody, and works with a connection of its own."""
+@pytest.mark.parametrize('is_late', [False, True])
+def test_a_tick_while_the_pool_is_in_use(make_site, monkeypatch, is_late):
+    """E3: it works with a connection of its own, also if the last one of
+    the pool is taken just before it asks.
+    """
+    if is_late:
+        monkeypatch.setattr(pooling, 'has_idle_connection', lambda _: True)
     site = with_rows(
         make_site(
             check_expiration_interval='1d', expiration='1h',
