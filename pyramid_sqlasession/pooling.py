@@ -84,8 +84,8 @@ def has_idle_connection(engine: sa.Engine) -> bool:
         return False
     try:
         entry = source._do_get()
-    # Others have taken all of them meanwhile.
-    except exc.TimeoutError:
+    # Others have taken all of them meanwhile, and there is no other one.
+    except (exc.TimeoutError, engine.dialect.loaded_dbapi.Error):
         return False
     is_connected = entry.dbapi_connection is not None
     source._do_return_conn(entry)

@@ -4,6 +4,8 @@
 """
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -29,6 +31,17 @@ def _made(kind):
         if os.environ.get('REQUIRE') == 'all':
             pytest.fail(f'{error} (REQUIRE=all)', pytrace=False)
         pytest.skip(str(error))
+
+
+def test_every_guard_can_be_removed():
+    """Issue 6: a guard that got another name would be removed in vain."""
+    done = subprocess.run(
+        [sys.executable, '-c',
+         'from tests.faults.sabotage import GUARDS\n'
+         'for remove in GUARDS.values(): remove()'],
+        capture_output=True, text=True,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope='module', params=(servers.PostgreSQL, servers.MariaDB))

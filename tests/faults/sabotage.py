@@ -8,9 +8,9 @@ import contextlib
 
 from pyramid_sqlasession import cleaner
 from pyramid_sqlasession import dialects
+from pyramid_sqlasession import pooling
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.records import Records
-from pyramid_sqlasession.shortcut import Shortcut
 from pyramid_sqlasession.transaction import Route
 from pyramid_sqlasession.transaction import SessionDataManager
 
@@ -22,6 +22,12 @@ from ..services.pgrepl import SETTINGS
 VARIABLE = 'FAULTS_SABOTAGE'
 
 
+def _replace(owner, name, function):
+    # One that has got another name would break nothing any more.
+    assert hasattr(owner, name), f'{owner} has no {name}'
+    setattr(owner, name, function)
+
+
 def apart():
     """The session is committed just before the application's data are."""
     guarded = SessionDataManager._prepare
@@ -31,53 +37,33 @@ def apart():
         if self._route is Route.JOINED:
             self._route = Route.ALONE
 
-    SessionDataManager._prepare = prepare
+    _replace(SessionDataManager, '_prepare', prepare)
 
 
 def no_replacement():
     """A stale connection of the pool is not replaced by a fresh one."""
 
-    def read_aside(self, read, engine=None):
-        with self.translated_errors():
+    def read_aside(self, read, engine=None, *, warns=True):
+        with self.translated_errors(warns=warns):
             with (engine or self.engine).connect() as connection:
                 return read(connection)
 
-    Application.read_aside = read_aside
+    _replace(Application, 'read_aside', read_aside)
 
 
 def no_translation():
     """Errors of the database pass as they are."""
 
     @contextlib.contextmanager
-    def translated_errors(self):
+    def translated_errors(self, **options):
         yield
 
-    Application.translated_errors = translated_errors
+    _replace(Application, 'translated_errors', translated_errors)
 
 
 def no_return():
     """A connection that failed is not given back to the pool."""
-    connect = Shortcut.connect
-    Shortcut.connect = lambda self: _Held(connect(self))
-
-
-class _Held:
-    """A pooled connection that stays with its owner once it failed."""
-
-    _kept = []
-
-    def __init__(self, pooled):
-        self._pooled = pooled
-
-    def __getattr__(self, name):
-        return getattr(self._pooled, name)
-
-    def invalidate(self):
-        self._kept.append(self._pooled)
-
-    def close(self):
-        if self._pooled not in self._kept:
-            self._pooled.close()
+    _replace(pooling, 'give_back_lost', lambda source, taken: None)
 
 
 def no_election():
@@ -87,12 +73,12 @@ def no_election():
     def elected(connection, name):
         yield True
 
-    dialects.elected = elected
+    _replace(dialects, 'elected', elected)
 
 
 def no_fork():
     """A cleaner does not begin anew after a fork."""
-    cleaner.Cleaner.restart_in_child = lambda self: None
+    _replace(cleaner.Cleaner, 'restart_in_child', lambda self: None)
 
 
 def no_batches():
@@ -107,7 +93,7 @@ def no_batches():
             count += 1
         return count
 
-    Records.remove_expired = remove_expired
+    _replace(Records, 'remove_expired', remove_expired)
 
 
 def no_standby_wait():
