@@ -56,8 +56,9 @@ def run(application: Application, args: argparse.Namespace) -> int:
             put(
                 'It is one of the models: if Alembic makes their tables, it '
                 'will want to create this one, too. Then drop it and run '
-                '"alembic upgrade head", or tell Alembic that it is there: '
-                '"alembic stamp head".'
+                '"alembic upgrade head"; or, if its migration is the only '
+                'one that has not been run, say that it has: "alembic stamp '
+                'head".'
             )
         return 0
     missing = [c.name for c in table.columns if c.name not in columns]
