@@ -185,18 +185,16 @@ class Application:
 
     def read_aside(
         self, read: Callable[[sa.Connection], Result],
-        engine: sa.Engine | None = None, *, warns: bool = True,
+        engine: sa.Engine | None = None,
     ) -> Result:
         """Return what *read* reads with a connection of its own.
 
         A stale connection of the pool is replaced without an error (D1):
         reading twice does no harm.  A database that cannot be reached is
         tried once: nobody shall wait for two timeouts.
-
-        :param warns: the log hears of a database that is away.
         """
         engine = engine or self.engine
-        with self.translated_errors(warns=warns):
+        with self.translated_errors():
             try:
                 return self._aside(read, engine)
             except _StaleConnection as error:

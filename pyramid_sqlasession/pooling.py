@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import os
 import threading
 from typing import Any
+from typing import Protocol
 import weakref
 
 import sqlalchemy as sa
@@ -32,100 +33,165 @@ def has_one_connection(engine: sa.Engine) -> bool:
 # -- for one statement -------------------------------------------------------
 
 
-def take(engine: sa.Engine, source: pool.Pool) -> Any:
-    """Return a connection of *source*, a pool of *engine*.
+class Lease(Protocol):
+    """A connection of a pool, for one statement.
 
-    For one statement; :func:`give_back` and its sisters take it.  Usually it
-    is the pool's own entry, without the proxy that watches whether it is given
-    back: that costs as much as all of the cookie.
+    Has to be given back, in one of three ways; whatever comes after that is
+    another one's affair.
+    """
+
+    @property
+    def driver_connection(self) -> Any:
+        """The driver's."""
+
+    @property
+    def dbapi_connection(self) -> Any:
+        """The same, as SQLAlchemy adapts it."""
+
+    @property
+    def info(self) -> dict[Any, Any]:
+        """What lives as long as the connection."""
+
+    def give_back(self) -> None:
+        """Give back a connection that is in no transaction."""
+
+    def give_back_reset(self) -> None:
+        """Give back a connection that may be in a transaction."""
+
+    def give_back_lost(self) -> None:
+        """Give back the place of a connection that is of no use."""
+
+
+def lease(engine: sa.Engine) -> Lease:
+    """Return a connection of the engine's pool.
+
+    Usually it is the pool's own entry, without the proxy that listeners are
+    told of: that costs as much as all of the cookie.
 
     :raises sqlalchemy.exc.DBAPIError: not the bare error of the driver.
     :raises sqlalchemy.exc.TimeoutError: if all are in use.
     """
+    source = engine.pool
     try:
-        return _entry(source) if _can_be_lean(source) else source.connect()
+        if _wants_proxy(source):
+            return _Proxy(source.connect())
+        found = _Entry(source)
+        found.connect()
     except engine.dialect.loaded_dbapi.Error as error:
         raise _translated(engine, error) from error
+    return found
 
 
-def _entry(source: Any) -> Any:
-    entry = source._do_get()
-    try:
-        entry.get_connection()
-    except BaseException as error:
-        entry.invalidate(error)
-        source._do_return_conn(entry)
-        raise
-    return entry
-
-
-def _can_be_lean(source: Any) -> bool:
+def _wants_proxy(source: Any) -> bool:
     # What is private here is the same in SQLAlchemy 2.0 and 2.1; a pool that
     # has it no more, or is told of each connection, works as usual.
     if type(source) is not pool.QueuePool:
-        return False
+        return True
     try:
         told = source.dispatch
-        return not (
+        return bool(
             source._pre_ping or told.checkout or told.checkin or told.reset
             or source._should_log_debug()
         )
     except AttributeError:  # pragma: no cover
-        return False
+        return True
 
 
-def has_idle_connection(engine: sa.Engine) -> bool:
-    """Return whether the pool has a connection that nobody uses just now.
+class _Entry:
+    """A :class:`Lease` of the pool's own entry."""
 
-    A place in it may be empty: to ask for that one would connect.
-    """
-    source: Any = engine.pool
-    if not _can_be_lean(source) or not source.checkedin():
-        return False
-    try:
-        entry = source._do_get()
-    # Others have taken all of them meanwhile, and there is no other one.
-    except (exc.TimeoutError, engine.dialect.loaded_dbapi.Error):
-        return False
-    is_connected = entry.dbapi_connection is not None
-    source._do_return_conn(entry)
-    return is_connected
+    __slots__ = ('_entry', '_source')
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+        self._entry = source._do_get()
+
+    def connect(self) -> None:
+        """Have a connection that is neither too old nor known as lost."""
+        try:
+            self._entry.get_connection()
+        except BaseException:
+            self.give_back_lost()
+            raise
+
+    @property
+    def driver_connection(self) -> Any:
+        return self._entry.driver_connection
+
+    @property
+    def dbapi_connection(self) -> Any:
+        return self._entry.dbapi_connection
+
+    @property
+    def info(self) -> dict[Any, Any]:
+        found: dict[Any, Any] = self._entry.info
+        return found
+
+    def give_back(self) -> None:
+        entry, self._entry = self._entry, None
+        self._source._do_return_conn(entry)
+
+    def give_back_reset(self) -> None:
+        try:
+            self._entry.dbapi_connection.rollback()
+        except BaseException as error:
+            self.give_back_lost()
+            if not isinstance(error, Exception):
+                raise
+        else:
+            self.give_back()
+
+    def give_back_lost(self) -> None:
+        try:
+            self._entry.invalidate()
+        finally:
+            self.give_back()
+
+    def __del__(self) -> None:
+        # Somebody raised from outside, a signal's handler say, where nobody
+        # could give it back.
+        if getattr(self, '_entry', None) is not None:
+            self.give_back_lost()
 
 
-def give_back(source: Any, taken: Any) -> None:
-    """Give back a connection that is in no transaction."""
-    if isinstance(taken, pool.ConnectionPoolEntry):
-        source._do_return_conn(taken)
-        return
-    # Without the pool's ROLLBACK, which costs the driver some microseconds
-    # although it sends nothing.  Private, too.
-    check_in = getattr(taken, '_checkin', None)
-    if check_in is None:
-        taken.close()
-    else:
-        check_in(transaction_was_reset=True)
+class _Proxy:
+    """A :class:`Lease` of what the pool gives to everybody."""
 
+    __slots__ = ('_proxy',)
 
-def give_back_reset(source: Any, taken: Any) -> None:
-    """Give back a connection that may be in a transaction."""
-    if not isinstance(taken, pool.ConnectionPoolEntry):
-        taken.close()
-        return
-    try:
-        if taken.dbapi_connection is not None:
-            taken.dbapi_connection.rollback()
-    except Exception as error:
-        taken.invalidate(error)
-    source._do_return_conn(taken)
+    def __init__(self, proxy: Any) -> None:
+        self._proxy = proxy
 
+    @property
+    def driver_connection(self) -> Any:
+        return self._proxy.driver_connection
 
-def give_back_lost(source: Any, taken: Any) -> None:
-    """Give back a place in the pool whose connection is of no use."""
-    taken.invalidate()
-    if isinstance(taken, pool.ConnectionPoolEntry):
-        source._do_return_conn(taken)
-    else:
-        taken.close()
+    @property
+    def dbapi_connection(self) -> Any:
+        return self._proxy.dbapi_connection
+
+    @property
+    def info(self) -> dict[Any, Any]:
+        found: dict[Any, Any] = self._proxy.info
+        return found
+
+    def give_back(self) -> None:
+        # Without the pool's ROLLBACK, which costs the driver some
+        # microseconds although it sends nothing.  Private, too.
+        check_in = getattr(self._proxy, '_checkin', None)
+        if check_in is None:
+            self._proxy.close()
+        else:
+            check_in(transaction_was_reset=True)
+
+    def give_back_reset(self) -> None:
+        self._proxy.close()
+
+    def give_back_lost(self) -> None:
+        try:
+            self._proxy.invalidate()
+        finally:
+            self._proxy.close()
 
 
 # -- past the pool -----------------------------------------------------------

@@ -369,7 +369,9 @@ class Records:
         expired = c.expires <= now
         if not exactly:
             expired &= c.sweep <= now
-        chosen = self._first_expired(expired, limit)
+        chosen = (
+            sa.select(c.id).where(expired).order_by(c.sweep).limit(limit)
+        )
         if dialects.locks_rows(connection.dialect):
             chosen = chosen.with_for_update(skip_locked=True)
         ids = list(connection.scalars(chosen))
@@ -378,18 +380,6 @@ class Records:
         return connection.execute(
             self.table.delete().where(c.id.in_(ids), expired)
         ).rowcount
-
-    def has_expired(self, connection: Executor, now: dt.datetime) -> bool:
-        """Return whether :meth:`remove_expired` would find a record."""
-        c = self.table.c
-        first = self._first_expired((c.expires <= now) & (c.sweep <= now), 1)
-        return connection.execute(first, {}).first() is not None
-
-    def _first_expired(
-        self, expired: sa.ColumnElement[bool], limit: int
-    ) -> sa.Select[Any]:
-        c = self.table.c
-        return sa.select(c.id).where(expired).order_by(c.sweep).limit(limit)
 
     # -- the table -----------------------------------------------------------
 

@@ -73,26 +73,25 @@ class Shortcut:
         if compiled is None:
             compiled = self._found_by = self.compile(self._find, values)
         # An error of this is final: nobody shall wait for two timeouts.
-        source = self.engine.pool
-        pooled = pooling.take(self.engine, source)
+        pooled = pooling.lease(self.engine)
         try:
             row = driver.fetch(pooled, compiled, values, inside=False)
         except Uncommon:
-            pooling.give_back_reset(source, pooled)
+            pooled.give_back_reset()
             raise
         # What Python cannot read: a damaged record, by a good connection.
         except (ValueError, TypeError, OverflowError) as error:
-            pooling.give_back_reset(source, pooled)
+            pooled.give_back_reset()
             raise Uncommon from error
         # The long way meets the same error and says what it means; it
         # replaces a connection that the server has closed, too.
         except BaseException as error:
-            pooling.give_back_lost(source, pooled)
+            pooled.give_back_lost()
             if not isinstance(error, Exception):
                 raise
             log.debug('reading by the driver alone failed: %s', error)
             raise Uncommon from error
-        pooling.give_back(source, pooled)
+        pooled.give_back()
         return None if row is None else _record(id, row)
 
     def find_inside(
@@ -200,17 +199,22 @@ class Shortcut:
             connection.invalidate(error)
         return translated
 
-    def take_good(self, driver: Driver, source: Any) -> Any:
-        """Return a connection of *source* that the server has not closed.
+    def lease_good(self, driver: Driver) -> pooling.Lease:
+        """Return a connection of the pool that the server has not closed.
 
         After a restart of the server all of them are closed (D1).
         """
         for _ in range(_MOST_LOST):
-            pooled = pooling.take(self.engine, source)
-            if not driver.is_lost(pooled):
+            pooled = pooling.lease(self.engine)
+            try:
+                is_lost = driver.is_lost(pooled)
+            except BaseException:
+                pooled.give_back_lost()
+                raise
+            if not is_lost:
                 return pooled
             log.debug('a connection was closed by the server')
-            pooling.give_back_lost(source, pooled)
+            pooled.give_back_lost()
         raise Uncommon
 
 
@@ -237,27 +241,32 @@ class Bare:
         """
         assert not self._is_used
         compiled = self._shortcut.compile(statement, values)
-        source = self._shortcut.engine.pool
-        pooled = self._shortcut.take_good(self._driver, source)
+        pooled = self._shortcut.lease_good(self._driver)
         try:
             count = self._driver.write(
                 pooled, compiled, values, inside=False
             )
         except Uncommon:
-            pooling.give_back_reset(source, pooled)
+            pooled.give_back_reset()
             raise
         except self.dialect.loaded_dbapi.Error as error:
-            translated = self._shortcut.translated(error, compiled, pooled)
-            if dialects.fault_of(translated) is dialects.Fault.UNAVAILABLE:
-                pooling.give_back_lost(source, pooled)
-            else:
-                pooling.give_back_reset(source, pooled)
+            fault = dialects.Fault.UNAVAILABLE
+            try:
+                translated = self._shortcut.translated(
+                    error, compiled, pooled
+                )
+                fault = dialects.fault_of(translated)
+            finally:
+                if fault is dialects.Fault.UNAVAILABLE:
+                    pooled.give_back_lost()
+                else:
+                    pooled.give_back_reset()
             raise translated from error
         except BaseException:
             # Nobody knows in which state it is.
-            pooling.give_back_lost(source, pooled)
+            pooled.give_back_lost()
             raise
-        pooling.give_back(source, pooled)
+        pooled.give_back()
         self._is_used = True
         return Written(count)
 

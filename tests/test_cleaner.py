@@ -14,7 +14,6 @@ import pytest
 import sqlalchemy as sa
 from webtest import TestApp
 
-from pyramid_sqlasession import pooling
 from pyramid_sqlasession import SessionsExpired
 from pyramid_sqlasession import start_expiring_sessions
 from pyramid_sqlasession import stop_expiring_sessions
@@ -22,7 +21,6 @@ from pyramid_sqlasession import stop_expiring_sessions
 from .cleaning import make_app
 from .cleaning import PATIENCE
 from .cleaning import Worker
-from .failing import kill_connections
 from .services.mariatemp import TempMariaDB
 from .services.pgtemp import TempPostgres
 
@@ -261,49 +259,6 @@ def test_nothing_expired_is_no_event(shop):
     counted = Counted(shop.registry)
     assert clean(shop) == 0
     assert counted == []
-
-
-def test_a_tick_with_nothing_to_do_is_one_statement(shop):
-    """E3: asked by a connection that is there anyway, if one is."""
-    made = []
-    sa.event.listen(shop.engine.pool, 'connect', lambda *_: made.append(1))
-    shop.listen()
-    shop.statements.clear()
-    assert clean(shop) == 0
-    assert shop.statements.verbs == ['SELECT']
-    assert made == []
-    assert shop.engine.pool.checkedout() == 0
-
-
-@pytest.mark.parametrize('is_late', [False, True])
-def test_a_tick_while_the_pool_is_in_use(make_site, monkeypatch, is_late):
-    """E3: it works with a connection of its own, also if the last one of
-    the pool is taken just before it asks.
-    """
-    if is_late:
-        monkeypatch.setattr(pooling, 'has_idle_connection', lambda _: True)
-    site = with_rows(
-        make_site(
-            check_expiration_interval='1d', expiration='1h',
-            engine_options={
-                'pool_size': 1, 'max_overflow': 0, 'pool_timeout': 0.1,
-            },
-        ),
-    )
-    made = []
-    sa.event.listen(site.engine.pool, 'connect', lambda *_: made.append(1))
-    with site.engine.connect():
-        assert clean(site) == 0
-    assert made
-
-
-@ON_SERVERS
-def test_a_tick_after_the_server_was_away(shop):
-    """D1, E3: a connection that the server has closed is replaced."""
-    with_rows(shop, expired=1)
-    kill_connections(shop.database)
-    assert clean(shop) == 1
-    assert clean(shop) == 0
 
 
 def test_cleaner_deletes_in_batches(shop):

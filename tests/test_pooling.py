@@ -4,10 +4,14 @@ Usually it takes the pool's own entry, past the proxy that listeners are told
 of; the pool must not notice the difference.
 """
 
+import contextlib
 import logging
 
 import pytest
 import sqlalchemy as sa
+
+from pyramid_sqlasession import drivers
+from pyramid_sqlasession import pooling
 
 from .test_shortcut import TERMINATE
 
@@ -166,3 +170,113 @@ def test_an_engine_that_is_disposed_of_meanwhile(make_quick):
     browser.get('/dispose')
     assert browser.get('/show').text == '2'
     assert site.engine.pool.checkedin() == 1
+
+
+class Boom(Exception):
+    """What a listener raises."""
+
+
+def explode(*args):
+    """Fail, whatever is asked."""
+    raise Boom
+
+
+@postgresql
+@pytest.mark.parametrize('name', ['invalidate', 'close'])
+@pytest.mark.parametrize('path', ['/show', '/count'])
+def test_a_listener_that_fails_costs_no_place(make_quick, name, path):
+    """D1: an error while a lost connection is let go leaves its place."""
+    site = make_quick(**SINGLE)
+    browser = site.browser()
+    browser.get('/count')
+    site.execute(TERMINATE)
+    sa.event.listen(site.engine.pool, name, explode)
+    with contextlib.suppress(Boom):
+        site.browser(like=browser).get(path, expect_errors=True)
+    sa.event.remove(site.engine.pool, name, explode)
+    assert site.engine.pool.checkedout() == 0
+    assert browser.get('/show').text == '1'
+
+
+@both
+def test_a_listener_that_fails_at_a_recycling(make_quick):
+    """D1: the same while a connection that is too old is let go."""
+    site = make_quick(pool_recycle=0, **SINGLE)
+    browser = site.browser()
+    browser.get('/count')
+    sa.event.listen(site.engine.pool, 'close', explode)
+    with contextlib.suppress(Boom):
+        site.browser(like=browser).get('/show', expect_errors=True)
+    sa.event.remove(site.engine.pool, 'close', explode)
+    assert site.engine.pool.checkedout() == 0
+    assert browser.get('/show').text == '1'
+
+
+@both
+@pytest.mark.parametrize('pre_ping', [False, True])
+def test_what_is_dropped_is_given_back(make_quick, pre_ping):
+    """D1: an exception from outside, such as a signal's, finds a connection
+    that nobody has in hand: its place is free again.
+    """
+    site = make_quick(pool_pre_ping=pre_ping, **SINGLE)
+    for _ in range(2):
+        dropped = pooling.lease(site.engine)
+        assert site.engine.pool.checkedout() == 1
+        del dropped
+        assert site.engine.pool.checkedout() == 0
+
+
+@both
+@pytest.mark.parametrize('pre_ping', [False, True])
+@pytest.mark.parametrize(
+    'back', ['give_back', 'give_back_reset', 'give_back_lost']
+)
+def test_what_is_given_back_is_in_no_transaction(make_quick, back, pre_ping):
+    """T0: in each of the ways; and only once."""
+    site = make_quick(pool_pre_ping=pre_ping, **SINGLE)
+    site.browser().get('/count')
+    lease = pooling.lease(site.engine)
+    if back != 'give_back':
+        lease.driver_connection.execute('DELETE FROM sessions')
+    getattr(lease, back)()
+    del lease
+    assert site.engine.pool.checkedin() == 1
+    assert site.data() == {'n': 1}
+
+
+@both
+def test_a_rollback_that_is_interrupted(make_quick, monkeypatch):
+    """D1: what interrupts it goes on, and the place is free."""
+    site = make_quick(**SINGLE)
+    lease = pooling.lease(site.engine)
+
+    def interrupt(connection):
+        raise KeyboardInterrupt
+
+    class Interrupted:
+        rollback = interrupt
+
+        def __getattr__(self, name):
+            return getattr(connection, name)
+
+    connection = lease._entry.dbapi_connection
+    lease._entry.dbapi_connection = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        lease.give_back_reset()
+    assert site.engine.pool.checkedout() == 0
+    with site.engine.connect() as fresh:
+        assert fresh.scalar(sa.text('SELECT 1')) == 1
+
+
+@postgresql
+def test_a_look_at_a_connection_that_fails(make_quick, monkeypatch):
+    """D1: whatever fails before a write, its place is free again."""
+    site = make_quick(**SINGLE)
+    browser = site.browser()
+    browser.get('/count')
+    with monkeypatch.context() as odd:
+        odd.setattr(drivers.Psycopg, 'is_lost', explode)
+        with contextlib.suppress(Boom):
+            site.browser(like=browser).get('/count', expect_errors=True)
+    assert site.engine.pool.checkedout() == 0
+    assert browser.get('/show').text == '1'

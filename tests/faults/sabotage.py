@@ -43,8 +43,8 @@ def apart():
 def no_replacement():
     """A stale connection of the pool is not replaced by a fresh one."""
 
-    def read_aside(self, read, engine=None, *, warns=True):
-        with self.translated_errors(warns=warns):
+    def read_aside(self, read, engine=None):
+        with self.translated_errors():
             with (engine or self.engine).connect() as connection:
                 return read(connection)
 
@@ -63,7 +63,11 @@ def no_translation():
 
 def no_return():
     """A connection that failed is not given back to the pool."""
-    _replace(pooling, 'give_back_lost', lambda source, taken: None)
+    for kind in (pooling._Entry, pooling._Proxy):
+        _replace(kind, 'give_back_lost', _kept.append)
+
+
+_kept = []
 
 
 def no_election():

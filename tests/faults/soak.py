@@ -117,21 +117,10 @@ def work(number, config, pipe):
         del workers, threads, events, lines, shared, asked
         pipe.send({
             'memory': _held(), 'threads': threading.active_count(),
-            'checked out': _checked_out(app.engine.pool),
+            'checked out': app.engine.pool.checkedout(),
             'pool': app.engine.pool.checkedin(),
         })
     app.close()
-
-
-def _checked_out(pool, timeout=2.0):
-    """Return how many connections nobody gives back.
-
-    The cleaner may be asking just now.
-    """
-    end = time.monotonic() + timeout
-    while (found := pool.checkedout()) and time.monotonic() < end:
-        time.sleep(0.01)
-    return found
 
 
 def _held():
