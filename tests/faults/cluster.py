@@ -27,7 +27,7 @@ EXPIRED = 1500
 THREADS = 4
 
 #: What the docs advise: a node that hangs is given up (this cluster goes on
-#: without it after 1 s, not 6), and a node answers only when it has applied
+#: without it after 2 s, not 6), and a node answers only when it has applied
 #: what was committed before.
 OPTIONS = (
     '?charset=utf8mb4&connect_timeout=2&read_timeout=5&write_timeout=5'

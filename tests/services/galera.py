@@ -41,15 +41,14 @@ PROVIDERS = [
 ]
 
 # A dead node is noticed after suspect_timeout, 5 s by default; these make it
-# about one second on loopback.  evs.join_retrans_period stays as it is (1 s):
-# with 0.3 s, the whole cluster was without a primary component for half a
-# second whenever a node that had been paused came back.
+# about two seconds on loopback.  With one second, or with a shorter
+# evs.join_retrans_period or evs.install_timeout, a node that had been paused
+# and came back sometimes left the whole cluster without a primary component
+# for a moment, and a busy machine did so, too.
 FAST_FAILOVER = {
     'evs.keepalive_period': 'PT0.2S',
     'evs.inactive_check_period': 'PT0.2S',
-    'evs.suspect_timeout': 'PT1S',
-    'evs.inactive_timeout': 'PT3S',
-    'evs.install_timeout': 'PT3S',
+    'evs.suspect_timeout': 'PT2S',
 }
 
 # wsrep_ready is ON before the node is Synced, and a node that lost its
@@ -249,6 +248,7 @@ class TempGalera:
         node = self.nodes[number]
         if node.alive:
             raise ServerFailed(f'node {number} is running')
+        self._wait_until_noticed()
         self._kill_state_transfer(node)
         # With InnoDB's position the node gets what it missed; without, a
         # copy of everything, as a crash leaves none in grastate.dat.
@@ -367,6 +367,25 @@ class TempGalera:
             f'Galera node {node.number} is not ready: {status}\n'
             + tail(node.log)
         )
+
+    def _wait_until_noticed(self, timeout=20):
+        """Wait until those who live know who does not.
+
+        One that comes back while they find out can leave all of them without
+        a primary component.
+        """
+        import pymysql
+
+        alive = [node.number for node in self.nodes if node.alive]
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            with contextlib.suppress(pymysql.MySQLError, OSError):
+                if {
+                    self.status(number)['cluster_size'] for number in alive
+                } == {str(len(alive))}:
+                    return
+            time.sleep(0.05)
+        raise ServerFailed(f'not all of the nodes {alive} see each other')
 
     def _recover_position(self, node):
         log = node.folder / 'recover.log'
