@@ -381,6 +381,13 @@ class Records:
             self.table.delete().where(c.id.in_(ids), expired)
         ).rowcount
 
+    def has_expired(self, connection: Executor, now: dt.datetime) -> bool:
+        """Return whether :meth:`remove_expired` would find a record."""
+        c = self.table.c
+        first = sa.select(c.id).where(c.expires <= now, c.sweep <= now)
+        first = first.order_by(c.sweep).limit(1)
+        return connection.execute(first, {}).first() is not None
+
     # -- the table -----------------------------------------------------------
 
     def create_table(self, connection: sa.Connection) -> None:

@@ -261,6 +261,18 @@ def test_nothing_expired_is_no_event(shop):
     assert counted == []
 
 
+@pytest.mark.parametrize('database', ['postgresql'], indirect=True)
+def test_a_tick_with_nothing_to_do_is_one_statement(shop):
+    """E3: a lock is only taken where there is something to delete."""
+    shop.listen()
+    assert clean(shop) == 0
+    assert shop.statements.verbs == ['SELECT']
+    with_rows(shop, expired=1)
+    shop.statements.clear()
+    assert clean(shop) == 1
+    assert shop.statements.verbs == ['SELECT', 'SELECT', 'SELECT', 'DELETE']
+
+
 def test_cleaner_deletes_in_batches(shop):
     """E3: a large clean is many transactions, not a long one."""
     with_rows(shop, expired=3500)
