@@ -241,6 +241,9 @@ def test_what_is_given_back_is_in_no_transaction(make_quick, back, pre_ping):
     getattr(lease, back)()
     del lease
     assert site.engine.pool.checkedin() == 1
+    # The next one who commits commits nothing of it.
+    with site.engine.begin() as connection:
+        connection.execute(sa.text('SELECT 1'))
     assert site.data() == {'n': 1}
 
 
