@@ -97,43 +97,51 @@ def _wants_proxy(source: Any) -> bool:
         return True
 
 
-class _Entry:
+class _Held:
+    """What an entry and its proxy have in common."""
+
+    __slots__ = ('_held',)
+
+    _held: Any
+
+    @property
+    def driver_connection(self) -> Any:
+        return self._held.driver_connection
+
+    @property
+    def dbapi_connection(self) -> Any:
+        return self._held.dbapi_connection
+
+    @property
+    def info(self) -> dict[Any, Any]:
+        found: dict[Any, Any] = self._held.info
+        return found
+
+
+class _Entry(_Held):
     """A :class:`Lease` of the pool's own entry."""
 
-    __slots__ = ('_entry', '_source')
+    __slots__ = ('_source',)
 
     def __init__(self, source: Any) -> None:
         self._source = source
-        self._entry = source._do_get()
+        self._held = source._do_get()
 
     def connect(self) -> None:
         """Have a connection that is neither too old nor known as lost."""
         try:
-            self._entry.get_connection()
+            self._held.get_connection()
         except BaseException:
             self.give_back_lost()
             raise
 
-    @property
-    def driver_connection(self) -> Any:
-        return self._entry.driver_connection
-
-    @property
-    def dbapi_connection(self) -> Any:
-        return self._entry.dbapi_connection
-
-    @property
-    def info(self) -> dict[Any, Any]:
-        found: dict[Any, Any] = self._entry.info
-        return found
-
     def give_back(self) -> None:
-        entry, self._entry = self._entry, None
+        entry, self._held = self._held, None
         self._source._do_return_conn(entry)
 
     def give_back_reset(self) -> None:
         try:
-            self._entry.dbapi_connection.rollback()
+            self._held.dbapi_connection.rollback()
         except BaseException as error:
             self.give_back_lost()
             if not isinstance(error, Exception):
@@ -143,55 +151,42 @@ class _Entry:
 
     def give_back_lost(self) -> None:
         try:
-            self._entry.invalidate()
+            self._held.invalidate()
         finally:
             self.give_back()
 
     def __del__(self) -> None:
         # Somebody raised from outside, a signal's handler say, where nobody
         # could give it back.
-        if getattr(self, '_entry', None) is not None:
+        if getattr(self, '_held', None) is not None:
             self.give_back_lost()
 
 
-class _Proxy:
+class _Proxy(_Held):
     """A :class:`Lease` of what the pool gives to everybody."""
 
-    __slots__ = ('_proxy',)
+    __slots__ = ()
 
     def __init__(self, proxy: Any) -> None:
-        self._proxy = proxy
-
-    @property
-    def driver_connection(self) -> Any:
-        return self._proxy.driver_connection
-
-    @property
-    def dbapi_connection(self) -> Any:
-        return self._proxy.dbapi_connection
-
-    @property
-    def info(self) -> dict[Any, Any]:
-        found: dict[Any, Any] = self._proxy.info
-        return found
+        self._held = proxy
 
     def give_back(self) -> None:
         # Without the pool's ROLLBACK, which costs the driver some
         # microseconds although it sends nothing.  Private, too.
-        check_in = getattr(self._proxy, '_checkin', None)
+        check_in = getattr(self._held, '_checkin', None)
         if check_in is None:
-            self._proxy.close()
+            self._held.close()
         else:
             check_in(transaction_was_reset=True)
 
     def give_back_reset(self) -> None:
-        self._proxy.close()
+        self._held.close()
 
     def give_back_lost(self) -> None:
         try:
-            self._proxy.invalidate()
+            self._held.invalidate()
         finally:
-            self._proxy.close()
+            self._held.close()
 
 
 # -- past the pool -----------------------------------------------------------

@@ -13,6 +13,7 @@ from .failing import answering
 from .failing import Failure
 from .failing import raiser
 from .failing import Voter
+from .shop import with_views
 from .site import Note
 from .site import Statements
 
@@ -40,13 +41,7 @@ class House:
         # For SQLite in memory the statements are seen in the same engine.
         self.statements = Statements(self.engine)
 
-        @site.view
-        def fill(request):
-            request.session.update(n=1, list=[1])
-
-        @site.view
-        def show(request):
-            return dict(request.session)
+        with_views(site)
 
         @site.view
         def work(request):

@@ -57,7 +57,7 @@ def proxies(site, monkeypatch):
 
 @both
 def test_nobody_looks_no_proxy(make_quick, monkeypatch):
-    """T8: a read, a change and a new session make do without one."""
+    """Issue 4: a read, a change and a new session make do without one."""
     site = make_quick(**SINGLE)
     made = proxies(site, monkeypatch)
     browser = site.browser()
@@ -262,8 +262,8 @@ def test_a_rollback_that_is_interrupted(make_quick, monkeypatch):
         def __getattr__(self, name):
             return getattr(connection, name)
 
-    connection = lease._entry.dbapi_connection
-    lease._entry.dbapi_connection = Interrupted()
+    connection = lease._held.dbapi_connection
+    lease._held.dbapi_connection = Interrupted()
     with pytest.raises(KeyboardInterrupt):
         lease.give_back_reset()
     assert site.engine.pool.checkedout() == 0

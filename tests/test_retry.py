@@ -18,6 +18,7 @@ from .failing import on_sqlite
 from .failing import Passing
 from .failing import raiser
 from .failing import Voter
+from .shop import with_views
 from .site import Note
 
 STORED = {'n': 1, 'list': [1]}
@@ -72,13 +73,7 @@ def make_shop(request, make_site):
             retry=True, **{'tm.manager_hook': manager, **settings}
         )
 
-        @site.view
-        def fill(request):
-            request.session.update(n=1, list=[1])
-
-        @site.view
-        def show(request):
-            return dict(request.session)
+        with_views(site)
 
         @site.view
         def attempt(request):
