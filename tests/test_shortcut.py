@@ -439,7 +439,7 @@ class Odd(sqlite3.Connection):
     """
 
     made = 0
-    interrupted = None
+    interrupted = False
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -447,15 +447,10 @@ class Odd(sqlite3.Connection):
         type(self).made += 1
 
     def execute(self, *args):
-        if self.interrupted == 'execute':
+        if self.interrupted:
             raise KeyboardInterrupt
         self.cursors.append(super().execute(*args))
         return self.cursors[-1]
-
-    def commit(self):
-        if self.interrupted == 'commit':
-            raise KeyboardInterrupt
-        super().commit()
 
 
 @pytest.fixture
@@ -594,16 +589,15 @@ def test_a_cursor_that_is_kept(odd):
 
 
 @sqlite
-@pytest.mark.parametrize('method', ['execute', 'commit'])
-def test_an_interrupted_statement(odd, method):
+def test_an_interrupted_statement(odd):
     """D1: nobody knows in which state the connection is: it goes."""
     browser = odd.browser()
     browser.get('/count')
     made = odd.odd.made
-    odd.odd.interrupted = method
+    odd.odd.interrupted = True
     with pytest.raises(KeyboardInterrupt):
         odd.browser(like=browser).get('/count')
-    odd.odd.interrupted = None
+    odd.odd.interrupted = False
     assert browser.get('/count').text == '2'
     assert odd.odd.made == made + 1
 
@@ -644,6 +638,26 @@ def test_a_commit_that_fails(odd):
     with contextlib.closing(odd.engine.raw_connection()) as connection:
         assert not connection.driver_connection.in_transaction
     assert odd.data() == {'n': 1}
+
+
+@sqlite
+@pytest.mark.parametrize('level', [None, '', 'IMMEDIATE'])
+def test_the_driver_begins_transactions_as_it_did(odd, level):
+    """T0: after a write of the session, and after one that failed."""
+    with contextlib.closing(odd.engine.raw_connection()) as connection:
+        driver = connection.driver_connection
+    driver.isolation_level = level
+    browser = odd.browser()
+    browser.get('/count')
+    assert driver.isolation_level == level
+    odd.execute(
+        'CREATE TRIGGER refuse BEFORE UPDATE ON sessions BEGIN '
+        "SELECT RAISE(ABORT, 'no'); END"
+    )
+    with pytest.raises(sa.exc.IntegrityError):
+        browser.get('/count')
+    assert driver.isolation_level == level
+    assert odd.odd.made == 1
 
 
 # -- prepared statements -----------------------------------------------------
