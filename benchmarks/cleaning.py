@@ -3,7 +3,8 @@
     python -m benchmarks.cleaning URL TABLE
 
 Says when it is ready and waits for a line; then deletes what has expired and
-answers with a line of JSON; then, for another line, ticks with nothing to do.
+answers with a line of JSON; then, for each other line, ticks with nothing to
+do.
 """
 
 import json
@@ -30,9 +31,9 @@ def main(url, table):
     sys.stdin.readline()
     deleted, ms = timed(cleaner)
     print(json.dumps({'deleted': deleted, 'seconds': ms / 1000}), flush=True)
-    sys.stdin.readline()
-    ticks = [timed(cleaner)[1] for _ in range(IDLE_TICKS)]
-    print(json.dumps({'idle': ticks}), flush=True)
+    while sys.stdin.readline():
+        ticks = [timed(cleaner)[1] for _ in range(IDLE_TICKS)]
+        print(json.dumps({'idle': ticks}), flush=True)
 
 
 if __name__ == '__main__':
