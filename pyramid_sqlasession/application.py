@@ -23,6 +23,7 @@ import uuid
 from pyramid.exceptions import ConfigurationError
 import sqlalchemy as sa
 from sqlalchemy import exc
+from zope.interface import implementedBy
 
 from pyramid_sqlasession import dialects
 from pyramid_sqlasession import pooling
@@ -243,9 +244,15 @@ class Application:
 
         Never done twice: nobody knows whether a lost connection did it.
         """
+        # By hand, as above.
+        try:
+            return write(self.shortcut(self.engine).bare())
+        except Uncommon:
+            pass
+        except (exc.DBAPIError, exc.TimeoutError):
+            with self.translated_errors():
+                raise
         with self.translated_errors():
-            with contextlib.suppress(Uncommon):
-                return write(self.shortcut(self.engine).bare())
             if not dialects.has_cheap_autocommit(self.engine):
                 with self.own_transaction() as connection:
                     return write(connection)
@@ -299,6 +306,13 @@ class Application:
         :raises SessionError: if the table or a column is missing.
         """
         return self._translation if warns else self._quiet_translation
+
+    def has_subscriber(self, kind: type) -> bool:
+        """Return whether an event of this class would reach anybody."""
+        found = self.registry.adapters.subscriptions(
+            (implementedBy(kind),), None
+        )
+        return bool(found)
 
     def notify(self, event: object) -> None:
         """Send *event*; an error in a subscriber is logged."""

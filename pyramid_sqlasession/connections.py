@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterator
-import contextlib
 from contextlib import contextmanager
 import datetime as dt
 import logging
@@ -30,6 +29,7 @@ from pyramid_sqlasession.records import Executor
 from pyramid_sqlasession.records import Record
 from pyramid_sqlasession.saving import WriteRefused
 from pyramid_sqlasession.transaction import active_transaction
+from pyramid_sqlasession.transaction import resources_of
 from pyramid_sqlasession.transaction import SessionDataManager
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class Connections:
         return any(
             getattr(resource, 'session', None) is dbsession
             and resource.tx is not current
-            for resource in getattr(transaction, '_resources', ())
+            for resource in resources_of(transaction) or ()
             if hasattr(resource, 'tx')
         )
 
@@ -150,9 +150,10 @@ class Connections:
         for attempt in range(1, _REPETITIONS + 1):
             try:
                 if not atomic:
-                    with contextlib.suppress(WriteRefused):
+                    try:
                         return application.write_aside(work)
-                    atomic = True
+                    except WriteRefused:
+                        atomic = True
                 with application.own_transaction() as connection:
                     return work(connection)
             except exc.DBAPIError as error:

@@ -87,6 +87,8 @@ class CookiePolicy:
         self._prefix = f'{name}='
         prefixed = name.lower().startswith(('__host-', '__secure-'))
         self._always_secure = settings.cookie_secure is True or prefixed
+        self._attributes = _attributes(settings, secure=self._always_secure)
+        self._secure_attributes = _attributes(settings, secure=True)
 
     def slides(self, touched: bool, extended: bool) -> bool:
         """Return whether the browser's copy has to be extended (R11).
@@ -176,21 +178,25 @@ class CookiePolicy:
         return self._header('', f'; Max-Age=0; Expires={past}', request)
 
     def _header(self, value: str, lifetime: str, request: Any) -> str:
-        settings = self._settings
-        parts = [f'{self._prefix}{value}{lifetime}']
-        parts.append(f'Path={settings.cookie_path}')
-        if settings.cookie_domain is not None:
-            parts.append(f'Domain={settings.cookie_domain}')
-        if self._always_secure or (
-            settings.cookie_secure is None and request.scheme == 'https'
-        ):
-            parts.append('Secure')
-        if settings.cookie_httponly:
-            parts.append('HttpOnly')
-        parts.append(f'SameSite={settings.cookie_samesite}')
-        if settings.cookie_partitioned:
-            parts.append('Partitioned')
-        return '; '.join(parts)
+        attributes = self._attributes
+        if self._settings.cookie_secure is None and request.scheme == 'https':
+            attributes = self._secure_attributes
+        return f'{self._prefix}{value}{lifetime}{attributes}'
+
+
+def _attributes(settings: Settings, *, secure: bool) -> str:
+    """Return the attributes that are the same for each cookie."""
+    parts = [f'; Path={settings.cookie_path}']
+    if settings.cookie_domain is not None:
+        parts.append(f'Domain={settings.cookie_domain}')
+    if secure:
+        parts.append('Secure')
+    if settings.cookie_httponly:
+        parts.append('HttpOnly')
+    parts.append(f'SameSite={settings.cookie_samesite}')
+    if settings.cookie_partitioned:
+        parts.append('Partitioned')
+    return '; '.join(parts)
 
 
 def _decode(payload: str) -> Token:

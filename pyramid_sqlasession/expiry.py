@@ -77,6 +77,9 @@ class Expiry:
         self._idle = settings.expiration
         self._absolute = settings.absolute_timeout
         self._interval = settings.touch_interval
+        # A sixteenth: the index is written once in many touches, and the
+        # cleaner comes late by no more than that.
+        self._width = max(1, int(self._idle / 16))
 
     def end(
         self, now: dt.datetime, started: dt.datetime, lifetime: Lifetime
@@ -103,10 +106,7 @@ class Expiry:
 
     def sweep(self, expires: dt.datetime) -> dt.datetime:
         """Return *expires* rounded up, for the cleaner's index."""
-        # A sixteenth: the index is written once in many touches, and the
-        # cleaner comes late by no more than that.
-        width = max(1, int(self._idle / 16))
-        seconds = math.ceil(expires.timestamp() / width) * width
+        seconds = math.ceil(expires.timestamp() / self._width) * self._width
         try:
             return dt.datetime.fromtimestamp(seconds, dt.UTC)
         except (ValueError, OverflowError):

@@ -46,6 +46,7 @@ import sys
 from time import perf_counter
 from types import FrameType
 from typing import Any
+import uuid
 
 from pyramid.httpexceptions import HTTPNotFound
 from pyramid.threadlocal import get_current_request
@@ -100,6 +101,35 @@ _CARRIED = 'sqlasession.carried'
 class Binding:
     """Ties one request to its session; a ``Source`` and a ``Participant``."""
 
+    # On the class, as most requests meet few of them.
+
+    #: What was loaded, or saved last.
+    _base = NOTHING
+    _manager: SessionDataManager | None = None
+    #: The state to come back to if the transaction is aborted.
+    _joined_with: Snapshot | None = None
+    #: The words of the view that failed, while an exception view runs.
+    _set_aside: Snapshot | None = None
+    _in_exception_view = False
+    _exception: BaseException | None = None
+    #: Kept for the view, if nobody could answer it at the first look.
+    _unavailable: SessionStoreUnavailable | None = None
+    _is_registered = False
+    _is_loaded = False
+    _is_saving = False
+    _is_answered = False
+    _is_over = False
+    _plan: Plan | None = None
+    _tentative: Outcome | None = None
+    _outcomes: tuple[Outcome, ...] = ()
+    #: Of an earlier attempt of pyramid_retry that committed by hand.
+    _carried: tuple[Outcome, ...] = ()
+    _is_concluded = False
+    #: A subrequest whose transaction the outer request ends.
+    _is_deferred = False
+    #: Callbacks that are the last of their kind, so far as is known.
+    _was_last: frozenset[str] = frozenset()
+
     def __init__(self, application: Application, request: Any) -> None:
         self.application = application
         self.request = request
@@ -109,32 +139,6 @@ class Binding:
         self.watcher: Watcher = (
             request.__dict__.get(ATTRIBUTE) or application.watcher
         )
-        #: What was loaded, or saved last.
-        self._base = NOTHING
-        self._manager: SessionDataManager | None = None
-        #: The state to come back to if the transaction is aborted.
-        self._joined_with: Snapshot | None = None
-        #: The words of the view that failed, while an exception view runs.
-        self._set_aside: Snapshot | None = None
-        self._in_exception_view = False
-        self._exception: BaseException | None = None
-        #: Kept for the view, if nobody could answer it at the first look.
-        self._unavailable: SessionStoreUnavailable | None = None
-        self._is_registered = False
-        self._is_loaded = False
-        self._is_saving = False
-        self._is_answered = False
-        self._is_over = False
-        self._plan: Plan | None = None
-        self._tentative: Outcome | None = None
-        self._outcomes: list[Outcome] = []
-        #: Of an earlier attempt of pyramid_retry that committed by hand.
-        self._carried: list[Outcome] = []
-        self._is_concluded = False
-        #: A subrequest whose transaction the outer request ends.
-        self._is_deferred = False
-        #: Callbacks that are the last of their kind, so far as is known.
-        self._was_last: set[str] = set()
         #: Snapshots at SAVEPOINTs of the application's SQLAlchemy session.
         self.savepoints: dict[Any, Snapshot] = {}
 
@@ -153,9 +157,7 @@ class Binding:
         if not self._is_answered:
             if self.request.__dict__.get('exception') is not self._exception:
                 self._notice_exception()
-            if not self._is_loaded:
-                self._join(to_read=True)
-            elif self.session._is_altered():
+            if self._is_loaded and self.session._is_altered():
                 self._join()
         if not self._is_loaded:
             self._load_once()
@@ -163,7 +165,7 @@ class Binding:
     def _register(self) -> None:
         self._is_registered = True
         request = self.request
-        self._carried = request.environ.pop(_CARRIED, [])
+        self._carried = request.environ.pop(_CARRIED, ())
         request.add_response_callback(self._respond)
         request.add_finished_callback(self._finish)
 
@@ -181,8 +183,8 @@ class Binding:
         try:
             self._base, found = load(
                 self.application, self.request, self.connections,
-                self._manager, in_exception_view=self._in_exception_view,
-                carried=self._carried,
+                self._join_to_read, carried=self._carried,
+                in_exception_view=self._in_exception_view,
             )
             self.session._load(self._base)
             self.watcher.loaded(found, self._base, perf_counter() - started)
@@ -202,12 +204,17 @@ class Binding:
             self._is_loaded = False
             raise
 
+    def _join_to_read(self) -> SessionDataManager | None:
+        if not self._is_answered:
+            self._join(to_read=True)
+        return self._manager
+
     @property
     def _is_said_to_be_away(self) -> bool:
         error = self.request.__dict__.get('exception')
         return isinstance(error, SessionStoreUnavailable)
 
-    def alter(self, what: str) -> None:
+    def alter(self, *what: str) -> None:
         """Make sure that a change can be saved; say so if it cannot."""
         self.look()
         self.lend()
@@ -217,7 +224,7 @@ class Binding:
             log.error(
                 'the session was changed (%s) after the response: this is '
                 'lost. Change it in the view, or in a response callback',
-                what,
+                ', '.join(map(str, what)),
             )
 
     def lend(self) -> None:
@@ -279,8 +286,9 @@ class Binding:
         ]
         return [
             binding for binding in found
-            if binding is not None and binding._is_loaded
-            and binding._manager is None and not binding._is_answered
+            if binding is not None and binding is not self
+            and binding._is_loaded and binding._manager is None
+            and not binding._is_answered
         ]
 
     def _take_part(self, transaction: Any) -> None:
@@ -344,10 +352,13 @@ class Binding:
 
     def write(self, connection: Executor) -> None:
         """Write the record in the transaction that is being committed."""
-        if not self._plan:
+        if self._plan is None:
             return
-        with self.application.translated_errors():
+        try:
             self._tentative = self._save(connection, self._plan)
+        except (exc.DBAPIError, exc.TimeoutError):
+            with self.application.translated_errors():
+                raise
 
     def committed(self) -> None:
         """Go on from what was written."""
@@ -436,7 +447,7 @@ class Binding:
 
     def _make_plan(self) -> Plan | None:
         session = self.session
-        if not self._is_loaded or not session._is_altered():
+        if not self._is_loaded or not session._is_unsaved():
             return None
         changes = session._changes(self.application.codec.encode)
         if not changes and not session._is_altered_beside_data():
@@ -497,7 +508,7 @@ class Binding:
         return {**defaults, **extended}
 
     def _accept(self, outcome: Outcome) -> None:
-        self._outcomes.append(outcome)
+        self._outcomes += (outcome,)
         self.watcher.committed(outcome)
         for session_id, reason in outcome.dropped:
             log.warning(
@@ -515,7 +526,7 @@ class Binding:
         """Save what is unsaved, touch, send the cookie."""
         if request.response_callbacks and 'respond' not in self._was_last:
             # Other response callbacks may change the session.
-            self._was_last.add('respond')
+            self._was_last |= {'respond'}
             request.add_response_callback(self._respond)
             return
         if self._is_to_be_repeated():
@@ -537,7 +548,7 @@ class Binding:
     ) -> None:
         if 'outer' not in self._was_last:
             # The outer session is saved first: this one may end its token.
-            self._was_last.add('outer')
+            self._was_last |= {'outer'}
             outer.add_response_callback(
                 partial(
                     self._respond_with_outer, inner_response=inner_response
@@ -563,7 +574,7 @@ class Binding:
 
     def _conclude(self, response: Any) -> None:
         self._set_aside = None
-        if self.session._is_altered():
+        if self.session._is_unsaved():
             self._save_rest(response)
         self._is_answered = True
         self._is_concluded = True
@@ -674,10 +685,11 @@ class Binding:
 
     def _touch(self) -> None:
         """Extend the expiry of a session that was only read."""
+        for outcome in self._outcomes:
+            if outcome.created or outcome.updated:
+                return
         base = self.session._base
-        if base.record is None or base.ghost or any(
-            outcome.created or outcome.updated for outcome in self._outcomes
-        ):
+        if base.record is None or base.ghost:
             return
         saver, now = self.application.saver, self.now()
         if not saver.is_care_due(base, now):
@@ -702,7 +714,7 @@ class Binding:
             )
             return
         self.watcher.cared(outcome, perf_counter() - started)
-        self._outcomes.append(outcome)
+        self._outcomes += (outcome,)
         self._base = self.session._base = outcome.base
 
     def _end_surplus(self) -> None:
@@ -725,7 +737,7 @@ class Binding:
                 )
 
     def _send_cookie(self, response: Any) -> None:
-        outcomes = [*self._carried, *self._outcomes]
+        outcomes = self._carried + self._outcomes
         if not outcomes:
             self.watcher.decided(False, NO_REASON)
             return
@@ -739,22 +751,23 @@ class Binding:
 
     def _send_events(self) -> None:
         request = self.request
-        outcomes, self._outcomes = self._outcomes, []
+        outcomes, self._outcomes = self._outcomes, ()
         for outcome in outcomes:
             record = outcome.base.record
             if outcome.removed is not None:
                 self._tell(events.SessionInvalidated, outcome.removed)
             if outcome.created and record is not None:
-                self._tell(events.SessionCreated, str(record.id))
+                self._tell(events.SessionCreated, record.id)
             if outcome.rotated and record is not None:
-                self._tell(events.SessionRotated, str(record.id))
+                self._tell(events.SessionRotated, record.id)
             for session_id, reason in outcome.dropped:
                 self.application.notify(
                     events.SessionWriteDropped(request, session_id, reason)
                 )
 
-    def _tell(self, kind: Any, session_id: str) -> None:
-        self.application.notify(kind(self.request, session_id))
+    def _tell(self, kind: Any, session_id: uuid.UUID | str) -> None:
+        if self.application.has_subscriber(kind):
+            self.application.notify(kind(self.request, str(session_id)))
 
     # -- the end -------------------------------------------------------------
 
@@ -762,18 +775,16 @@ class Binding:
         """Note that every change is too late from now on."""
         if request.finished_callbacks and 'finish' not in self._was_last:
             # Changes of other finished callbacks are noticed too.
-            self._was_last.add('finish')
+            self._was_last |= {'finish'}
             request.add_finished_callback(self._finish)
             return
         self._is_over = True
-        if self.session._is_altered():
+        if self.session._is_unsaved():
             self._complain_of_changes()
         if not self._is_concluded and (self._carried or self._outcomes):
             # The next attempt goes on from what is committed, and sends its
             # cookie.
-            self.request.environ[_CARRIED] = [
-                *self._carried, *self._outcomes
-            ]
+            self.request.environ[_CARRIED] = self._carried + self._outcomes
         if self._manager is not None and self._outer_request() is None:
             self._part()
         if self._outcomes:

@@ -233,11 +233,27 @@ class Records:
         return Record(id, _hash(secret_hash), retired, *others)
 
     def insert(
-        self, connection: Executor, values: Mapping[str, Any]
+        self, connection: Executor, record: Record, sweep: dt.datetime,
+        fields: Mapping[str, Any],
     ) -> None:
-        """Insert a record that was never there."""
-        statement, values = _with_expressions(self._insert, values)
-        connection.execute(statement, dict(values))
+        """Insert *record*, which was never there.
+
+        :param sweep: where the cleaner's index has it.
+        :param fields: the additional fields.
+        """
+        statement, fields = _with_expressions(self._insert, fields)
+        # By hand: to ask for each of COLUMNS by its name costs four times
+        # as much.  What is None is left out: a new one has retired nothing.
+        values = {
+            'id': record.id, 'secret_hash': record.secret_hash,
+            'version': record.version, 'data': record.data,
+            'created': record.created, 'started': record.started,
+            'accessed': record.accessed, 'rotated': record.rotated,
+            'expires': record.expires, 'sweep': sweep, **fields,
+        }
+        if record.lifetime is not None:
+            values['lifetime'] = record.lifetime
+        connection.execute(statement, values)
 
     def update(
         self, connection: Executor, id: uuid.UUID, version: int,

@@ -59,31 +59,41 @@ def _cause(cookies: CookiePolicy, outcome: Outcome) -> str | None:
 
 def vary(response: Any) -> None:
     """Tell caches that the response depends on the cookie."""
-    value = _header(response, 'vary')
-    if not value:
-        response.headerlist.append(('Vary', 'Cookie'))
+    value = _header_or_add(response, 'vary', ('Vary', 'Cookie'))
+    if value is None:
         return
     names = [name.strip().lower() for name in value.split(',')]
     if 'cookie' not in names and '*' not in names:
         response.headers['Vary'] = f'{value}, Cookie'
 
 
-def _header(response: Any, name: str) -> str:
+def _header_or_add(
+    response: Any, name: str, header: tuple[str, str]
+) -> str | None:
+    """Return the value of the header *name*; if there is none, add *header*
+    and return None.
+    """
     # Past WebOb's MultiDict: each request does this.
-    return ', '.join([
-        value for key, value in response.headerlist if key.lower() == name
-    ])
+    headers = response.headerlist
+    found = [value for key, value in headers if key.lower() == name]
+    value = ', '.join(found) if found else ''
+    if value:
+        return value
+    headers.append(header)
+    return None
 
 
 def keep_private(response: Any) -> None:
     """Keep shared caches from storing *response* (RFC 9111, section 7.3)."""
-    value = _header(response, 'cache-control')
+    value = _header_or_add(
+        response, 'cache-control', ('Cache-Control', 'private')
+    )
+    if value is None:
+        return
     names = {
         part.partition('=')[0].strip().lower() for part in value.split(',')
     }
-    if not value:
-        response.headerlist.append(('Cache-Control', 'private'))
-    elif not names & {'public', 'private', 'no-store', 's-maxage'}:
+    if not names & {'public', 'private', 'no-store', 's-maxage'}:
         response.headers['Cache-Control'] = f'{value}, private'
 
 

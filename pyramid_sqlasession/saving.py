@@ -34,7 +34,6 @@ from pyramid_sqlasession.expiry import Expiry
 from pyramid_sqlasession.expiry import FIXED
 from pyramid_sqlasession.expiry import Lifetime
 from pyramid_sqlasession.fields import Fields
-from pyramid_sqlasession.records import COLUMNS
 from pyramid_sqlasession.records import Executor
 from pyramid_sqlasession.records import pack_retired
 from pyramid_sqlasession.records import Record
@@ -57,9 +56,10 @@ _ATTEMPTS = 5
 Extend = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: that makes three times as dear what each save does.
+@dataclass(slots=True)
 class Plan:
-    """What one request wants to have saved."""
+    """What one request wants to have saved; nobody changes it."""
 
     base: Base
     pending: Pending
@@ -226,9 +226,9 @@ class Saver:
             lifetime=lifetime.seconds, rotated=now,
         )
         values = self._fields.values(extend(data))
-        values |= {name: getattr(record, name) for name in COLUMNS}
-        values['sweep'] = self._expiry.sweep(record.expires)
-        self._records.insert(connection, values)
+        self._records.insert(
+            connection, record, self._expiry.sweep(record.expires), values
+        )
         outcome.created = True
         outcome.base = self._base(record, token)
         outcome.user = values.get(self._settings.user_field)

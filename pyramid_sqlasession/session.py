@@ -11,6 +11,7 @@ from collections.abc import ItemsView
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import KeysView
+from collections.abc import Mapping
 from collections.abc import ValuesView
 import copy
 from dataclasses import dataclass
@@ -76,9 +77,10 @@ class _Nothing:
 _NOTHING = _Nothing()
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: that makes three times as dear what each request does.
+@dataclass(slots=True)
 class Base:
-    """What a session starts from: a record, or nothing."""
+    """What a session starts from: a record, or nothing; nobody changes it."""
 
     record: Record | None = None
     #: The token that came with the request and fits the record.
@@ -105,6 +107,33 @@ class Base:
 NOTHING = Base()
 
 
+class Held:
+    """Values that somebody may hold, and change inside without a word."""
+
+    __slots__ = ('_before', '_values', 'keys')
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.keys = set(values)
+        self._values = list(values.values())
+        self._before = self._as_bytes()
+
+    def is_unchanged(self) -> bool:
+        """Return whether they are what they were; False also if that takes a
+        closer look.
+        """
+        return not self._values or (
+            self._before is not None and self._as_bytes() == self._before
+        )
+
+    def _as_bytes(self) -> bytes | None:
+        # Never read back, only compared: ``marshal`` tells ``1`` from
+        # ``True``, as ``==`` does not, and costs less than the serializer.
+        try:
+            return marshal.dumps(self._values, _WITHOUT_REFERENCES)
+        except ValueError:
+            return None
+
+
 @dataclass(slots=True)
 class Pending:
     """What this request did and nobody has saved yet."""
@@ -120,17 +149,21 @@ class Pending:
     token: Token | None = None
     #: What invalidate() left behind, to be deleted.
     ended: Base | None = None
-    #: Of the values that somebody may still hold after a save: as they were
-    #: saved.  A copy does not have it: it looks closely.
-    settled: bytes | None = None
-    #: The keys of those values, and the values as they were when the save was
-    #: planned; None if a key was touched since then.
-    planned: tuple[set[str], bytes | None] | None = None
+    #: What somebody may still hold after a save.  A copy does not have it: it
+    #: looks closely.
+    settled: Held | None = None
+    #: The same when the save was planned; None if a key was touched since.
+    planned: Held | None = None
 
     def touch_keys(self, keys: Iterable[str]) -> None:
         """Note keys whose value may be another one now."""
         self.touched.update(keys)
         self.settled = self.planned = None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the values of the keys are as they were saved."""
+        return self.settled is not None and self.settled.is_unchanged()
 
     def copied(self) -> Pending:
         """Return a copy that shares nothing that changes."""
@@ -156,8 +189,8 @@ class Source(Protocol):
     def look(self) -> None:
         """Called before each access to the content."""
 
-    def alter(self, what: str) -> None:
-        """Called before each change of *what*, a key or a method."""
+    def alter(self, *what: str) -> None:
+        """Called before each change of *what*, keys or a method."""
 
     def lend(self) -> None:
         """Called before a value is given out that may be changed inside."""
@@ -175,7 +208,6 @@ class SQLASession(dict[str, Any]):
     """
 
     def __init__(self, source: Source) -> None:
-        super().__init__()
         # C code that takes an empty dict for empty without asking (json)
         # has to ask for its items, which loads them.
         dict.__setitem__(self, _NOT_LOADED, None)
@@ -216,13 +248,11 @@ class SQLASession(dict[str, Any]):
 
         The flush of the COMMIT, say, may change the session once more.
         """
-        held = {
-            key for key in self._pending.touched
-            if type(dict.get(self, key)) not in _IMMUTABLE
-        }
-        self._pending.planned = (
-            held, self._values_as_bytes(held) if held else None
-        )
+        touched = self._pending.touched
+        self._pending.planned = Held({
+            key: value for key, value in dict.items(self)
+            if type(value) not in _IMMUTABLE and key in touched
+        })
 
     def _saved(self, base: Base, *, merged: bool) -> None:
         """Go on from *base*, which holds what was just saved."""
@@ -233,7 +263,8 @@ class SQLASession(dict[str, Any]):
         # Whoever holds a list out of the session may change it later.
         self._pending.touched = touched
         if planned is not None:
-            self._pending.touched, self._pending.settled = planned
+            self._pending.touched = planned.keys
+            self._pending.settled = planned
 
     def _begin_after(self, base: Base, *, merged: bool) -> None:
         self._base = base
@@ -243,18 +274,6 @@ class SQLASession(dict[str, Any]):
             dict.clear(self)
             dict.update(self, base.content.copy()[0])
 
-    def _values_as_bytes(self, keys: set[str]) -> bytes | None:
-        """Return what changes if one of the values does; None: look closely.
-
-        Never read back, only compared: ``marshal`` tells ``1`` from ``True``,
-        as ``==`` does not, at a tenth of the serializer's cost.
-        """
-        values = [dict.get(self, key) for key in keys]
-        try:
-            return marshal.dumps(values, _WITHOUT_REFERENCES)
-        except ValueError:
-            return None
-
     def _changes(self, encode: Encode) -> Changes:
         """Return what this request changed in the data.
 
@@ -263,9 +282,7 @@ class SQLASession(dict[str, Any]):
         pending = self._pending
         if not pending.touched and not pending.rotate:
             return NO_CHANGES
-        if pending.settled is not None and not pending.rotate and (
-            self._values_as_bytes(pending.touched) == pending.settled
-        ):
+        if not pending.rotate and pending.is_settled:
             return NO_CHANGES
         base, heads = self._base.content.known()
         token = None
@@ -287,6 +304,15 @@ class SQLASession(dict[str, Any]):
     def _is_altered(self) -> bool:
         """Return whether something was done that may have to be saved."""
         return bool(self._pending.touched) or self._is_altered_beside_data()
+
+    def _is_unsaved(self) -> bool:
+        """Return whether something has to be saved, as far as can be told at
+        little cost.
+        """
+        pending = self._pending
+        return (
+            bool(pending.touched) and not pending.is_settled
+        ) or self._is_altered_beside_data()
 
     def _is_altered_beside_data(self) -> bool:
         pending = self._pending
@@ -622,12 +648,13 @@ class SQLASession(dict[str, Any]):
         dict.clear(self)
 
     def update(self, /, *args: Any, **kwargs: Any) -> None:
-        self._source.look()
-        given = dict(*(_plain(arg) for arg in args), **kwargs)
+        given = dict(*map(_plain, args), **kwargs)
         if given:
-            self._source.alter(', '.join(map(str, given)))
+            self._source.alter(*given)
             self._pending.touch_keys(given)
             dict.update(self, given)
+        else:
+            self._source.look()
 
     def __ior__(self, other: Any) -> SQLASession:  # type: ignore[override]
         self.update(other)

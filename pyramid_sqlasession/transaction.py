@@ -117,6 +117,18 @@ def active_transaction(request: Any) -> Any | None:
     return found
 
 
+def resources_of(transaction: Any) -> list[Any] | None:
+    """Return the data managers that take part in *transaction*, None if
+    that cannot be known.
+    """
+    # Private, as nothing public tells.
+    return getattr(transaction, '_resources', None)
+
+
+def _ends_token(participant: Participant) -> bool:
+    return participant.ends_token
+
+
 def is_managed(request: Any) -> bool:
     """Return whether somebody ends the transaction of *request* later."""
     environ = request.environ
@@ -203,6 +215,9 @@ class SessionDataManager:
         cls, transaction: Any, key: object
     ) -> SessionDataManager | None:
         """Return the data manager of *transaction* if it has one."""
+        # Usually so, and at a tenth of the cost of the answer below.
+        if resources_of(transaction) == []:
+            return None
         try:
             found = transaction.data(key)
         except KeyError:
@@ -299,7 +314,8 @@ class SessionDataManager:
         if not writers or self._route is Route.APART:
             return
         # Only we have joined: nothing has to be committed with the session.
-        if len(getattr(self.transaction, '_resources', ())) == 1:
+        resources = resources_of(self.transaction)
+        if resources is not None and len(resources) == 1:
             self._route = Route.ALONE
             return
         if any(
@@ -337,10 +353,11 @@ class SessionDataManager:
 
     def _write(self, connection: Any) -> None:
         try:
-            # Stable: otherwise in the order of joining.
-            for participant in sorted(
-                self._participants, key=lambda p: p.ends_token
-            ):
+            participants = self._participants
+            if len(participants) > 1:
+                # Stable: otherwise in the order of joining.
+                participants = sorted(participants, key=_ends_token)
+            for participant in participants:
                 participant.write(connection)
         except sa.exc.IntegrityError as error:
             if dialects.fault_of(error) is dialects.Fault.DUPLICATE:
@@ -351,10 +368,10 @@ class SessionDataManager:
     def tpc_vote(self, transaction: Any) -> None:
         """Commit what the application's connection does not commit."""
         if self._has_work and self._route is Route.ALONE:
+            participants = self._participants
             self._gate.alone(
                 self._write,
-                atomic=any(p.is_atomic for p in self._participants)
-                or len(self._participants) > 1,
+                atomic=len(participants) != 1 or participants[0].is_atomic,
             )
         elif self._connection is not None:
             self._commit_apart()

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 ATTRIBUTE = 'sqlasession_watcher'
 
 
-class Found(enum.Enum):
+class Found(enum.StrEnum):
     """What a cookie led to."""
 
     #: There is none, or none that is well formed.
@@ -51,7 +51,7 @@ class Watcher:
         """Note what a session starts from."""
         record = base.record
         if record is None:
-            log.debug('an empty session, the cookie is %s', found.value)
+            log.debug('an empty session, the cookie is %s', found)
         else:
             log.debug('session %s was loaded', record.id)
 
