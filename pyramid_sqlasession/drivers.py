@@ -262,31 +262,29 @@ class Psycopg:
         *, inside: bool,
     ) -> Row | None:
         """Return the only row, read in binary."""
-        result = self._execute(pooled, compiled, values, inside)
-        if result.status != _TUPLES_OK:
-            raise self._error(result)
+        result = self._execute(pooled, compiled, values, inside, _TUPLES_OK)
         if not result.ntuples:
             return None
         get = result.get_value
-        return tuple([
-            None if (raw := get(0, number)) is None else convert(raw)
-            for number, convert in enumerate(compiled.columns)
-        ])
+        return _received(
+            compiled, [get(0, n) for n in range(len(compiled.columns))]
+        )
 
     def write(
         self, pooled: Any, compiled: Compiled, values: Mapping[str, Any],
         *, inside: bool,
     ) -> int:
         """Return how many rows were written; without BEGIN, committed."""
-        result = self._execute(pooled, compiled, values, inside)
-        if result.status != _COMMAND_OK:
-            raise self._error(result)
+        result = self._execute(pooled, compiled, values, inside, _COMMAND_OK)
         return int(result.command_tuples or 0)
 
     def _execute(
         self, pooled: Any, compiled: Any, values: Mapping[str, Any],
-        inside: bool,
+        inside: bool, wanted: int,
     ) -> Any:
+        """Return a result of the status *wanted*; each question of libpq
+        costs as much as a column.
+        """
         driver = pooled.driver_connection
         pgconn = driver.pgconn
         sent = _sent(compiled, values)
@@ -299,18 +297,22 @@ class Psycopg:
             # psycopg sends BEGIN with the first statement of its own.
             raise Uncommon
         if not inside:
-            result = self._execute_prepared(driver, uses, compiled, sent)
+            result = self._execute_prepared(
+                driver, uses, compiled, sent, wanted
+            )
             if result is not None:
                 return result
         result = pgconn.exec_params(
             compiled.text, sent, None, compiled.formats, _BINARY
         )
         _check_types(result, compiled)
+        if result.status != wanted:
+            raise self._error(result)
         return result
 
-    @staticmethod
     def _execute_prepared(
-        driver: Any, uses: dict[bytes, Any], compiled: Any, sent: list[Any]
+        self, driver: Any, uses: dict[bytes, Any], compiled: Any,
+        sent: list[Any], wanted: int,
     ) -> Any:
         """Return the result, None if it is not prepared.
 
@@ -323,17 +325,22 @@ class Psycopg:
             result = pgconn.exec_prepared(
                 name, sent, compiled.formats, _BINARY
             )
-            if result.error_field(_SQLSTATE) not in _NOT_PREPARED:
+            if result.status == wanted:
                 return result
+            if result.error_field(_SQLSTATE) not in _NOT_PREPARED:
+                raise self._error(result)
             count = 0
         threshold = driver.prepare_threshold
         if threshold is not None and count >= threshold:
             result = pgconn.prepare(name, compiled.text)
             if result.status == _COMMAND_OK:
                 uses[name] = None
-                return pgconn.exec_prepared(
+                result = pgconn.exec_prepared(
                     name, sent, compiled.formats, _BINARY
                 )
+                if result.status != wanted:
+                    raise self._error(result)
+                return result
             # There is one of the name: it was made behind a pooler that
             # gives us another server each time.
             count = -sys.maxsize
@@ -443,12 +450,7 @@ class SQLite:
         row = driver.execute(
             compiled.text, _sent(compiled, values)
         ).fetchone()
-        if row is None:
-            return None
-        return tuple([
-            value if convert is _as_is or value is None else convert(value)
-            for convert, value in zip(compiled.columns, row, strict=True)
-        ])
+        return None if row is None else _received(compiled, row)
 
     def write(
         self, pooled: Any, compiled: Compiled, values: Mapping[str, Any],
@@ -491,6 +493,23 @@ def _sent(compiled: Compiled, values: Mapping[str, Any]) -> list[Any]:
     except (AttributeError, TypeError, ValueError, struct.error) as error:
         raise Uncommon from error
     return sent
+
+
+def _received(compiled: Compiled, values: Iterable[Any]) -> Row:
+    """Return the columns of a row as the driver gives them in Python's
+    types.
+    """
+    row: list[Any] = []
+    before = by = made = None
+    for convert, value in zip(compiled.columns, values, strict=True):
+        if value is None or convert is _as_is:
+            row.append(value)
+            continue
+        if value != before or convert is not by:
+            before, by = value, convert
+            made = convert(value)
+        row.append(made)
+    return tuple(row)
 
 
 def _selected(statement: Any) -> Iterable[Any]:

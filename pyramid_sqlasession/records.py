@@ -96,10 +96,10 @@ class Record:
     data: str | None = field(repr=False)
     created: dt.datetime
     started: dt.datetime
+    rotated: dt.datetime
     accessed: dt.datetime
     expires: dt.datetime
     lifetime: int | None
-    rotated: dt.datetime
 
     def standing(self, token: Token, now: dt.datetime) -> Standing:
         """Return what *token* is to this record, in constant time."""
@@ -128,10 +128,11 @@ class Executor(Protocol):
         """Return how it is executed."""
 
 
-#: What a :class:`Record` is made of, in its order.
+#: What a :class:`Record` is made of, in its order.  Moments that are often the
+#: same one stand side by side: a driver reads them once.
 COLUMNS = (
     'id', 'secret_hash', 'retired', 'version', 'data', 'created', 'started',
-    'accessed', 'expires', 'lifetime', 'rotated',
+    'rotated', 'accessed', 'expires', 'lifetime',
 )
 
 
@@ -439,5 +440,5 @@ def _damaged(id: uuid.UUID, row: Any, now: dt.datetime) -> Record:
     return Record(
         id, _hash(row.secret_hash), None,
         row.version if isinstance(row.version, int) else 0, None,
-        now, now, now, now, None, now,
+        now, now, now, now, now, None,
     )

@@ -317,8 +317,8 @@ def _pooled_of(connection: sa.Connection) -> Any:
 
 
 def _record(id: uuid.UUID, row: tuple[Any, ...]) -> Record:
-    (secret_hash, retired, version, data, created, started, accessed,
-     expires, lifetime, rotated) = row
+    (secret_hash, retired, version, data, created, started, rotated,
+     accessed, expires, lifetime) = row
     if (
         type(secret_hash) is not bytes
         or type(version) is not int
@@ -330,6 +330,6 @@ def _record(id: uuid.UUID, row: tuple[Any, ...]) -> Record:
         # SQLite keeps any value in any column.
         raise Uncommon
     return Record(
-        id, secret_hash, retired, version, data, created, started, accessed,
-        expires, lifetime, rotated,
+        id, secret_hash, retired, version, data, created, started, rotated,
+        accessed, expires, lifetime,
     )
