@@ -529,10 +529,11 @@ class Binding:
             self._was_last |= {'respond'}
             request.add_response_callback(self._respond)
             return
-        if self._is_to_be_repeated():
-            self._is_answered = True
-            return
-        self._notice_exception()
+        if self.request.__dict__.get('exception') is not None:
+            if self._is_to_be_repeated():
+                self._is_answered = True
+                return
+            self._notice_exception()
         outer = self._outer_request()
         if outer is not None and self._is_in_transaction():
             vary(response)

@@ -309,10 +309,9 @@ class Saver:
 
     @staticmethod
     def _fresh(plan: Plan) -> Plan:
-        return replace(
-            plan, base=NOTHING,
-            pending=replace(plan.pending, token=new_token()),
-        )
+        pending = plan.pending.copied()
+        pending.token = new_token()
+        return replace(plan, base=NOTHING, pending=pending)
 
     def _merge_onto(self, plan: Plan, found: Record, token: Token) -> Base:
         """Return the base of a second attempt.
@@ -473,13 +472,9 @@ class Saver:
 
     def _is_touch_due(self, base: Base, now: dt.datetime) -> bool:
         record = base.record
-        return (
-            record is not None
-            and not self._settings.disable_touch
-            and self._expiry.is_touch_due(
-                now, record.accessed, record.lifetime
-            )
-        )
+        if record is None or self._settings.disable_touch:
+            return False
+        return self._expiry.is_touch_due(now, record.accessed, record.lifetime)
 
     def care(
         self, connection: Executor, base: Base, now: dt.datetime

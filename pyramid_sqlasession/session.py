@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from collections.abc import ValuesView
 import copy
 from dataclasses import dataclass
-from dataclasses import field
 import datetime as dt
 from decimal import Decimal
 import marshal
@@ -134,26 +133,28 @@ class Held:
             return None
 
 
-@dataclass(slots=True)
 class Pending:
     """What this request did and nobody has saved yet."""
 
-    touched: set[str] = field(default_factory=set)
-    popped: set[str] = field(default_factory=set)
-    once: list[tuple[str, Any]] = field(default_factory=list)
-    rotate: bool = False
-    login: bool = False
+    # On the class, as most requests do few of them.
+
+    rotate = False
+    login = False
     lifetime: Lifetime | None = None
-    touch: bool = False
+    touch = False
     #: Of a record that is to be created, or of a rotation.
     token: Token | None = None
     #: What invalidate() left behind, to be deleted.
     ended: Base | None = None
-    #: What somebody may still hold after a save.  A copy does not have it: it
-    #: looks closely.
+    #: What somebody may still hold after a save.
     settled: Held | None = None
     #: The same when the save was planned; None if a key was touched since.
     planned: Held | None = None
+
+    def __init__(self) -> None:
+        self.touched: set[str] = set()
+        self.popped: set[str] = set()
+        self.once: list[tuple[str, Any]] = []
 
     def touch_keys(self, keys: Iterable[str]) -> None:
         """Note keys whose value may be another one now."""
@@ -167,11 +168,14 @@ class Pending:
 
     def copied(self) -> Pending:
         """Return a copy that shares nothing that changes."""
-        return Pending(
-            set(self.touched), set(self.popped), list(self.once),
-            self.rotate, self.login, self.lifetime, self.touch, self.token,
-            self.ended,
+        found = Pending()
+        found.__dict__.update(
+            self.__dict__, touched=set(self.touched),
+            popped=set(self.popped), once=list(self.once),
+            # What is held is not in it: it looks closely.
+            settled=None, planned=None,
         )
+        return found
 
 
 @dataclass(frozen=True)
@@ -310,9 +314,9 @@ class SQLASession(dict[str, Any]):
         little cost.
         """
         pending = self._pending
-        return (
-            bool(pending.touched) and not pending.is_settled
-        ) or self._is_altered_beside_data()
+        if pending.touched and not pending.is_settled:
+            return True
+        return self._is_altered_beside_data()
 
     def _is_altered_beside_data(self) -> bool:
         pending = self._pending
@@ -397,7 +401,8 @@ class SQLASession(dict[str, Any]):
         if base.record is not None or base.damaged is not None:
             ended = base
         self._base = NOTHING
-        self._pending = Pending(ended=ended)
+        self._pending = Pending()
+        self._pending.ended = ended
         dict.clear(self)
 
     def flash(
