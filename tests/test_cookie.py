@@ -810,9 +810,8 @@ def test_the_database_holds_a_hash_only(shop):
 def test_no_log_and_no_repr_shows_what_works_as_a_cookie(views, caplog):
     """Section 1: nor a debug log with SQL echo, nor a repr or an event."""
     site = views(secret='sesame', engine_options={'echo': 'debug'})
-    caplog.set_level(logging.DEBUG)
-    for name in ('sqlalchemy', 'pyramid_sqlasession', 'txn'):
-        logging.getLogger(name).setLevel(logging.DEBUG)
+    for name in (None, 'sqlalchemy', 'pyramid_sqlasession', 'txn'):
+        caplog.set_level(logging.DEBUG, name)
     shown = []
 
     @site.view
