@@ -1,7 +1,7 @@
 """Which processor a process runs on.
 
-Left to the scheduler, client and server sometimes share a processor and
-sometimes do not, and a round trip is twice to three times as dear if they do
+Left to the scheduler, client and server share a processor most of the time,
+but not always, and a round trip is twice to three times as dear if they do
 not: two runs could not be compared.
 """
 

@@ -4,14 +4,14 @@
     python3 -m benchmarks.run --quick           orientation, about 2 minutes
     python3 -m benchmarks.run --databases sqlite --systems raw sqlasession
 
-Each system runs in a process of its own, one at a time, on one processor, and
-the database server on another one; what a processor that both share changes
-is measured as well (``postgresql-shared``).  A round lets each
-of them make some requests of each scenario, in an order that changes from
-round to round.  A session's cost is a scenario's median minus that of the
-same application without session (S0), in the same turn; a ratio compares two
-systems in the same round.  What is reported are medians over the rounds, as
-the machine's own speed changes while it measures.
+Each system runs in a process of its own, one at a time, on the same processor
+as the database server; what changes if the server has another one is measured
+as well (``postgresql-apart``).  A round lets each of them make some requests
+of each scenario, in an order that changes from round to round.  A session's
+cost is a scenario's median minus that of the same application without session
+(S0), in the same turn; a ratio compares two systems in the same round.  What
+is reported are medians over the rounds, as the machine's own speed changes
+while it measures.
 
 Writes benchmarks/results/: sessions.json, sessions.rst, sessions-*.svg.
 """
@@ -36,7 +36,9 @@ SYSTEMS = {
         'raw', 'raw_view', 'core', 'sqlasession', 'django_db',
         'flask_session', 'beaker', 'sequelize',
     ],
-    'postgresql-shared': ['raw', 'raw_view', 'core', 'sqlasession'],
+    'postgresql-apart': [
+        'raw', 'raw_view', 'core', 'sqlasession', 'django_db', 'sequelize',
+    ],
     'sqlite': [
         'raw', 'raw_view', 'core', 'sqlasession', 'django_db',
         'flask_session', 'beaker',
@@ -143,16 +145,16 @@ def started(names, make_url, folder):
         yield workers
 
 
-def on_postgresql(names, options, folder, *, shared=False):
+def on_postgresql(names, options, folder, *, apart=False):
     """Measure *names* on PostgreSQL.
 
-    :param shared: the server works on the client's processor.
+    :param apart: the server works on another processor than the client.
     """
     from benchmarks import servers
 
     client, other = placement.processors()
     with contextlib.ExitStack() as stack:
-        with placement.on(client if shared else other):
+        with placement.on(other if apart else client):
             server = stack.enter_context(servers.postgresql())
         workers = stack.enter_context(started(
             names, lambda name: servers.new_database(server, name), folder
@@ -160,9 +162,9 @@ def on_postgresql(names, options, folder, *, shared=False):
         return measure(workers, options.rounds, options.requests)
 
 
-def on_shared_processor(names, options, folder):
-    """Measure *names* and PostgreSQL on one processor."""
-    return on_postgresql(names, options, folder, shared=True)
+def on_two_processors(names, options, folder):
+    """Measure *names* on one processor and PostgreSQL on another one."""
+    return on_postgresql(names, options, folder, apart=True)
 
 
 def on_sqlite(names, options, folder):
@@ -177,9 +179,9 @@ def on_other(names, options, folder):
     """Measure what needs no database of SQLAlchemy's."""
     from benchmarks import servers
 
-    _, other = placement.processors()
+    client, _ = placement.processors()
     with contextlib.ExitStack() as stack:
-        with placement.on(other):
+        with placement.on(client):
             url = stack.enter_context(servers.redis(folder))
         if url is None:
             names = skip(names, 'redis', 'redis-server is not on this machine')
@@ -190,7 +192,7 @@ def on_other(names, options, folder):
 
 
 DATABASES = {
-    'postgresql': on_postgresql, 'postgresql-shared': on_shared_processor,
+    'postgresql': on_postgresql, 'postgresql-apart': on_two_processors,
     'sqlite': on_sqlite, 'other': on_other,
 }
 
