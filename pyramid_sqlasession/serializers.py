@@ -93,35 +93,53 @@ class JSONSerializer:
 def _is_plain(items: Iterable[Any], depth: int) -> bool:
     """Return whether *items* have a meaning in JSON, all the way down.
 
+    Near the limit of nesting it says no to whatever is nested.
+
     :param depth: in how many containers what holds the items is.
     """
-    # Two levels at once and type by type: this is paid by each session that
-    # is saved, and a call for each container would double it.
+    # Three levels at once and type by type: this is paid by each session
+    # that is saved, and a call for each container would double it.
     for item in items:
         kind = type(item)
         if kind is str or kind is int:
             continue
-        inner: Iterable[Any]
-        if kind is dict:
-            inner = item.values()
-        elif kind is list:
-            inner = item
+        values: Iterable[Any]
+        if kind is list:
+            values = item
+        elif kind is dict:
+            values = item.values()
+        # Infinity minus itself is not zero, and no more is NaN.
         elif kind is bool or item is None or (
             kind is float and item - item == 0.0
         ):
             continue
         else:
             return False
-        for value in inner:
+        for value in values:
             kind = type(value)
-            if kind is str or kind is int or kind is bool or value is None:
+            if kind is str or kind is int:
                 continue
-            # Infinity minus itself is not zero, and no more is NaN.
-            if kind is float and value - value == 0.0:
+            leaves: Iterable[Any]
+            if kind is dict:
+                leaves = value.values()
+            elif kind is list:
+                leaves = value
+            elif kind is bool or value is None or (
+                kind is float and value - value == 0.0
+            ):
                 continue
-            if depth >= MAX_DEPTH - 2 or not _is_plain(inner, depth + 1):
+            else:
                 return False
-            break
+            for leaf in leaves:
+                kind = type(leaf)
+                if kind is str or kind is int:
+                    continue
+                if kind is bool or leaf is None or (
+                    kind is float and leaf - leaf == 0.0
+                ):
+                    continue
+                if depth > MAX_DEPTH - 5 or not _is_plain((leaf,), depth + 2):
+                    return False
     return True
 
 
