@@ -116,29 +116,31 @@ def find_changes(
     def differ(key: str, one: Any, other: Any) -> bool:
         return encode({key: one}) != encode({key: other})
 
-    # In the order of the dict: new keys are stored as they were added.
-    assigned = {
-        key: value for key, value in current.items()
-        if key in touched and key not in base
-    }
-    csrf = None
-    if CSRF in assigned and assigned[CSRF] == derived_csrf:
-        csrf = assigned.pop(CSRF)
+    assigned = {}
     deleted = set()
     flash = {}
-    for key in touched:
+    csrf = None
+    # In the order of the dict: new keys are stored as they were added.
+    keys = [key for key in current if key in touched]
+    if len(keys) < len(touched):
+        keys += [key for key in touched if key not in current]
+    for key in keys:
         if isinstance(key, str) and key.startswith(FLASH) and (
             change := _flash_change(
                 key, base, heads, current, key in popped, once, differ
             )
         ) is not None:
-            assigned.pop(key, None)
             if change.taken > heads.get(key, 0) or change.appended:
                 flash[key] = change
-        elif key in base:
-            if key not in current:
+        elif key not in current:
+            if key in base:
                 deleted.add(key)
-            elif differ(key, base[key], current[key]):
+        elif key not in base or differ(key, base[key], current[key]):
+            if key == CSRF and key not in base and (
+                current[key] == derived_csrf
+            ):
+                csrf = derived_csrf
+            else:
                 assigned[key] = current[key]
     return Changes(assigned, frozenset(deleted), flash, csrf)
 

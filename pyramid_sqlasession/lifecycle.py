@@ -157,7 +157,9 @@ class Binding:
         if not self._is_answered:
             if self.request.__dict__.get('exception') is not self._exception:
                 self._notice_exception()
-            if self._is_loaded and self.session._is_altered():
+            if not self._is_loaded:
+                self._join(to_read=True)
+            elif self.session._is_altered():
                 self._join()
         if not self._is_loaded:
             self._load_once()
@@ -183,8 +185,8 @@ class Binding:
         try:
             self._base, found = load(
                 self.application, self.request, self.connections,
-                self._join_to_read, carried=self._carried,
-                in_exception_view=self._in_exception_view,
+                self._manager, in_exception_view=self._in_exception_view,
+                carried=self._carried,
             )
             self.session._load(self._base)
             self.watcher.loaded(found, self._base, perf_counter() - started)
@@ -203,11 +205,6 @@ class Binding:
         except BaseException:
             self._is_loaded = False
             raise
-
-    def _join_to_read(self) -> SessionDataManager | None:
-        if not self._is_answered:
-            self._join(to_read=True)
-        return self._manager
 
     @property
     def _is_said_to_be_away(self) -> bool:
@@ -280,15 +277,16 @@ class Binding:
         if len(stack) == 1:
             return []
         outer = [entry.get('request') for entry in stack]
-        found = [
-            binding_of(request) for request in outer
+        # Requests that share a session have one binding.
+        found = {
+            id(binding): binding for request in outer
             if request is not None and request is not self.request
-        ]
+            and (binding := binding_of(request)) is not None
+        }
         return [
-            binding for binding in found
-            if binding is not None and binding is not self
-            and binding._is_loaded and binding._manager is None
-            and not binding._is_answered
+            binding for binding in found.values()
+            if binding is not self and binding._is_loaded
+            and binding._manager is None and not binding._is_answered
         ]
 
     def _take_part(self, transaction: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Sequence
 import logging
 from typing import Any
@@ -28,13 +27,12 @@ _SUSPICIOUS = 'sqlasession.suspicious'
 
 def load(
     application: Application, request: Any, connections: Connections,
-    join: Callable[[], SessionDataManager | None], *,
-    in_exception_view: bool, carried: Sequence[Outcome] = (),
+    manager: SessionDataManager | None, *, in_exception_view: bool,
+    carried: Sequence[Outcome] = (),
 ) -> tuple[Base, Found]:
     """Return what the session of *request* starts from, and why.
 
-    :param join: takes part in the transaction as far as reading needs it, and
-        returns its data manager, if there is any.
+    :param manager: of the transaction that the request works in, if any.
     :param carried: what earlier attempts of pyramid_retry committed by hand.
     :raises SessionStoreUnavailable: if the database does not answer, unless
         an exception view runs: the page that says so may look at the
@@ -55,7 +53,7 @@ def load(
         return Base(token=token, ghost='unavailable'), Found.UNAVAILABLE
     try:
         record = connections.find(
-            token.id, now, join(), may_be_broken=in_exception_view
+            token.id, now, manager, may_be_broken=in_exception_view
         )
     except SessionStoreUnavailable:
         if in_exception_view:

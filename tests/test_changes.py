@@ -446,3 +446,12 @@ def test_each_message_is_there_until_somebody_saw_it(requests):
     visit = Visit(*states[-1])
     assert visit.pop() == queue
     assert FLASH not in apply_changes(visit.changes(), *states[-1])[0]
+
+
+def test_queues_are_stored_in_the_order_of_their_first_message():
+    """R6: not in an order that differs from process to process."""
+    names = [f'{FLASH}{n}' for n in 'abcdefgh']
+    data = {name: ['message'] for name in names}
+    changes = find_changes({}, {}, data, touched=set(data), encode=encode)
+    stored, _ = apply_changes(changes, {}, {})
+    assert list(stored) == names

@@ -57,25 +57,6 @@ def test_a_read_takes_no_part(tight):
     assert tight.browser().get('/show').text == '{}'
 
 
-@pytest.mark.parametrize('database', ['sqlite', 'postgresql'], indirect=True)
-def test_a_stranger_takes_no_part(tight):
-    """T1: there is nothing to read, whatever the transaction is doing."""
-
-    @tight.view
-    def look(request):
-        add_note(request)
-        request.dbsession.flush()
-        before = resources(request)
-        assert request.session.get('n') is None
-        assert resources(request) == before
-        request.session['n'] = 1
-        return resources(request) - before
-
-    browser = tight.browser()
-    assert browser.get('/look').text == '1'
-    assert browser.get('/show').text == "{'n': 1}"
-
-
 @pytest.mark.parametrize('change', CHANGES)
 @pytest.mark.parametrize('database', ['sqlite', 'postgresql'], indirect=True)
 def test_the_first_change_takes_part(tight, change):

@@ -475,3 +475,28 @@ def test_cookie_of_another_application_opens_nothing(make_site):
     stranger = two.browser(like=browser)
     assert stranger.get('/look').text == '{}'
     assert two.rows() == []
+
+
+@ON_SQLITE
+@pytest.mark.parametrize('default', ['default', 'server_default'])
+def test_a_default_of_a_column_of_ours_is_not_used(make_site, default):
+    """C2: a new session lives by the settings, whatever the model says."""
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Session(SessionMixin, Base):
+        __tablename__ = 'sessions'
+        lifetime: Mapped[int | None] = mapped_column(
+            sa.Integer, **{default: 60 if default == 'default' else '60'}
+        )
+
+    site = make_site(model=Session)
+
+    @site.view
+    def work(request):
+        request.session['n'] = 1
+
+    site.browser().get('/work')
+    (row,) = site.rows()
+    assert row['lifetime'] is None

@@ -4,6 +4,7 @@ from pyramid.request import Request
 import pytest
 
 from .failing import Failure
+from .shop import add_note
 from .shop import both_managers
 from .shop import start_over
 from .shop import STORED
@@ -322,3 +323,83 @@ def test_subrequests_within_subrequests(shop, caplog):
             ['d0', 'd1', 'd2', 'd3', 'e0', 'e1', 'e2', 'list', 'n'],
         )
     assert errors(caplog) == []
+
+
+def show_user(request):
+    """A view that reads the session and no more."""
+    return f'user {request.session.get("user")}'
+
+
+@both_managers
+def test_a_page_made_of_what_a_subrequest_read_varies(shop):
+    """R5: of a stranger too: a cache would show it to who is logged in."""
+    shop.view(show_user)
+
+    @shop.view
+    def outer(request):
+        return run(request, '/show_user').text
+
+    @shop.view
+    def log_in(request):
+        request.session['user'] = 'Ada'
+
+    for kind in (with_environ, with_transaction):
+        for tweens in (True, False):
+            shop.registry.way = kind, tweens
+            browser = shop.browser(HTTP_COOKIE='other=1')
+            answer = browser.get('/outer')
+            assert answer.text == 'user None'
+            assert answer.headers.get('Vary') == 'Cookie', shop.registry.way
+            browser = shop.browser()
+            browser.get('/log_in')
+            answer = browser.get('/outer')
+            assert answer.text == 'user Ada'
+            assert answer.headers.get('Vary') == 'Cookie', shop.registry.way
+
+
+@both_managers
+def test_a_subrequest_of_a_stranger_with_a_connection_of_its_own(shop):
+    """T1: the session is written with the connection that is open."""
+
+    @shop.view
+    def inner(request):
+        add_note(request)
+        assert request.session.get('user') is None
+
+    @shop.view
+    def outer(request):
+        subrequest = Request.blank('/inner')
+        subrequest.environ['tm.active'] = True
+        subrequest.environ['tm.manager'] = request.tm
+        request.invoke_subrequest(subrequest)
+        request.session['n'] = 1
+
+    shop.browser().get('/outer')
+    assert shop.data() == {'n': 1}
+    assert shop.notes() == ['a note']
+
+
+@both_managers
+def test_a_shared_session_takes_part_once(shop):
+    """T9: not once for each request that shares it."""
+
+    def sub(request, path, kind):
+        return request.invoke_subrequest(kind(request, path))
+
+    @shop.view
+    def deep(request):
+        request.session['deep'] = True
+
+    @shop.view
+    def middle(request):
+        sub(request, '/deep', with_transaction)
+
+    @shop.view
+    def outer(request):
+        assert request.session.get('x') is None
+        sub(request, '/middle', with_session)
+        request.session.flash('Once')
+
+    browser = start_over(shop)
+    browser.get('/outer')
+    assert shop.data() == STORED | {'deep': True, '_f_': ['Once']}
