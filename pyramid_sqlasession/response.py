@@ -75,9 +75,9 @@ def _header_or_add(
     """
     # Past WebOb's MultiDict: each request does this.
     headers = response.headerlist
-    found = [value for key, value in headers if key.lower() == name]
-    value = ', '.join(found) if found else ''
-    if value:
+    if value := ', '.join([
+        value for key, value in headers if key.lower() == name
+    ]):
         return value
     headers.append(header)
     return None

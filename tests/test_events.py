@@ -7,6 +7,8 @@ from pyramid_sqlasession import ISessionCreated
 from pyramid_sqlasession import SessionCreated
 
 from .failing import on_sqlite
+from .shop import returning
+from .shop import with_views
 
 
 @on_sqlite
@@ -22,13 +24,8 @@ def test_each_way_to_subscribe(make_site):
             config.add_subscriber(hears(of), of)
         config.add_subscriber(hears(None))
 
-    site = make_site(configure=configure)
-
-    @site.view
-    def work(request):
-        request.session['n'] = 1
-
-    site.browser().get('/work')
+    site = with_views(make_site(configure=configure))
+    returning(site)
     (record,) = site.rows()
     created = [
         (of, event) for of, event in heard if isinstance(event, SessionCreated)
@@ -38,7 +35,7 @@ def test_each_way_to_subscribe(make_site):
     }
     for _, event in created:
         assert event.session_id == str(record['id'])
-        assert event.request.path == '/work'
+        assert event.request.path == '/fill'
 
 
 @on_sqlite

@@ -23,6 +23,8 @@ from pyramid_sqlasession import stop_expiring_sessions
 from .cleaning import make_app
 from .cleaning import PATIENCE
 from .cleaning import Worker
+from .shop import returning
+from .shop import with_views
 
 ON_SQLITE = pytest.mark.parametrize('database', ['sqlite'], indirect=True)
 FIELDS = 'user_id: Integer index\nseat: String(8) unique'
@@ -491,12 +493,7 @@ def test_a_default_of_a_column_of_ours_is_not_used(make_site, default):
             sa.Integer, **{default: 60 if default == 'default' else '60'}
         )
 
-    site = make_site(model=Session)
-
-    @site.view
-    def work(request):
-        request.session['n'] = 1
-
-    site.browser().get('/work')
+    site = with_views(make_site(model=Session))
+    returning(site)
     (row,) = site.rows()
     assert row['lifetime'] is None
