@@ -289,13 +289,14 @@ def _facts(record: Record) -> dict[str, Any]:
 
 
 def _write(plan: Plan, outcome: Outcome, seconds: float) -> Write:
-    changes, pending = plan.changes, plan.pending
+    changes = plan.changes
+    _, heads = plan.base.content.known()
     write = Write(
         KINDS[kind_of(outcome)], seconds * 1000,
         keys_set=sorted(map(str, changes.assigned)),
         keys_deleted=sorted(map(str, changes.deleted)),
         flash=[
-            _flashed(queue, change, queue in pending.popped)
+            _flashed(queue, change, heads.get(queue, 0))
             for queue, change in changes.flash.items()
         ],
     )
@@ -308,7 +309,7 @@ def _write(plan: Plan, outcome: Outcome, seconds: float) -> Write:
         write.notes.append('first CSRF token')
     if changes.drop_csrf:
         write.notes.append('new CSRF token at its next use')
-    if pending.lifetime is not None:
+    if plan.wishes.lifetime is not None:
         write.notes.append('set_expiry()')
     if outcome.renewed:
         write.notes.append('the token was renewed')
@@ -326,10 +327,10 @@ def _write(plan: Plan, outcome: Outcome, seconds: float) -> Write:
     return write
 
 
-def _flashed(key: str, change: FlashChange, is_popped: bool) -> str:
+def _flashed(key: str, change: FlashChange, head: int) -> str:
     added = len(change.appended) + len(change.once)
     said = [f'{added} added'] if added else []
-    if is_popped:
+    if change.taken > head:
         said.append('taken')
     queue = key.removeprefix(FLASH) or '(default)'
     return f'{queue}: {", ".join(said) or "changed"}'

@@ -72,6 +72,7 @@ from pyramid_sqlasession.response import vary
 from pyramid_sqlasession.saving import Outcome
 from pyramid_sqlasession.saving import Plan
 from pyramid_sqlasession.session import copied
+from pyramid_sqlasession.session import NO_WISHES
 from pyramid_sqlasession.session import NOTHING
 from pyramid_sqlasession.session import Snapshot
 from pyramid_sqlasession.session import SQLASession
@@ -423,7 +424,7 @@ class Binding:
         """Add an exception view's words to those of the view (veto)."""
         self._set_aside = None
         session = self.session
-        if session._pending.ended is not None:
+        if session._pending.wishes.ended is not None:
             return
         encode = self.application.codec.encode
         later = session._changes(encode)
@@ -437,21 +438,21 @@ class Binding:
         pending.touched |= after.touched
         pending.popped |= after.popped
         pending.once += after.once
-        pending.touch = pending.touch or after.touch
-        pending.lifetime = after.lifetime or pending.lifetime
-        if after.rotate:
-            pending.rotate, pending.token = True, after.token
-            pending.login = pending.login or after.login
+        if after.wishes is not NO_WISHES:
+            pending.wishes = pending.wishes.and_(after.wishes)
+        if after.wishes.rotate:
+            pending.token = after.token
 
     def _make_plan(self) -> Plan | None:
         session = self.session
         if not self._is_loaded or not session._is_unsaved():
             return None
         changes = session._changes(self.application.codec.encode)
-        if not changes and not session._is_altered_beside_data():
+        pending = session._pending
+        if not changes and pending.wishes is NO_WISHES:
             return None
         plan = Plan(
-            session._base, session._pending.copied(), changes,
+            session._base, pending.wishes, pending.token, changes,
             filled=dict.__len__(session) > 0,
             has_revoked=self._has_revoked,
         )

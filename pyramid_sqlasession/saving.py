@@ -43,7 +43,7 @@ from pyramid_sqlasession.records import Standing
 from pyramid_sqlasession.records import unpack_retired
 from pyramid_sqlasession.session import Base
 from pyramid_sqlasession.session import NOTHING
-from pyramid_sqlasession.session import Pending
+from pyramid_sqlasession.session import Wishes
 from pyramid_sqlasession.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,9 @@ class Plan:
     """What one request wants to have saved; nobody changes it."""
 
     base: Base
-    pending: Pending
+    wishes: Wishes
+    #: Of the record that is to be created, or of a rotation, if there is one.
+    token: Token | None
     changes: Changes
     #: Whether there is any data; an empty new session is not stored.
     filled: bool
@@ -77,24 +79,23 @@ class Plan:
     @property
     def updates(self) -> bool:
         """Whether the record is to be changed."""
-        pending = self.pending
+        wishes = self.wishes
         return self.base.record is not None and bool(
-            self.changes or pending.rotate or pending.lifetime
-            or pending.touch
+            self.changes or wishes.rotate or wishes.lifetime or wishes.touch
         )
 
     @property
     def ends_token(self) -> bool:
         """Whether the token that the request came with is dead after it."""
-        return self.pending.rotate or self.pending.ended is not None
+        return self.wishes.rotate or self.wishes.ended is not None
 
     @property
     def is_atomic(self) -> bool:
         """Whether two statements of it belong together."""
-        return self.pending.ended is not None and self.creates
+        return self.wishes.ended is not None and self.creates
 
     def __bool__(self) -> bool:
-        return self.creates or self.updates or self.pending.ended is not None
+        return self.creates or self.updates or self.wishes.ended is not None
 
 
 @dataclass(slots=True)
@@ -150,7 +151,7 @@ class Saver:
         :raises SessionConflict: with ``conflict = retry``.
         """
         outcome = Outcome(plan.base)
-        ended = plan.pending.ended
+        ended = plan.wishes.ended
         if ended is not None and self._fields.has_unique:
             # The new session may have the same value.
             self._end(connection, ended, plan.has_revoked, now, outcome)
@@ -214,10 +215,9 @@ class Saver:
         self, connection: Executor, plan: Plan, now: dt.datetime,
         extend: Extend, outcome: Outcome,
     ) -> None:
-        pending = plan.pending
-        token = pending.token or new_token()
+        token = plan.token or new_token()
         data, heads = apply_changes(plan.changes, {}, {})
-        lifetime = pending.lifetime or BY_SETTINGS
+        lifetime = plan.wishes.lifetime or BY_SETTINGS
         record = Record(
             id=token.id, secret_hash=token.secret_hash, retired=None,
             version=1, data=self._codec.write(data, heads), created=now,
@@ -248,22 +248,22 @@ class Saver:
             values, after, renewed = self._values(plan, base, now, extend)
             if self._records.update(
                 connection, record.id, record.version, now, values,
-                extends='expires' in values and not plan.pending.lifetime,
+                extends='expires' in values and not plan.wishes.lifetime,
             ):
                 outcome.updated = True
-                outcome.rotated = plan.pending.rotate
+                outcome.rotated = plan.wishes.rotate
                 outcome.renewed = renewed is not None
                 outcome.touched = after.accessed > record.accessed
                 outcome.extended = after.expires > record.expires
                 if outcome.rotated:
-                    token = plan.pending.token
+                    token = plan.token
                 outcome.base = self._base(after, renewed or token)
                 if outcome.rotated or self._is_login(plan):
                     outcome.user = values.get(self._settings.user_field)
                 return
             found = self._look_again(connection, record, now)
             reason = self._ending(found, token, now)
-            if reason == 'rotated' and plan.pending.rotate:
+            if reason == 'rotated' and plan.wishes.rotate:
                 # This request logs in too: a session of its own, with
                 # nothing of the other's.
                 self._create(
@@ -309,9 +309,7 @@ class Saver:
 
     @staticmethod
     def _fresh(plan: Plan) -> Plan:
-        pending = plan.pending.copied()
-        pending.token = new_token()
-        return replace(plan, base=NOTHING, pending=pending)
+        return replace(plan, base=NOTHING, token=new_token())
 
     def _merge_onto(self, plan: Plan, found: Record, token: Token) -> Base:
         """Return the base of a second attempt.
@@ -338,14 +336,14 @@ class Saver:
         """Return the columns to set, the record that they lead to, and a
         new token if its renewal is due.
         """
-        pending = plan.pending
+        wishes = plan.wishes
         record = base.record
         assert record is not None
         renewed = None
         after = record
         values: dict[str, Any] = {}
         changes = plan.changes
-        if not pending.rotate and self.is_renewal_due(base, now):
+        if not wishes.rotate and self.is_renewal_due(base, now):
             renewed = new_token(record.id)
             after = self._renew(after, renewed, now)
             changes = replace(changes, csrf=_derived_csrf(base))
@@ -357,15 +355,15 @@ class Saver:
             values.update(
                 self._fields.values(extend(data), deleted=changes.deleted)
             )
-        if pending.rotate and pending.token is not None:
-            after = self._rotate(after, pending, now)
+        if wishes.rotate and plan.token is not None:
+            after = self._rotate(after, plan.token, wishes, now)
         if after.secret_hash != record.secret_hash:
             values.update(_token_columns(after))
-        expires = self._expires(record, after.started, pending, now)
+        expires = self._expires(record, after.started, wishes, now)
         if expires is not None:
             lifetime = record.lifetime
-            if pending.lifetime is not None:
-                lifetime = values['lifetime'] = pending.lifetime.seconds
+            if wishes.lifetime is not None:
+                lifetime = values['lifetime'] = wishes.lifetime.seconds
             after = replace(
                 after, accessed=now, expires=expires, lifetime=lifetime
             )
@@ -382,10 +380,9 @@ class Saver:
     # -- tokens --------------------------------------------------------------
 
     def _rotate(
-        self, record: Record, pending: Pending, now: dt.datetime
+        self, record: Record, token: Token, wishes: Wishes, now: dt.datetime
     ) -> Record:
         """Return *record* with the new token of a rotation."""
-        assert pending.token is not None
         # All older ones of this session are dead with it: whoever holds
         # one is not the one who has just logged in.
         retired = [
@@ -394,9 +391,9 @@ class Saver:
         ]
         retired.append(self._retired(record, Standing.ROTATED, now))
         return replace(
-            record, secret_hash=pending.token.secret_hash,
+            record, secret_hash=token.secret_hash,
             retired=pack_retired(retired, now), rotated=now,
-            started=now if pending.login else record.started,
+            started=now if wishes.login else record.started,
         )
 
     def _renew(self, record: Record, token: Token, now: dt.datetime) -> Record:
@@ -438,15 +435,15 @@ class Saver:
     # -- expiry --------------------------------------------------------------
 
     def _expires(
-        self, record: Record, started: dt.datetime, pending: Pending,
+        self, record: Record, started: dt.datetime, wishes: Wishes,
         now: dt.datetime,
     ) -> dt.datetime | None:
         """Return the new expiry of a written record, None to leave it."""
-        if pending.lifetime is not None:
-            return self._expiry.end(now, started, pending.lifetime)
+        if wishes.lifetime is not None:
+            return self._expiry.end(now, started, wishes.lifetime)
         if not (
-            pending.touch
-            or pending.login
+            wishes.touch
+            or wishes.login
             or self._settings.disable_touch
             or self._expiry.is_touch_due(now, record.accessed, record.lifetime)
         ):

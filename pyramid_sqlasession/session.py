@@ -11,10 +11,10 @@ from collections.abc import ItemsView
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import KeysView
-from collections.abc import Mapping
 from collections.abc import ValuesView
 import copy
 from dataclasses import dataclass
+from dataclasses import replace
 import datetime as dt
 from decimal import Decimal
 import marshal
@@ -109,28 +109,51 @@ NOTHING = Base()
 class Held:
     """Values that somebody may hold, and change inside without a word."""
 
-    __slots__ = ('_before', '_values', 'keys')
+    __slots__ = ('_before', 'values')
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self.keys = set(values)
-        self._values = list(values.values())
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.values = values
         self._before = self._as_bytes()
 
     def is_unchanged(self) -> bool:
         """Return whether they are what they were; False also if that takes a
         closer look.
         """
-        return not self._values or (
-            self._before is not None and self._as_bytes() == self._before
-        )
+        return self._before is not None and self._as_bytes() == self._before
 
     def _as_bytes(self) -> bytes | None:
         # Never read back, only compared: ``marshal`` tells ``1`` from
         # ``True``, as ``==`` does not, and costs less than the serializer.
         try:
-            return marshal.dumps(self._values, _WITHOUT_REFERENCES)
+            return marshal.dumps(self.values, _WITHOUT_REFERENCES)
         except ValueError:
             return None
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a request asks for beside changes of the data."""
+
+    #: A new token.
+    rotate: bool = False
+    #: And a new beginning of the absolute timeout.
+    login: bool = False
+    #: By set_expiry().
+    lifetime: Lifetime | None = None
+    touch: bool = False
+    #: What invalidate() left behind, to be deleted.
+    ended: Base | None = None
+
+    def and_(self, later: Wishes) -> Wishes:
+        """Return these with *later* ones added."""
+        return Wishes(
+            self.rotate or later.rotate, self.login or later.login,
+            later.lifetime or self.lifetime, self.touch or later.touch,
+            later.ended or self.ended,
+        )
+
+
+NO_WISHES = Wishes()
 
 
 class Pending:
@@ -138,14 +161,9 @@ class Pending:
 
     # On the class, as most requests do few of them.
 
-    rotate = False
-    login = False
-    lifetime: Lifetime | None = None
-    touch = False
+    wishes = NO_WISHES
     #: Of a record that is to be created, or of a rotation.
     token: Token | None = None
-    #: What invalidate() left behind, to be deleted.
-    ended: Base | None = None
     #: What somebody may still hold after a save.
     settled: Held | None = None
     #: The same when the save was planned; None if a key was touched since.
@@ -160,6 +178,10 @@ class Pending:
         """Note keys whose value may be another one now."""
         self.touched.update(keys)
         self.settled = self.planned = None
+
+    def wish(self, **what: Any) -> None:
+        """Add to the wishes."""
+        self.wishes = replace(self.wishes, **what)
 
     @property
     def is_settled(self) -> bool:
@@ -267,7 +289,7 @@ class SQLASession(dict[str, Any]):
         # Whoever holds a list out of the session may change it later.
         self._pending.touched = touched
         if planned is not None:
-            self._pending.touched = planned.keys
+            self._pending.touched = set(planned.values)
             self._pending.settled = planned
 
     def _begin_after(self, base: Base, *, merged: bool) -> None:
@@ -284,9 +306,8 @@ class SQLASession(dict[str, Any]):
         :raises SessionNotSerializable: for a value that cannot be stored.
         """
         pending = self._pending
-        if not pending.touched and not pending.rotate:
-            return NO_CHANGES
-        if not pending.rotate and pending.is_settled:
+        rotates = pending.wishes.rotate
+        if not rotates and (not pending.touched or pending.is_settled):
             return NO_CHANGES
         base, heads = self._base.content.known()
         token = None
@@ -298,7 +319,7 @@ class SQLASession(dict[str, Any]):
             derived_csrf=None if token is None else token.csrf_token(),
             encode=encode,
         )
-        if pending.rotate:
+        if rotates:
             return Changes(
                 found.assigned, found.deleted, found.flash, found.csrf,
                 drop_csrf=True,
@@ -307,7 +328,8 @@ class SQLASession(dict[str, Any]):
 
     def _is_altered(self) -> bool:
         """Return whether something was done that may have to be saved."""
-        return bool(self._pending.touched) or self._is_altered_beside_data()
+        pending = self._pending
+        return bool(pending.touched) or pending.wishes is not NO_WISHES
 
     def _is_unsaved(self) -> bool:
         """Return whether something has to be saved, as far as can be told at
@@ -316,14 +338,7 @@ class SQLASession(dict[str, Any]):
         pending = self._pending
         if pending.touched and not pending.is_settled:
             return True
-        return self._is_altered_beside_data()
-
-    def _is_altered_beside_data(self) -> bool:
-        pending = self._pending
-        return (
-            pending.rotate or pending.touch or pending.ended is not None
-            or pending.lifetime is not None
-        )
+        return pending.wishes is not NO_WISHES
 
     def _hand_out(self, key: str, value: Any) -> Any:
         if type(value) not in _IMMUTABLE:
@@ -397,12 +412,13 @@ class SQLASession(dict[str, Any]):
         """
         self._source.alter('invalidate()')
         base = self._base
-        ended = self._pending.ended
+        ended = self._pending.wishes.ended
         if base.record is not None or base.damaged is not None:
             ended = base
         self._base = NOTHING
         self._pending = Pending()
-        self._pending.ended = ended
+        if ended is not None:
+            self._pending.wish(ended=ended)
         dict.clear(self)
 
     def flash(
@@ -477,8 +493,9 @@ class SQLASession(dict[str, Any]):
             self._pending.token = None
         record = self._base.record
         if record is not None:
-            self._pending.rotate = True
-            self._pending.login = self._pending.login or login
+            self._pending.wish(
+                rotate=True, login=login or self._pending.wishes.login
+            )
             self._pending.token = new_token(record.id)
         elif self._pending.token is not None:
             self._pending.token = new_token()
@@ -499,12 +516,12 @@ class SQLASession(dict[str, Any]):
         """
         lifetime = lifetime_of(value, self._source.now())
         self._source.alter('set_expiry()')
-        self._pending.lifetime = lifetime
+        self._pending.wish(lifetime=lifetime)
 
     def touch(self) -> None:
         """Extend the expiry with this request, whatever the interval."""
         self._source.alter('touch()')
-        self._pending.touch = True
+        self._pending.wish(touch=True)
 
     # -- dict: reading -------------------------------------------------------
 

@@ -31,10 +31,8 @@ def upsert():
         guarded(self, connection, plan, now, extend, outcome)
         if any(reason == 'gone' for _, reason in outcome.dropped):
             outcome.dropped.clear()
-            pending = plan.pending.copied()
-            pending.token = plan.base.token
             self._create(
-                connection, replace(plan, pending=pending), now, extend,
+                connection, replace(plan, token=plan.base.token), now, extend,
                 outcome,
             )
 
