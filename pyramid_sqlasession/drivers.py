@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from dataclasses import field
 import datetime as dt
 import hashlib
+from operator import itemgetter
 import struct
 import sys
 from typing import Any
@@ -31,6 +32,7 @@ from pyramid_sqlasession.model import UTCDateTime
 
 Row = tuple[Any, ...]
 Convert = Callable[[Any], Any]
+Places = tuple[tuple[int, Convert], ...]
 
 # Where a pooled connection keeps what was prepared on it: it goes with the
 # connection.
@@ -41,15 +43,23 @@ class Uncommon(Exception):
     """There is no short way for this; nothing was executed."""
 
 
+def _as_is(value: Any) -> Any:
+    return value
+
+
 @dataclass(frozen=True)
 class Compiled:
     """A statement in the words of one driver."""
 
     text: Any
-    #: Names of the parameters in their order, and what they are sent as.
-    parameters: tuple[tuple[str, Convert], ...]
-    #: What the columns of the only row are read as; none for a write.
-    columns: tuple[Convert, ...]
+    #: From the parameters by name to those in order.
+    take: Callable[[Mapping[str, Any]], Iterable[Any]]
+    #: The parameters that are not sent as they are.
+    sent: Places
+    #: How many columns there are; none for a write.
+    width: int
+    #: The columns that are not read as they are.
+    received: Places
     #: The type that a column must have on the server.
     oids: tuple[int, ...] = ()
     #: Under which it is prepared.
@@ -60,6 +70,19 @@ class Compiled:
         """The statement for people."""
         text = self.text
         return text.decode() if isinstance(text, bytes) else str(text)
+
+
+def _taker(names: list[str]) -> Callable[[Mapping[str, Any]], Iterable[Any]]:
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda values: [values[name] for name in names]
+
+
+def _places(converts: Iterable[Convert]) -> Places:
+    return tuple(
+        (place, convert) for place, convert in enumerate(converts)
+        if convert is not _as_is
+    )
 
 
 class Driver(Protocol):
@@ -239,8 +262,10 @@ class Psycopg:
         text = (compiled.string % places).encode()
         return _PostgreSQL(
             text,
-            tuple((name, convert) for name, convert, _ in parameters),
-            tuple(_ON_POSTGRESQL[type(kind)][3] for kind in columns),
+            _taker([name for name, _, _ in parameters]),
+            _places(convert for _, convert, _ in parameters),
+            len(columns),
+            _places(_ON_POSTGRESQL[type(kind)][3] for kind in columns),
             tuple(_ON_POSTGRESQL[type(kind)][0] for kind in columns),
             b'sqlasession_' + hashlib.sha256(text).hexdigest()[:16].encode(),
             [int(is_binary) for _, _, is_binary in parameters],
@@ -267,7 +292,7 @@ class Psycopg:
             return None
         get = result.get_value
         return _received(
-            compiled, [get(0, n) for n in range(len(compiled.columns))]
+            compiled, [get(0, n) for n in range(compiled.width)]
         )
 
     def write(
@@ -393,10 +418,6 @@ def _moment_from_text(text: Any) -> dt.datetime:
     return dt.datetime.fromisoformat(text + '+00:00')
 
 
-def _as_is(value: Any) -> Any:
-    return value
-
-
 _ON_SQLITE: dict[type, tuple[Convert, Convert]] = {
     PublicId: (
         lambda value: value.bytes, lambda raw: uuid.UUID(bytes=raw)
@@ -421,16 +442,13 @@ class SQLite:
         compiled, types = _compiled(statement, self._dialect, names)
         if not {type(kind) for kind in types.values()} <= _ON_SQLITE.keys():
             raise Uncommon
+        names, columns = list(compiled.positiontup), list(_selected(statement))
         return Compiled(
             compiled.string,
-            tuple(
-                (name, _ON_SQLITE[type(types[name])][0])
-                for name in compiled.positiontup
-            ),
-            tuple(
-                _ON_SQLITE[type(column.type)][1]
-                for column in _selected(statement)
-            ),
+            _taker(names),
+            _places(_ON_SQLITE[type(types[name])][0] for name in names),
+            len(columns),
+            _places(_ON_SQLITE[type(one.type)][1] for one in columns),
         )
 
     def is_lost(self, pooled: Any) -> bool:
@@ -477,39 +495,33 @@ def _sent(compiled: Compiled, values: Mapping[str, Any]) -> list[Any]:
 
     :raises Uncommon: for a value that is not of its column's usual type.
     """
-    sent: list[Any] = []
-    before = by = made = None
     try:
-        for name, convert in compiled.parameters:
-            value = values[name]
-            if value is None or convert is _as_is:
-                sent.append(value)
-                continue
-            # Most moments of a new record are the same one.
-            if value is not before or convert is not by:
-                before, by = value, convert
-                made = convert(value)
-            sent.append(made)
+        return _converted(compiled.take(values), compiled.sent)
     except (AttributeError, TypeError, ValueError, struct.error) as error:
         raise Uncommon from error
-    return sent
 
 
 def _received(compiled: Compiled, values: Iterable[Any]) -> Row:
     """Return the columns of a row as the driver gives them in Python's
     types.
     """
-    row: list[Any] = []
+    return tuple(_converted(values, compiled.received))
+
+
+def _converted(values: Iterable[Any], places: Places) -> list[Any]:
+    """Return *values* with those at *places* converted; None stays."""
+    found = list(values)
     before = by = made = None
-    for convert, value in zip(compiled.columns, values, strict=True):
-        if value is None or convert is _as_is:
-            row.append(value)
+    for place, convert in places:
+        value = found[place]
+        if value is None:
             continue
-        if value != before or convert is not by:
+        # Most moments of a record are the same one.
+        if convert is not by or value != before:
             before, by = value, convert
             made = convert(value)
-        row.append(made)
-    return tuple(row)
+        found[place] = made
+    return found
 
 
 def _selected(statement: Any) -> Iterable[Any]:

@@ -125,7 +125,7 @@ class SessionMixin:
     id: Mapped[uuid.UUID] = mapped_column(PublicId, primary_key=True)
     #: SHA-256 of the secret half of the token.
     secret_hash: Mapped[bytes] = mapped_column(_HASH)
-    #: Hashes of tokens that were replaced lately (see ``store.Retired``).
+    #: Hashes of tokens that were replaced lately (see ``records.Retired``).
     retired: Mapped[bytes | None] = mapped_column(_RETIRED)
     #: Counts the writes; each write is guarded by the version it read.
     version: Mapped[int] = mapped_column(sa.BigInteger)
@@ -135,6 +135,8 @@ class SessionMixin:
     #: Creation or last login: the absolute timeout counts from here.
     started: Mapped[dt.datetime] = mapped_column(UTCDateTime)
     accessed: Mapped[dt.datetime] = mapped_column(UTCDateTime)
+    #: When the current token was handed out.
+    rotated: Mapped[dt.datetime] = mapped_column(UTCDateTime)
     #: Not indexed on purpose: see ``sweep``.
     expires: Mapped[dt.datetime] = mapped_column(UTCDateTime)
     #: ``expires``, rounded up coarsely.  The cleaner finds its rows by it.
@@ -148,8 +150,6 @@ class SessionMixin:
     #: Of this session only: NULL = by the settings, 0 = ``expires`` is
     #: fixed, above = sliding by so many seconds.
     lifetime: Mapped[int | None] = mapped_column(sa.Integer)
-    #: When the current token was handed out.
-    rotated: Mapped[dt.datetime] = mapped_column(UTCDateTime)
 
 
 def session_model(
