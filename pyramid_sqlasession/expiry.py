@@ -70,16 +70,21 @@ def lifetime_of(
     return Lifetime(math.ceil(seconds))
 
 
+_NO_WINDOW = (dt.datetime.max.replace(tzinfo=dt.UTC),) * 2
+
+
 class Expiry:
     """The timeouts of one application."""
 
     def __init__(self, settings: Settings) -> None:
-        self._idle = settings.expiration
+        self._idle = dt.timedelta(seconds=settings.expiration)
         self._absolute = settings.absolute_timeout
         self._interval = settings.touch_interval
         # A sixteenth: the index is written once in many touches, and the
         # cleaner comes late by no more than that.
-        self._width = max(1, int(self._idle / 16))
+        self._width = max(1, int(settings.expiration / 16))
+        #: Between which moments the last answer of :meth:`sweep` fits.
+        self._window = _NO_WINDOW
 
     def end(
         self, now: dt.datetime, started: dt.datetime, lifetime: Lifetime
@@ -88,8 +93,10 @@ class Expiry:
         if lifetime.seconds == FIXED and lifetime.at is not None:
             end = lifetime.at
         else:
-            idle = self._idle if lifetime.seconds is None else lifetime.seconds
-            end = now + dt.timedelta(seconds=idle)
+            idle = self._idle
+            if lifetime.seconds is not None:
+                idle = dt.timedelta(seconds=lifetime.seconds)
+            end = now + idle
         if self._absolute is not None:
             end = min(end, started + dt.timedelta(seconds=self._absolute))
         return end
@@ -106,9 +113,15 @@ class Expiry:
 
     def sweep(self, expires: dt.datetime) -> dt.datetime:
         """Return *expires* rounded up, for the cleaner's index."""
+        # Most sessions of some minutes have the same one.
+        after, until = self._window
+        if after < expires <= until:
+            return until
         seconds = math.ceil(expires.timestamp() / self._width) * self._width
         try:
-            return dt.datetime.fromtimestamp(seconds, dt.UTC)
+            until = dt.datetime.fromtimestamp(seconds, dt.UTC)
         except (ValueError, OverflowError):
             # set_expiry(datetime.max), the usual "never".
             return expires
+        self._window = until - dt.timedelta(seconds=self._width), until
+        return until

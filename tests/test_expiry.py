@@ -596,6 +596,24 @@ def test_touch_changes_nothing_but_times(shop):
     assert {'accessed', 'expires'} <= changed
 
 
+@ON_SQLITE
+def test_sweep_is_the_expiry_rounded_up(make_shop):
+    """E3: to a sixteenth of the expiry, whichever session came before."""
+    shop = make_shop(expiration='1h')
+    width = dt.timedelta(seconds=3600 / 16)
+    begin = dt.datetime(2030, 1, 1, tzinfo=UTC)
+    # Forth and back over the limits of two steps, and exactly on them.
+    steps = [0.5, 0.9, 1, 1.1, 2, 2.5, 1.5, 1, 0.1, 2, 0, 3]
+    for step in steps:
+        shop.clock.time = begin + step * width
+        shop.browser().get('/write')
+    rows = shop.rows()
+    assert len(rows) == len(steps)
+    for row in rows:
+        assert dt.timedelta(0) <= row['sweep'] - row['expires'] < width
+        assert (row['sweep'] - begin) % width == dt.timedelta(0)
+
+
 @pytest.mark.parametrize('end', ['doom', 'error', 'veto'])
 def test_touch_survives_the_abort(make_site, end):
     """E2: what the transaction comes to does not matter for the touch."""
