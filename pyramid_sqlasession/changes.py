@@ -125,7 +125,12 @@ def find_changes(
     if len(keys) < len(touched):
         keys += [key for key in touched if key not in current]
     for key in keys:
-        if isinstance(key, str) and key.startswith(FLASH) and (
+        # All of a new session: none of the reserved keys begins otherwise.
+        if key not in base and type(key) is str and key[:1] != '_' and (
+            key in current
+        ):
+            assigned[key] = current[key]
+        elif isinstance(key, str) and key.startswith(FLASH) and (
             change := _flash_change(
                 key, base, heads, current, key in popped, once, differ
             )
