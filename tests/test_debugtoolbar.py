@@ -149,6 +149,36 @@ def test_what_the_request_changed(watched):
     assert 'what nobody may see' not in panel
 
 
+def take(request):
+    """Take what change() has flashed."""
+    request.session.pop_flash('news')
+
+
+def answer(request):
+    """Take it, and flash something."""
+    request.session.pop_flash('news')
+    request.session.flash('well', 'news')
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    ('view', 'words'),
+    [
+        (change, 'flash news: 1 added'), (take, 'flash news: taken'),
+        (answer, 'flash news: 1 added, taken'),
+    ],
+)
+def test_what_became_of_a_flash_queue(watched, view, words):
+    """C6: messages that were added, and whether others were taken."""
+    browser = watched.visitor(n=1)
+    if view is not change:
+        watched.visit(browser, change)
+    panel = watched.visit(browser, view)
+    _, found, rest = panel.partition(words)
+    assert found
+    assert not rest.startswith(',')
+
+
 @pytest.mark.parametrize(
     ('act', 'title'),
     [

@@ -222,6 +222,67 @@ def test_a_rotating_view_and_a_commit(accident):
     assert browser.get('/show').text == "{'n': 1, 'list': [1]}"
 
 
+#: What can be asked for beside data, and what its row is like afterwards.
+ASKED = {
+    'rotate': (
+        lambda session: session.rotate(),
+        lambda before, after: after['secret_hash'] != before['secret_hash'],
+    ),
+    'log in': (
+        lambda session: session.rotate(login=True),
+        lambda before, after: after['started'] > before['started'],
+    ),
+    'set the expiry': (
+        lambda session: session.set_expiry(7200),
+        lambda before, after: after['lifetime'] == 7200,
+    ),
+    'touch': (
+        lambda session: session.touch(),
+        lambda before, after: after['accessed'] > before['accessed'],
+    ),
+}
+
+
+@on_sqlite
+@pytest.mark.parametrize('by_view', ASKED)
+@pytest.mark.parametrize('by_page', ASKED)
+def test_what_both_ask_for_and_a_commit(accident, by_view, by_page):
+    """T3, C5, E2: a new token, a login, an expiry and a touch count,
+    whichever of the two asked for it.
+    """
+    site = accident(
+        lambda request: ASKED[by_view][0](request.session),
+        lambda request: ASKED[by_page][0](request.session), **LET_PASS,
+    )
+    browser = returning(site)
+    (before,) = site.rows()
+    site.clock.advance(seconds=10)
+    browser.get('/fail')
+    (after,) = site.rows()
+    assert ASKED[by_view][1](before, after)
+    assert ASKED[by_page][1](before, after)
+    assert browser.get('/show').text == "{'n': 1, 'list': [1]}"
+
+
+@on_sqlite
+def test_an_end_and_an_expiry_and_a_commit(accident):
+    """T3: the view's logout holds, the page's expiry is the new session's."""
+
+    def answer(request):
+        flash_error(request)
+        request.session.set_expiry(7200)
+
+    site = accident(lambda request: request.session.invalidate(), answer,
+                    **LET_PASS)
+    browser = returning(site)
+    (before,) = site.rows()
+    browser.get('/fail')
+    (after,) = site.rows()
+    assert after['id'] != before['id']
+    assert after['lifetime'] == 7200
+    assert browser.get('/show').text == "{'_f_': ['Please log in']}"
+
+
 @on_sqlite
 def test_an_exception_view_that_pops_what_the_view_flashed(accident):
     """T3, C6: it sees old messages only; that of the view is not lost."""

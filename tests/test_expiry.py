@@ -202,6 +202,23 @@ def test_absolute_timeout_ends_a_session_in_use(make_shop, path):
 
 
 @ON_SQLITE
+def test_a_login_stays_one_when_the_token_changes_once_more(make_shop):
+    """E1: a rotation behind the login takes nothing back."""
+    shop = make_shop(expiration='2h', absolute_timeout='2h')
+
+    @shop.view
+    def both(request):
+        request.session.rotate(login=True)
+        request.session.rotate()
+
+    browser = shop.browser()
+    browser.get('/write')
+    shop.clock.advance(minutes=90)
+    browser.get('/both')
+    assert left(shop) == 7200
+
+
+@ON_SQLITE
 def test_login_begins_the_absolute_timeout_anew(make_shop):
     """E1: at login the absolute timeout counts from zero."""
     shop = make_shop(expiration='2h', absolute_timeout='2h')
