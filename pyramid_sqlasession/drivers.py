@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from dataclasses import field
 import datetime as dt
 import hashlib
+from operator import eq
+from operator import is_
 from operator import itemgetter
 import struct
 import sys
@@ -495,8 +497,10 @@ def _sent(compiled: Compiled, values: Mapping[str, Any]) -> list[Any]:
 
     :raises Uncommon: for a value that is not of its column's usual type.
     """
+    # Not whether they are equal: two instants of the hour that a clock is put
+    # back are, for Python.
     try:
-        return _converted(compiled.take(values), compiled.sent)
+        return _converted(compiled.take(values), compiled.sent, is_)
     except (AttributeError, TypeError, ValueError, struct.error) as error:
         raise Uncommon from error
 
@@ -505,11 +509,17 @@ def _received(compiled: Compiled, values: Iterable[Any]) -> Row:
     """Return the columns of a row as the driver gives them in Python's
     types.
     """
-    return tuple(_converted(values, compiled.received))
+    # Texts or bytes, and new ones each time.
+    return tuple(_converted(values, compiled.received, eq))
 
 
-def _converted(values: Iterable[Any], places: Places) -> list[Any]:
-    """Return *values* with those at *places* converted; None stays."""
+def _converted(
+    values: Iterable[Any], places: Places, is_same: Callable[[Any, Any], bool]
+) -> list[Any]:
+    """Return *values* with those at *places* converted; None stays.
+
+    :param is_same: whether a value is what the one before it was.
+    """
     found = list(values)
     before = by = made = None
     for place, convert in places:
@@ -517,7 +527,7 @@ def _converted(values: Iterable[Any], places: Places) -> list[Any]:
         if value is None:
             continue
         # Most moments of a record are the same one.
-        if convert is not by or value != before:
+        if convert is not by or not is_same(value, before):
             before, by = value, convert
             made = convert(value)
         found[place] = made

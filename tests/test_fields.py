@@ -143,6 +143,33 @@ def test_aware_datetime_is_the_same_instant(
     assert found.replace(tzinfo=found.tzinfo or dt.UTC) == AWARE
 
 
+class Autumn(dt.tzinfo):
+    """The hour that comes twice when a clock is put back."""
+
+    def utcoffset(self, moment):
+        return dt.timedelta(hours=1 if moment.fold else 2)
+
+    def dst(self, moment):
+        return dt.timedelta(hours=0 if moment.fold else 1)
+
+
+def test_the_hour_that_comes_twice(make_site):
+    """D3: for Python both moments are equal, but they are not the same."""
+    first = dt.datetime(2026, 10, 25, 2, 30, tzinfo=Autumn())
+    second = first.replace(fold=1)
+    assert first == second
+    site = make_site(additional_fields='''
+        begin_at: pyramid_sqlasession.model.UTCDateTime
+        end_at: pyramid_sqlasession.model.UTCDateTime
+    ''')
+    run(site, lambda request: request.session.update(
+        begin_at=first, end_at=second,
+    ))
+    assert field(site, 'end_at') - field(site, 'begin_at') == dt.timedelta(
+        hours=1
+    )
+
+
 class Level(enum.IntEnum):
     LOW = 1
 
