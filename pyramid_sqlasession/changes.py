@@ -36,6 +36,8 @@ class FlashChange:
     appended: tuple[Any, ...] = ()
     #: Messages appended with ``allow_duplicate=False``.
     once: tuple[Any, ...] = ()
+    #: Whether the queue was taken away at some time; for people.
+    popped: bool = False
 
 
 # Not frozen: that makes three times as dear what each save does.
@@ -123,7 +125,7 @@ def find_changes(
     # In the order of the dict: new keys are stored as they were added.
     keys = [key for key in current if key in touched]
     if len(keys) < len(touched):
-        keys += [key for key in touched if key not in current]
+        keys += [key for key in base if key in touched and key not in current]
     for key in keys:
         # All of a new session: none of the reserved keys begins otherwise.
         if key not in base and type(key) is str and key[:1] != '_' and (
@@ -172,7 +174,7 @@ def _flash_change(
     else:
         appended = after[kept:]
     return FlashChange(
-        head, tuple(appended), tuple(m for k, m in once if k == key)
+        head, tuple(appended), tuple(m for k, m in once if k == key), popped
     )
 
 

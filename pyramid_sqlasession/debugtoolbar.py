@@ -290,13 +290,12 @@ def _facts(record: Record) -> dict[str, Any]:
 
 def _write(plan: Plan, outcome: Outcome, seconds: float) -> Write:
     changes = plan.changes
-    _, heads = plan.base.content.known()
     write = Write(
         KINDS[kind_of(outcome)], seconds * 1000,
         keys_set=sorted(map(str, changes.assigned)),
         keys_deleted=sorted(map(str, changes.deleted)),
         flash=[
-            _flashed(queue, change, heads.get(queue, 0))
+            _flashed(queue, change)
             for queue, change in changes.flash.items()
         ],
     )
@@ -327,10 +326,10 @@ def _write(plan: Plan, outcome: Outcome, seconds: float) -> Write:
     return write
 
 
-def _flashed(key: str, change: FlashChange, head: int) -> str:
+def _flashed(key: str, change: FlashChange) -> str:
     added = len(change.appended) + len(change.once)
     said = [f'{added} added'] if added else []
-    if change.taken > head:
+    if change.popped:
         said.append('taken')
     queue = key.removeprefix(FLASH) or '(default)'
     return f'{queue}: {", ".join(said) or "changed"}'

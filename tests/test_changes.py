@@ -455,3 +455,14 @@ def test_queues_are_stored_in_the_order_of_their_first_message():
     changes = find_changes({}, {}, data, touched=set(data), encode=encode)
     stored, _ = apply_changes(changes, {}, {})
     assert list(stored) == names
+
+
+def test_what_was_taken_is_stored_in_the_order_of_the_queues():
+    """R6: not in an order that differs from process to process."""
+    names = [f'{FLASH}{n}' for n in 'abcdefgh']
+    base = {name: ['message'] for name in names}
+    changes = find_changes(
+        base, {}, {}, touched=set(names), popped=set(names), encode=encode
+    )
+    _, heads = apply_changes(changes, base, {})
+    assert list(heads) == names

@@ -160,12 +160,18 @@ def answer(request):
     request.session.flash('well', 'news')
 
 
+def reword(request):
+    """Change it, in place."""
+    request.session['_f_news'][0] = 'well'
+
+
 @on_sqlite
 @pytest.mark.parametrize(
     ('view', 'words'),
     [
         (change, 'flash news: 1 added'), (take, 'flash news: taken'),
         (answer, 'flash news: 1 added, taken'),
+        (reword, 'flash news: 1 added'),
     ],
 )
 def test_what_became_of_a_flash_queue(watched, view, words):
