@@ -144,7 +144,7 @@ class Wishes:
     #: What invalidate() left behind, to be deleted.
     ended: Base | None = None
 
-    def and_(self, later: Wishes) -> Wishes:
+    def plus(self, later: Wishes) -> Wishes:
         """Return these with *later* ones added."""
         return Wishes(
             self.rotate or later.rotate, self.login or later.login,
