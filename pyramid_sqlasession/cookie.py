@@ -27,9 +27,11 @@ SECRET_BYTES = 32
 
 # 48 bytes in base64url are exactly 64 characters, without padding and
 # without spare bits, so that each token has exactly one spelling.
-_TOKEN = re.compile(r'[A-Za-z0-9_-]{64}', re.ASCII)
+_TOKEN_LENGTH = 64
+_TOKEN_BYTES = 16 + SECRET_BYTES
 _SIGNATURE = re.compile(r'[A-Za-z0-9_-]{43}', re.ASCII)
-_FROM_URLSAFE = bytes.maketrans(b'-_', b'+/')
+# What base64url has not is no base64 afterwards.
+_FROM_URLSAFE = bytes.maketrans(b'-_+/', b'+/..')
 _TO_URLSAFE = bytes.maketrans(b'+/', b'-_')
 
 
@@ -133,22 +135,23 @@ class CookiePolicy:
     def _parse(self, value: str) -> tuple[Token | None, bool]:
         """Return the token if *value* is well formed, and its signature."""
         payload, dot, signature = value.partition('.')
-        if _TOKEN.fullmatch(payload) is None:
+        token = _decode(payload)
+        if token is None:
             return None, False
         if not dot:
             # With a setting ``secret`` a token without signature is forged.
-            return _decode(payload), not self._keys
+            return token, not self._keys
         if _SIGNATURE.fullmatch(signature) is None:
             return None, False
         if not self._keys:
             # Handed out before the setting ``secret`` was removed.
-            return _decode(payload), True
+            return token, True
         # All keys are tried, whichever fits: no timing tells which.
         fits = [
             hmac.compare_digest(_sign(key, payload), signature)
             for key in self._keys
         ]
-        return _decode(payload), any(fits)
+        return token, any(fits)
 
     def value(self, token: Token) -> str:
         """Return the value of the cookie that carries *token*."""
@@ -199,8 +202,18 @@ def _attributes(settings: Settings, *, secure: bool) -> str:
     return '; '.join(parts)
 
 
-def _decode(payload: str) -> Token:
-    raw = binascii.a2b_base64(payload.encode().translate(_FROM_URLSAFE))
+def _decode(payload: str) -> Token | None:
+    """Return the token that is written so, None if none is."""
+    if len(payload) != _TOKEN_LENGTH:
+        return None
+    try:
+        raw = binascii.a2b_base64(payload.encode().translate(_FROM_URLSAFE))
+    # Surrogates, or a number of characters that is none of base64's.
+    except ValueError:
+        return None
+    # Fewer, as it passes over what is not base64.
+    if len(raw) != _TOKEN_BYTES:
+        return None
     return Token(uuid.UUID(bytes=raw[:16]), raw[16:])
 
 
