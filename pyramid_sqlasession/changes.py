@@ -128,9 +128,7 @@ def find_changes(
         keys += [key for key in base if key in touched and key not in current]
     for key in keys:
         # All of a new session: none of the reserved keys begins otherwise.
-        if key not in base and type(key) is str and key[:1] != '_' and (
-            key in current
-        ):
+        if key not in base and type(key) is str and key[:1] != '_':
             assigned[key] = current[key]
         elif isinstance(key, str) and key.startswith(FLASH) and (
             change := _flash_change(
@@ -140,8 +138,7 @@ def find_changes(
             if change.taken > heads.get(key, 0) or change.appended:
                 flash[key] = change
         elif key not in current:
-            if key in base:
-                deleted.add(key)
+            deleted.add(key)
         elif key not in base or differ(key, base[key], current[key]):
             if key == CSRF and key not in base and (
                 current[key] == derived_csrf

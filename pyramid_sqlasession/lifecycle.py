@@ -438,8 +438,7 @@ class Binding:
         pending.touched |= after.touched
         pending.popped |= after.popped
         pending.once += after.once
-        if after.wishes is not NO_WISHES:
-            pending.wishes = pending.wishes.plus(after.wishes)
+        pending.wishes = pending.wishes.plus(after.wishes)
         if after.wishes.rotate:
             pending.token = after.token
 

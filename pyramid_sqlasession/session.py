@@ -146,6 +146,8 @@ class Wishes:
 
     def plus(self, later: Wishes) -> Wishes:
         """Return these with *later* ones added."""
+        if later is NO_WISHES:
+            return self
         return Wishes(
             self.rotate or later.rotate, self.login or later.login,
             later.lifetime or self.lifetime, self.touch or later.touch,
