@@ -197,6 +197,9 @@ class SessionDataManager:
         self._has_work = False
         #: Errors that are conflicts, although only we can know it.
         self._conflicts: list[BaseException] = []
+        #: An error after which the request must not run again, whatever has
+        #: caused it.
+        self._final: BaseException | None = None
         self.transaction_manager = transaction._manager
         transaction.join(self)
         transaction.set_data(key, self)
@@ -378,23 +381,24 @@ class SessionDataManager:
 
     def _commit_apart(self) -> None:
         for attempt in range(1, _ATTEMPTS + 1):
-            connection = self.own_connection()
             try:
+                connection = self.own_connection()
                 if attempt > 1:
                     self._write(connection)
                 dialects.commit(connection)
                 self._close()
                 return
-            except sa.exc.DBAPIError as error:
+            except (sa.exc.DBAPIError, SessionError) as error:
                 self._close()
                 # The application's data are committed by now: the request
                 # must not run again, only this write may.
                 if attempt == _ATTEMPTS or not dialects.is_retryable(error):
-                    raise SessionError(
+                    self._final = SessionError(
                         'the data of the application were committed, but '
                         'the session, which has a database of its own '
                         '(sqlasession.url), could not be'
-                    ) from error
+                    )
+                    raise self._final from error
 
     def tpc_finish(self, transaction: Any) -> None:
         """Everything is committed."""
@@ -418,6 +422,8 @@ class SessionDataManager:
 
     def should_retry(self, error: BaseException) -> bool:
         """Return whether *error* is a conflict (``transaction`` asks)."""
+        if error is self._final:
+            return False
         return error in self._conflicts or dialects.is_retryable(error)
 
     def sortKey(self) -> str:

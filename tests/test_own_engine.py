@@ -511,6 +511,70 @@ def test_an_sqlite_file_beside_a_server(make_house, tmp_path):
     assert house.data()['n'] == 2
 
 
+def refuse_commits(site, count, state):
+    """Have PostgreSQL refuse so many COMMITs of a changed session."""
+    # A sequence counts on, whatever is rolled back.
+    for sql in (
+        'CREATE SEQUENCE tries',
+        'CREATE FUNCTION refuse() RETURNS trigger AS $$ BEGIN '
+        f"IF nextval('tries') <= {count} THEN "
+        f"RAISE EXCEPTION 'refused' USING ERRCODE = '{state}'; "
+        'END IF; RETURN NULL; END $$ LANGUAGE plpgsql',
+        'CREATE CONSTRAINT TRIGGER refuse AFTER UPDATE ON sessions '
+        'DEFERRABLE INITIALLY DEFERRED FOR EACH ROW '
+        'EXECUTE FUNCTION refuse()',
+    ):
+        site.execute(sql)
+
+
+@pytest.mark.parametrize('database', ['postgresql'], indirect=True)
+@pytest.mark.parametrize(('failures', 'state', 'tries'), [
+    (1, '40001', 2), (4, '40001', 5), (5, '40001', 5), (1, '23514', 1),
+])
+def test_the_commit_of_the_sessions_meets_a_conflict(
+    own, failures, state, tries
+):
+    """T0, T3: the session is written again, the request does not run again:
+    its data are committed; only after a conflict, and not for ever.
+    """
+    house = own(retry=3)
+    browser = house.start_over()
+    refuse_commits(house.site, failures, state)
+    if failures < tries:
+        browser.get('/work?change=put')
+        assert house.data() == {'n': 2, 'list': [1]}
+    else:
+        with pytest.raises(SessionError, match='were committed, but'):
+            browser.get('/work?change=put')
+        assert house.data() == STORED
+    assert house.site.notes() == ['a note']
+    asked = house.site.execute('SELECT last_value FROM tries').scalar()
+    assert asked == tries
+
+
+@pytest.mark.parametrize('database', ['postgresql'], indirect=True)
+def test_the_commit_of_the_sessions_meets_a_change(own):
+    """T0, C2: with ``conflict = retry`` nor does the request run again if
+    the key was changed before the session could be written again.
+    """
+    house = own(conflict='retry', retry=3)
+    browser = house.start_over()
+    refuse_commits(house.site, 1, '40001')
+
+    def change_too(context):
+        house.site.execute(
+            'UPDATE sessions SET version = version + 1, data = :data '
+            'WHERE version = 1', data='{"n":7}',
+        )
+
+    # The COMMIT was refused, and the row's lock is gone with it.
+    sa.event.listen(house.engine, 'handle_error', change_too)
+    with pytest.raises(SessionError, match='were committed, but'):
+        browser.get('/work?change=put')
+    assert house.site.notes() == ['a note']
+    assert house.data() == {'n': 7}
+
+
 @pytest.mark.parametrize('database', ['sqlite'], indirect=True)
 def test_the_commit_of_the_sessions_fails(own):
     """T0, T2: nothing of it is stored, now or with the next COMMIT."""
