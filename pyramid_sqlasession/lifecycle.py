@@ -281,7 +281,7 @@ class Binding:
         # Requests that share a session have one binding.
         found = {
             id(binding): binding for request in outer
-            if request is not None and request is not self.request
+            if request is not None
             and (binding := binding_of(request)) is not None
         }
         return [
@@ -572,6 +572,8 @@ class Binding:
         )
 
     def _conclude(self, response: Any) -> None:
+        # Before the save, with which the session leaves it.
+        is_given = self._is_given
         self._set_aside = None
         if self.session._is_unsaved():
             self._save_rest(response)
@@ -579,8 +581,8 @@ class Binding:
         self._is_concluded = True
         vary(response)
         if self._outcomes:
-            self._end_surplus()
-        self._touch()
+            self._end_surplus(is_given=is_given)
+        self._touch(is_given=is_given)
         self._send_cookie(response)
         if self._outcomes:
             self._send_events()
@@ -682,8 +684,11 @@ class Binding:
 
     # -- touch, cookie, events -----------------------------------------------
 
-    def _touch(self) -> None:
-        """Extend the expiry of a session that was only read."""
+    def _touch(self, *, is_given: bool) -> None:
+        """Extend the expiry of a session that was only read.
+
+        :param is_given: the transaction outlives the response.
+        """
         for outcome in self._outcomes:
             if outcome.created or outcome.updated:
                 return
@@ -696,7 +701,7 @@ class Binding:
         care = partial(saver.care, base=base, now=now)
         started = perf_counter()
         try:
-            if self._is_given:
+            if is_given:
                 outcome = care(self.connections.joined())
                 self.connections.mark_changed()
             else:
@@ -716,16 +721,20 @@ class Binding:
         self._outcomes += (outcome,)
         self._base = self.session._base = outcome.base
 
-    def _end_surplus(self) -> None:
-        """Hold ``max_sessions_per_user`` after a login."""
+    def _end_surplus(self, *, is_given: bool) -> None:
+        """Hold ``max_sessions_per_user`` after a login.
+
+        :param is_given: the transaction outlives the response.
+        """
         if not self.application.settings.max_sessions_per_user:
             return
         saver, now = self.application.saver, self.now()
         for user in {outcome.user for outcome in self._outcomes} - {None}:
             end = partial(saver.end_surplus, user=user, now=now)
             try:
-                if self._is_given:
+                if is_given:
                     end(self.connections.joined())
+                    self.connections.mark_changed()
                 else:
                     self.connections.alone(end)
             # The login itself is committed.

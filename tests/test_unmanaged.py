@@ -12,6 +12,9 @@ import pytest
 import sqlalchemy as sa
 import transaction
 from webtest import TestApp
+import zope.sqlalchemy
+
+from pyramid_sqlasession import SessionError
 
 from .failing import answering
 from .failing import Failure
@@ -936,3 +939,93 @@ def test_a_rollback_by_hand(make_site):
     browser.get('/add')
     assert site.data() == {'tries': 2, '_f_': ['It exists already']}
     assert site.notes() == ['once']
+
+
+# -- T7: a transaction that outlives the request ------------------------------
+
+
+@pytest.fixture
+def given(make_site):
+    """A function that makes a site, and a browser whose requests work in a
+    transaction that the test ends: ``given.commit()``.
+    """
+    ends = []
+
+    class Given:
+        def __init__(self, **settings):
+            self.site = with_views(make_site(**settings))
+            self.manager = transaction.TransactionManager(explicit=True)
+            self.dbsession = self.site.registry['dbsession_factory']()
+            zope.sqlalchemy.register(
+                self.dbsession, transaction_manager=self.manager
+            )
+            self.manager.begin()
+            ends.append(self)
+
+        def browser(self):
+            return self.site.browser(**{
+                'tm.active': True, 'tm.manager': self.manager,
+                'app.dbsession': self.dbsession,
+            })
+
+        def commit(self):
+            self.manager.commit()
+            self.manager.begin()
+
+    yield Given
+    for one in ends:
+        one.manager.abort()
+        one.dbsession.close()
+
+
+def test_what_is_stored_in_a_given_transaction_is_committed_with_it(given):
+    """T7, T1: also where the application itself has changed nothing."""
+    given = given()
+    browser = given.browser()
+    browser.get('/fill')
+    assert given.site.rows() == []
+    given.commit()
+    assert given.site.data() == STORED
+    given.site.clock.advance(minutes=30)
+    (before,) = given.site.rows()
+    browser.get('/show')
+    assert given.site.rows() == [before]
+    given.commit()
+    (after,) = given.site.rows()
+    assert after['accessed'] > before['accessed']
+
+
+def test_surplus_sessions_end_in_a_given_transaction(given):
+    """T7: ``max_sessions_per_user`` holds there, and ends with it."""
+    given = given(
+        additional_fields='user_id: Integer', max_sessions_per_user='1'
+    )
+
+    @given.site.view
+    def login(request):
+        request.session['user_id'] = 7
+
+    for _ in range(2):
+        given.browser().get('/login')
+        given.site.clock.advance(seconds=1)
+    given.commit()
+    assert len(given.site.rows()) == 1
+
+
+# -- T8: a load that fails ----------------------------------------------------
+
+
+def test_a_first_look_that_fails_is_no_empty_session(free):
+    """T8: the next look loads; what is put in then belongs to the session."""
+
+    @free.view
+    def free_again(request):
+        with pytest.raises(SessionError, match='is missing'):
+            request.session.get('n')
+        free.execute('ALTER TABLE elsewhere RENAME TO sessions')
+        request.session['m'] = 1
+
+    browser = returning(free)
+    free.execute('ALTER TABLE sessions RENAME TO elsewhere')
+    browser.get('/free_again')
+    assert free.data() == STORED | {'m': 1}
