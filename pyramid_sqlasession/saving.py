@@ -59,7 +59,10 @@ Extend = Callable[[Mapping[str, Any]], dict[str, Any]]
 # Not frozen: that makes three times as dear what each save does.
 @dataclass(slots=True)
 class Plan:
-    """What one request wants to have saved; nobody changes it."""
+    """What one request wants to have saved; nobody changes it.
+
+    Made only of a session that was changed, or of a wish.
+    """
 
     base: Base
     wishes: Wishes
@@ -69,20 +72,12 @@ class Plan:
     #: Whether there is any data; an empty new session is not stored.
     filled: bool
     #: Whether the request has revoked sessions, this one perhaps.
-    has_revoked: bool = False
+    has_revoked: bool
 
     @property
     def creates(self) -> bool:
         """Whether a new record is to be inserted."""
         return self.base.record is None and self.filled
-
-    @property
-    def updates(self) -> bool:
-        """Whether the record is to be changed."""
-        wishes = self.wishes
-        return self.base.record is not None and bool(
-            self.changes or wishes.rotate or wishes.lifetime or wishes.touch
-        )
 
     @property
     def ends_token(self) -> bool:
@@ -95,7 +90,10 @@ class Plan:
         return self.wishes.ended is not None and self.creates
 
     def __bool__(self) -> bool:
-        return self.creates or self.updates or self.wishes.ended is not None
+        return (
+            self.base.record is not None or self.filled
+            or self.wishes.ended is not None
+        )
 
 
 @dataclass(slots=True)
@@ -161,11 +159,10 @@ class Saver:
                 outcome.dropped.append(
                     (str(plan.base.token.id), plan.base.ghost)
                 )
-            outcome.base = plan.base
-        elif plan.creates:
-            self._create(connection, plan, now, extend, outcome)
-        elif plan.updates:
+        elif plan.base.record is not None:
             self._update(connection, plan, now, extend, outcome)
+        elif plan.filled:
+            self._create(connection, plan, now, extend, outcome)
         if ended is not None:
             # After the INSERT: on MariaDB a DELETE that finds nothing locks
             # the gap that two parallel logouts would then insert into.
@@ -518,7 +515,7 @@ class Saver:
 
     def end_surplus(
         self, connection: sa.Connection, user: Any, now: dt.datetime
-    ) -> int:
+    ) -> None:
         """End the oldest sessions of *user* above the limit.
 
         After the commit of the newest one, so that of parallel logins the
@@ -526,22 +523,20 @@ class Saver:
         whoever computes it ends the same ones, and never too many.
         """
         limit = self._settings.max_sessions_per_user
-        column = self._fields.columns.get(self._settings.user_field)
-        if limit is None or column is None or user is None:
-            return 0
-        return self._records.remove_surplus(
-            connection, now, column == user, limit
-        )
+        assert limit is not None
+        column = self._fields.columns[self._settings.user_field]
+        self._records.remove_surplus(connection, now, column == user, limit)
 
     def _base(self, record: Record, token: Token | None) -> Base:
         assert record.data is not None
         return Base(record, token, self._codec.content(record.data))
 
 
-def _derived_csrf(base: Base) -> str | None:
+def _derived_csrf(base: Base) -> str:
+    assert base.token is not None
     # Derived from the token that goes now: requests that still come with it
     # derive the same one (C6).
-    return None if base.token is None else base.token.csrf_token()
+    return base.token.csrf_token()
 
 
 def _token_columns(record: Record) -> dict[str, Any]:

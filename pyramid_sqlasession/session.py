@@ -113,21 +113,23 @@ class Held:
 
     def __init__(self, values: dict[str, Any]) -> None:
         self.values = values
-        self._before = self._as_bytes()
+        self._before = _as_bytes(values)
 
     def is_unchanged(self) -> bool:
         """Return whether they are what they were; False also if that takes a
         closer look.
         """
-        return self._before is not None and self._as_bytes() == self._before
+        before = self._before
+        return before is not None and _as_bytes(self.values) == before
 
-    def _as_bytes(self) -> bytes | None:
-        # Never read back, only compared: ``marshal`` tells ``1`` from
-        # ``True``, as ``==`` does not, and costs less than the serializer.
-        try:
-            return marshal.dumps(self.values, _WITHOUT_REFERENCES)
-        except ValueError:
-            return None
+
+def _as_bytes(values: dict[str, Any]) -> bytes | None:
+    # Never read back, only compared: ``marshal`` tells ``1`` from ``True``,
+    # as ``==`` does not, and costs less than the serializer.
+    try:
+        return marshal.dumps(values, _WITHOUT_REFERENCES)
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
