@@ -241,6 +241,17 @@ def test_another_field(make_club):
     assert [asked(club, browser) for browser in browsers] == ['', 'ada']
 
 
+def test_a_login_by_the_key_alone_counts(make_club):
+    """max_sessions_per_user: also of who does not rotate the token."""
+    club = make_club(max_sessions_per_user='1')
+    browsers = [shopper(club, cart=['tea']) for _ in range(2)]
+    for browser in browsers:
+        club.site.clock.advance(seconds=1)
+        club.do(browser, acts.put(user_id=ADA))
+    (row,) = club.site.rows()
+    assert row['user_id'] == ADA
+
+
 def test_a_field_of_the_helper(site):
     """A helper can be given a key of its own, for a second kind of login."""
     helper = SessionAuthenticationHelper('admin_id')

@@ -16,6 +16,7 @@ from pyramid_sqlasession import SessionCreated
 from pyramid_sqlasession import SessionInvalidated
 from pyramid_sqlasession import SessionRotated
 from pyramid_sqlasession import SessionWriteDropped
+from pyramid_sqlasession.records import unpack_retired
 
 from .meeting import add_note
 from .meeting import add_one
@@ -669,6 +670,17 @@ def test_no_act_of_a_ghost_leaves_a_trace(meeting, act):
     assert meeting.site.rows() == before
 
 
+def test_a_ghost_that_changes_nothing_has_nothing_dropped(meeting):
+    """C5: no event tells of what was no change of the data."""
+    one = meeting.visitor(n=0)
+    ghost = meeting.site.browser(like=one)
+    meeting.do(one, rotate)
+    with meeting.site.events(SessionWriteDropped) as seen:
+        meeting.do(ghost, brief)
+        meeting.do(ghost, touched)
+    assert seen == []
+
+
 def test_a_ghost_does_not_keep_the_session_alive(meeting):
     """C5, C3: the dead token extends nothing."""
     one = meeting.visitor(n=0)
@@ -708,7 +720,9 @@ def test_two_logins_at_once_have_two_sessions(meeting):
 
     slow = meeting.start(one, login)
     meeting.do(one, rotate)
-    (cookie,) = set_cookies(slow.finish())
+    with meeting.site.events(SessionCreated, SessionRotated) as seen:
+        (cookie,) = set_cookies(slow.finish())
+    assert [type(event) for event in seen] == [SessionCreated, SessionRotated]
     assert meeting.seen(cookie) == {'who': 'slow'}
     assert meeting.seen(meeting.site.token(one))['secret'] == 1
     assert meeting.seen(old) == {}
@@ -1023,6 +1037,16 @@ def test_a_login_with_the_renewed_token_kills_both(renewing):
     assert len({old, renewed, new}) == 3
     assert renewing.seen(old) == renewing.seen(renewed) == {}
     assert renewing.seen(new)['login'] is True
+
+
+def test_a_login_takes_the_place_of_a_renewal_that_is_due(renewing):
+    """C5: one new token, the login's; it is the one that is handed out."""
+    one = renewing.visitor(n=0)
+    renewing.site.clock.advance(minutes=10)
+    (cookie,) = set_cookies(renewing.do(one, rotate))
+    assert renewing.seen(cookie)['login'] is True
+    (row,) = renewing.site.rows()
+    assert len(unpack_retired(row['retired'])) == 1
 
 
 def test_a_renewal_in_flight_loses_against_a_login(renewing):

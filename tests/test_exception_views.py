@@ -302,6 +302,44 @@ def test_an_exception_view_that_pops_what_the_view_flashed(accident):
 
 
 @on_sqlite
+def test_an_exception_view_that_deletes_and_a_commit(accident):
+    """T3: what it deletes goes, with what the view put in elsewhere."""
+    site = accident(
+        lambda request: request.session.update(x=1),
+        lambda request: request.session.pop('list'), **LET_PASS,
+    )
+    browser = returning(site)
+    browser.get('/fail')
+    assert site.data() == {'n': 1, 'x': 1}
+
+
+@on_sqlite
+def test_what_is_said_once_in_an_exception_view_and_a_commit(accident):
+    """T3, C6: also if another request says it meanwhile."""
+
+    def answer(request):
+        request.session.flash('same', allow_duplicate=False)
+        site.browser(like=browser).get('/flash')
+
+    site = accident(answer=answer, **LET_PASS)
+
+    @site.view
+    def fail(request):
+        request.session['x'] = 1
+        raise Failure
+
+    @site.view
+    def flash(request):
+        request.session.flash('same')
+
+    browser = returning(site)
+    browser.get('/fail')
+    assert site.data() == {
+        'n': 1, 'list': [1], 'x': 1, '_f_': ['same']
+    }
+
+
+@on_sqlite
 def test_raise_found_and_the_default_veto(make_shop):
     """T3: ``raise HTTPFound`` commits with it, and loses all without."""
 

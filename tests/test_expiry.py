@@ -896,6 +896,15 @@ def test_cookie_of_its_own_age_slides(make_shop):
 
 
 @ON_SQLITE
+def test_cookie_of_its_own_age_is_not_sent_with_each_write(make_shop):
+    """R4, R11: only with those that note the last access."""
+    shop = make_shop(expiration='7d', cookie_max_age='1h')
+    browser = shop.browser()
+    browser.get('/write')
+    assert 'Set-Cookie' not in browser.get('/write').headers
+
+
+@ON_SQLITE
 def test_cookie_that_ends_with_the_browser_is_not_sent_again(make_shop):
     """R4: a cookie without an age has nothing to extend."""
     shop = make_shop(expiration='1h', cookie_max_age='session')
@@ -928,6 +937,21 @@ def test_cookie_slides_when_the_absolute_limit_is_near(make_shop, path):
     browser.get('/write')
     shop.clock.advance(minutes=55)
     assert max_age(browser.get(path)) == 3600
+
+
+@ON_SQLITE
+@pytest.mark.parametrize('path', ['/read', '/write'])
+def test_cookie_that_can_live_no_longer_is_not_sent_again(make_shop, path):
+    """R4: a touch that cannot move the end has nothing to say."""
+    shop = make_shop(expiration='1d', absolute_timeout='1d')
+    browser = shop.browser()
+    browser.get('/write')
+    shop.clock.advance(minutes=55)
+    (before,) = shop.rows()
+    assert 'Set-Cookie' not in browser.get(path).headers
+    (after,) = shop.rows()
+    assert after['accessed'] > before['accessed']
+    assert after['expires'] == before['expires']
 
 
 @ON_SQLITE

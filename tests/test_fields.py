@@ -565,19 +565,39 @@ def test_str_of_exactly_its_length_fits(make_site, length):
 def test_unique_field_refuses_the_second_session(make_site, retry):
     """D3: the database decides, and nothing of the second is stored."""
     site = make_site(additional_fields='seat: String(8) unique', retry=retry)
+    runs = []
 
     def take(request):
         request.session['seat'] = '7A'
 
     def take_too(request):
+        runs.append(1)
         request.dbsession.add(Note(text='lost'))
         request.session['seat'] = '7A'
 
     run(site, take)
     with pytest.raises(sa.exc.IntegrityError):
         run(site, take_too)
+    # By then the view might have found that it is taken.
+    assert len(runs) == (3 if retry else 1)
     assert len(site.rows()) == 1
     assert site.notes() == []
+
+
+def test_unique_value_of_a_session_that_ends_is_free(make_site):
+    """D3, E2: what begins with invalidate() may have the same value."""
+    site = make_site(additional_fields='seat: String(8) unique')
+
+    def sit(request):
+        request.session.invalidate()
+        request.session['seat'] = '7A'
+
+    browser = run(site, sit)
+    (before,) = site.rows()
+    run(site, sit, browser)
+    (after,) = site.rows()
+    assert before['id'] != after['id']
+    assert after['seat'] == '7A'
 
 
 def test_unique_field_allows_many_sessions_without_it(make_site):
@@ -644,6 +664,41 @@ def test_extend_gets_defaults_session_and_request(make_site):
         ({'user_id': 7, 'ip': None}, {'user_id': 7, 'n': 1}, '/run')
     ]
     assert (field(site, 'user_id'), field(site, 'ip')) == (7, '10.0.0.1')
+
+
+def test_extend_sees_what_is_going_to_be_stored(make_site, stage):
+    """D3, C1: with what another request stored meanwhile, and without what
+    it deleted.
+    """
+    seen = []
+
+    def extend(defaults, session, request):
+        if 'slow' in session:
+            seen.append(dict(session))
+        return defaults
+
+    site = make_site(extend_default_fields=extend)
+
+    def begin(request):
+        request.session.update(n=1, gone=1)
+
+    def slow(request):
+        request.session['slow'] = 1
+        stage.reach('changed')
+
+    def meanwhile(request):
+        del request.session['gone']
+        request.session['new'] = 1
+
+    browser = run(site, begin)
+    site.views['slow'] = slow
+    running = stage.run(site.browser(like=browser).get, '/slow')
+    stage.wait('changed')
+    run(site, meanwhile, browser)
+    stage.let('changed')
+    running.result()
+    assert seen[0] == {'n': 1, 'gone': 1, 'slow': 1}
+    assert seen[-1] == {'n': 1, 'new': 1, 'slow': 1} == site.data()
 
 
 SAVES = {

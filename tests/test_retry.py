@@ -307,7 +307,9 @@ def test_one_record_although_an_attempt_committed_by_hand(make_shop):
 
     site = make_shop(work)
     browser = site.browser()
-    response = browser.get('/attempt')
+    with site.events(*EVENTS) as seen:
+        response = browser.get('/attempt')
+    assert [type(event) for event in seen] == [SessionCreated]
     assert len(site.rows()) == 1
     assert len(response.headers.getall('Set-Cookie')) == 1
     assert site.data() == {'n': 3}
@@ -327,7 +329,9 @@ def test_an_attempt_rotated_and_committed_by_hand(make_shop):
 
     site = make_shop(work)
     browser = returning(site)
-    browser.get('/attempt')
+    with site.events(*EVENTS) as seen:
+        browser.get('/attempt')
+    assert [type(event) for event in seen] == [SessionRotated]
     assert browser.get('/show').text == "{'n': 2, 'list': [1]}"
 
 

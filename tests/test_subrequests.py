@@ -3,6 +3,8 @@
 from pyramid.request import Request
 import pytest
 
+from pyramid_sqlasession import SessionWriteDropped
+
 from .failing import Failure
 from .shop import add_note
 from .shop import both_managers
@@ -216,6 +218,28 @@ def test_a_subrequest_of_a_stranger(shop):
 
 
 @both_managers
+def test_a_subrequest_fills_the_session_of_a_new_visitor(shop):
+    """T9: he gets its cookie, though the outer view has seen no session."""
+
+    @shop.view
+    def inner(request):
+        request.session['inner'] = True
+
+    @shop.view
+    def outer(request):
+        request.headers.setdefault('Cookie', 'other=1')
+        assert 'inner' not in request.session
+        run(request, '/inner')
+
+    for _ in each_way(shop, SHARED):
+        browser = shop.browser()
+        browser.get('/outer')
+        assert (shop.registry.way, browser.get('/show').text) == (
+            shop.registry.way, "{'inner': True}"
+        )
+
+
+@both_managers
 def test_outer_and_inner_request_of_a_new_visitor(shop, caplog):
     """T9: he gets the cookie of the session that the outer view filled."""
 
@@ -299,6 +323,59 @@ def test_a_subrequest_that_invalidates(shop):
             for row in shop.rows()
         )
         assert "'n'" not in browser.get('/show').text
+
+
+@both_managers
+def test_an_outer_view_that_invalidates(shop):
+    """T9, C4: what a subrequest said before is no write that came too late,
+    whoever joined the transaction first.
+    """
+
+    @shop.view
+    def inner(request):
+        request.session['inner'] = True
+
+    @shop.view
+    def outer(request):
+        request.session['outer'] = True
+        run(request, '/inner')
+        request.session.invalidate()
+
+    for browser in each_way(shop, SHARED):
+        with shop.events(SessionWriteDropped) as dropped:
+            browser.get('/outer')
+        assert (shop.registry.way, dropped, shop.rows()) == (
+            shop.registry.way, [], []
+        )
+        assert shop.token(browser) is None
+
+
+@both_managers
+def test_a_savepoint_around_a_subrequest(shop):
+    """T2, T9: what the inner view said goes with its rows, if its session
+    joined the transaction after the savepoint, too.
+    """
+
+    @shop.view
+    def inner(request):
+        request.session['inner'] = True
+        add_note(request, 'inner')
+        request.dbsession.flush()
+
+    @shop.view
+    def outer(request):
+        request.session['outer'] = True
+        add_note(request, 'outer')
+        savepoint = request.tm.savepoint()
+        run(request, '/inner')
+        savepoint.rollback()
+
+    ways = [(with_transaction, False), (with_session, False)]
+    for browser in each_way(shop, ways):
+        browser.get('/outer')
+        assert (shop.registry.way, shop.data(), shop.notes()) == (
+            shop.registry.way, STORED | {'outer': True}, ['outer']
+        )
 
 
 @both_managers
