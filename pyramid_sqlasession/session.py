@@ -494,7 +494,6 @@ class SQLASession(dict[str, Any]):
         if self._base.ghost:
             # The dead token opened an empty session; this is a new one.
             self._base = NOTHING
-            self._pending.token = None
         record = self._base.record
         if record is not None:
             self._pending.wish(

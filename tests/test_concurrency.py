@@ -1121,6 +1121,26 @@ def test_a_pop_takes_nothing_that_came_after_its_look(meeting):
     assert meeting.do(one, pop).text == '5 6'
 
 
+@pytest.mark.parametrize('take', [
+    lambda session: session.pop_flash(),
+    lambda session: session.pop('_f_'),
+    lambda session: session.__delitem__('_f_'),
+    lambda session: session.clear(),
+], ids=['pop_flash', 'pop', 'del', 'clear'])
+def test_a_message_that_is_said_again_is_another_one(meeting, take):
+    """C6: a pop meanwhile took the one before, however it was taken here."""
+    one = meeting.visitor(n=0, _f_=['old'])
+
+    def take_and_say(request):
+        take(request.session)
+        request.session.flash('old')
+
+    slow = meeting.start(one, take_and_say)
+    assert meeting.do(one, pop).text == 'old'
+    slow.finish()
+    assert meeting.do(one, pop).text == 'old'
+
+
 def test_queues_do_not_mix(meeting):
     """C6: a pop of one queue leaves the appends to another."""
     one = meeting.visitor(n=0, _f_=['old'])

@@ -963,6 +963,19 @@ def test_csrf_token_after_a_login_and_a_logout(shop):
     assert shop.visit(lambda session: session.get_csrf_token()) == tokens[-1]
 
 
+def test_csrf_token_of_a_new_visitor_who_logs_in(shop):
+    """Section 3: rotate() brings another one there, too."""
+
+    def work(session):
+        before = session.get_csrf_token()
+        session.rotate()
+        return before, session.get_csrf_token()
+
+    before, after = shop.visit(work)
+    assert before != after
+    assert shop.visit(lambda session: session.get_csrf_token()) == after
+
+
 def test_csrf_tokens_differ_between_browsers(site):
     """C6: derived from the secret, so each session has its own."""
     tokens = {
