@@ -446,6 +446,7 @@ def test_log_out_everywhere_removes_the_cookie_here(club, how):
             'revoke_where': lambda: store.revoke_where(user_id=ADA),
             'revoke_all': store.revoke_all,
         }[how]()
+        assert store.revoke_where(user_id=GRACE) == 0
         return logout(request)
 
     with club.site.events(SessionInvalidated) as events:

@@ -358,6 +358,14 @@ def test_one_event_for_several_forged_cookies(views):
     assert event.request.path == '/read'
 
 
+def test_a_forged_cookie_before_a_malformed_one(views):
+    """R3: is told of all the same."""
+    site = views(secret='one')
+    with site.events(SuspiciousCookie) as events:
+        ask(site, '/read', f'session={"A" * 64}; session=nonsense')
+    assert [event.reason for event in events] == ['signature']
+
+
 def test_secrets_rotate(views):
     """Section 2: the first secret signs, all verify, a removed one not."""
     old = views(secret='old')
