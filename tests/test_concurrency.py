@@ -16,6 +16,7 @@ from pyramid_sqlasession import SessionCreated
 from pyramid_sqlasession import SessionInvalidated
 from pyramid_sqlasession import SessionRotated
 from pyramid_sqlasession import SessionWriteDropped
+from pyramid_sqlasession import SuspiciousCookie
 from pyramid_sqlasession.records import unpack_retired
 
 from .meeting import add_note
@@ -998,6 +999,25 @@ def test_the_old_token_is_unknown_after_the_grace(renewing):
     renewing.site.clock.advance(seconds=1)
     assert renewing.seen(old) == {}
     assert renewing.seen(renewing.site.token(one))['n'] == 0
+
+
+@pytest.mark.parametrize('act', [look, rotate], ids=['renewal', 'rotation'])
+def test_the_grace_is_the_old_tokens_alone(renewing, act):
+    """C5, R3: whoever has no more than the id of a session gets nothing while
+    a token of it is within its grace.
+    """
+    one = renewing.visitor(n=0)
+    old = renewing.site.token(one)
+    renewing.site.clock.advance(minutes=10)
+    renewing.do(one, act)
+    (before,) = renewing.site.rows()
+    assert before['retired']
+    forged = f'{old[:-4]}AAAA'
+    assert forged != old
+    with renewing.site.events(SuspiciousCookie) as seen:
+        assert renewing.seen(forged) == {}
+    assert [event.reason for event in seen] == ['secret']
+    assert renewing.site.rows() == [before]
 
 
 @pytest.mark.parametrize('act', [look, put(a=1)])
