@@ -450,6 +450,7 @@ MISFITS = [
     ('JSON', {1, 2}, 'JSON'),
     ('JSON', [Decimal(1)], 'JSON'),
     ('JSON', {'when': dt.datetime(2026, 1, 2)}, 'JSON'),
+    ('JSON', [float('inf')], 'JSON'),
 ]
 
 
@@ -582,6 +583,32 @@ def test_unique_field_refuses_the_second_session(make_site, retry):
     assert len(runs) == (3 if retry else 1)
     assert len(site.rows()) == 1
     assert site.notes() == []
+
+
+def test_a_json_field_without_a_value_is_null(make_site):
+    """D3: NULL for SQL, not the null of JSON; its neighbours are stored."""
+    site = make_site(
+        additional_fields='tags: JSON\nuser_id: Integer\nname: String(9)'
+    )
+
+    def begin(request):
+        request.session.update(user_id=7, name='Ada')
+
+    def end(request):
+        del request.session['tags']
+        request.session['name'] = 'Grace'
+
+    nulls = 'SELECT count(*) FROM sessions WHERE tags IS NULL'
+    browser = run(site, begin)
+    with site.outside.connect() as connection:
+        assert connection.scalar(sa.text(nulls)) == 1
+    assert (field(site, 'user_id'), field(site, 'name')) == (7, 'Ada')
+    run(site, lambda request: request.session.update(tags=[1]), browser)
+    assert field(site, 'tags') == [1]
+    run(site, end, browser)
+    with site.outside.connect() as connection:
+        assert connection.scalar(sa.text(nulls)) == 1
+    assert (field(site, 'user_id'), field(site, 'name')) == (7, 'Grace')
 
 
 def test_unique_value_of_a_session_that_ends_is_free(make_site):
@@ -759,13 +786,14 @@ def test_extend_is_not_called_without_a_save(make_site):
         ({'usr_id': 1}, 'usr_id'), ({'user_id': 'seven'}, 'user_id'),
         ({'secret_hash': b'x' * 32}, 'secret_hash'),
         ({'expires': dt.datetime(2030, 1, 1, tzinfo=dt.UTC)}, 'expires'),
+        ({'name': '\ud800'}, 'surrogate'),
     ],
-    ids=['none', 'list', 'unknown', 'misfit', 'hash', 'expires'],
+    ids=['none', 'list', 'unknown', 'misfit', 'hash', 'expires', 'surrogate'],
 )
 def test_extend_that_returns_nonsense(make_site, returned, words):
     """D3: an error that says so, and nothing is stored."""
     site = make_site(
-        additional_fields='user_id: Integer',
+        additional_fields='user_id: Integer\nname: Text',
         extend_default_fields=lambda *_: returned,
     )
 
@@ -863,6 +891,18 @@ def test_own_model_fills_its_columns(own):
     assert field(own, 'user_id') == 7
     assert field(own, 'label') == 'phone'
     assert field(own, 'visit_count') == 3
+
+
+def test_own_model_keeps_what_the_session_does_not_hold(own):
+    """D3: a save resets no column that somebody else has filled."""
+
+    def view(request):
+        request.session['n'] = request.session.get('n', 0) + 1
+
+    browser = run(own, view)
+    own.execute("UPDATE user_sessions SET label = 'seen', role = 'guard'")
+    run(own, view, browser)
+    assert (field(own, 'label'), field(own, 'role')) == ('seen', 'guard')
 
 
 def test_own_model_follows_foreign_keys(own):

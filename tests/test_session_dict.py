@@ -1256,6 +1256,15 @@ def test_sqlite_keeps_anything_in_any_column(quick, caplog, column, value):
     assert len(raw_rows(quick.site)) == int(new)
 
 
+@sqlite
+@pytest.mark.parametrize('column', ['created', 'started', 'accessed'])
+def test_a_date_that_is_none(shop, caplog, column):
+    """R8: damage, as text that is no JSON: told, and removable."""
+    shop.store(a=1)
+    shop.site.execute(f"UPDATE sessions SET {column} = 'garbage'")
+    check_damaged(shop, caplog)
+
+
 RETIRED = [
     b'x', b'\x00' * 41, b'\xff' * 41, b'\x7f' * 40 + b'\x01',
     b'\x80' + b'\x00' * 39 + b'\x01', b'\x7f' * 40 + b'\x02', b'x' * 1024,
