@@ -502,8 +502,7 @@ class SQLASession(dict[str, Any]):
             self._pending.token = new_token(record.id)
         elif self._pending.token is not None:
             self._pending.token = new_token()
-        if dict.pop(self, CSRF, None) is not None:
-            self._pending.touch_keys((CSRF,))
+        dict.pop(self, CSRF, None)
 
     def set_expiry(
         self, value: dt.timedelta | dt.datetime | float | None

@@ -60,6 +60,25 @@ def answering(view, context=Failure):
     return configure
 
 
+def refuse_commits(site, count, state):
+    """Have PostgreSQL refuse so many COMMITs of a session.
+
+    ``SELECT last_value FROM tries`` is how many there were.
+    """
+    # A sequence counts on, whatever is rolled back.
+    for sql in (
+        'CREATE SEQUENCE tries',
+        'CREATE FUNCTION refuse() RETURNS trigger AS $$ BEGIN '
+        f"IF nextval('tries') <= {count} THEN "
+        f"RAISE EXCEPTION 'refused' USING ERRCODE = '{state}'; "
+        'END IF; RETURN NULL; END $$ LANGUAGE plpgsql',
+        'CREATE CONSTRAINT TRIGGER refuse AFTER INSERT OR UPDATE ON sessions '
+        'DEFERRABLE INITIALLY DEFERRED FOR EACH ROW '
+        'EXECUTE FUNCTION refuse()',
+    ):
+        site.execute(sql)
+
+
 _PATIENCE = {
     'sqlite': 'PRAGMA busy_timeout = 2000',
     'postgresql': "SET lock_timeout = '2s'",

@@ -12,6 +12,7 @@ from pyramid_sqlasession import SessionRotated
 from .failing import answering
 from .failing import Failure
 from .failing import raiser
+from .failing import refuse_commits
 from .failing import Voter
 from .shop import with_views
 from .site import Note
@@ -509,22 +510,6 @@ def test_an_sqlite_file_beside_a_server(make_house, tmp_path):
     house.end = doom
     browser.get('/work?change=invalidate')
     assert house.data()['n'] == 2
-
-
-def refuse_commits(site, count, state):
-    """Have PostgreSQL refuse so many COMMITs of a changed session."""
-    # A sequence counts on, whatever is rolled back.
-    for sql in (
-        'CREATE SEQUENCE tries',
-        'CREATE FUNCTION refuse() RETURNS trigger AS $$ BEGIN '
-        f"IF nextval('tries') <= {count} THEN "
-        f"RAISE EXCEPTION 'refused' USING ERRCODE = '{state}'; "
-        'END IF; RETURN NULL; END $$ LANGUAGE plpgsql',
-        'CREATE CONSTRAINT TRIGGER refuse AFTER UPDATE ON sessions '
-        'DEFERRABLE INITIALLY DEFERRED FOR EACH ROW '
-        'EXECUTE FUNCTION refuse()',
-    ):
-        site.execute(sql)
 
 
 @pytest.mark.parametrize('database', ['postgresql'], indirect=True)

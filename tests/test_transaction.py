@@ -14,6 +14,7 @@ from .failing import answering
 from .failing import Failure
 from .failing import on_sqlite
 from .failing import raiser
+from .failing import refuse_commits
 from .failing import Voter
 from .shop import add_note
 from .shop import both_managers
@@ -27,6 +28,7 @@ from .shop import prepare_deferred
 from .shop import returning
 from .shop import start_over
 from .shop import STORED
+from .shop import with_views
 from .site import Note
 
 # -- T1 -----------------------------------------------------------------------
@@ -722,3 +724,42 @@ def test_no_deadlock_with_rows_of_the_application(street, stage, first):
     b.result()
     assert street.data() == STORED | {'a': True, 'b': True}
     assert street.notes() == ['b']
+
+
+# -- a session alone ----------------------------------------------------------
+
+
+@pytest.mark.parametrize('database', ['postgresql'], indirect=True)
+@pytest.mark.parametrize(('failures', 'state', 'tries'), [
+    (1, '40001', 2), (4, '40001', 5), (5, '40001', 5), (1, '23514', 1),
+])
+@pytest.mark.parametrize('change', ['put', 'replace'])
+def test_a_session_that_is_written_alone_meets_a_conflict(
+    make_site, change, failures, state, tries
+):
+    """T3: the write is done again, one statement or two, not the request;
+    only after a conflict, and not for ever.
+    """
+    site = with_views(make_site())
+    runs = []
+
+    @site.view
+    def work(request):
+        runs.append(1)
+        if change == 'replace':
+            request.session.invalidate()
+        request.session['m'] = 2
+
+    browser = returning(site)
+    refuse_commits(site, failures, state)
+    if failures < tries:
+        browser.get('/work')
+        stored = STORED if change == 'put' else {}
+        assert site.data() == stored | {'m': 2}
+    else:
+        with pytest.raises(sa.exc.DBAPIError, match='refused'):
+            browser.get('/work')
+        assert site.data() == STORED
+    assert len(runs) == 1
+    asked = site.execute('SELECT last_value FROM tries').scalar()
+    assert asked == tries

@@ -15,6 +15,7 @@ from webtest import TestApp
 import zope.sqlalchemy
 
 from pyramid_sqlasession import SessionError
+from pyramid_sqlasession import SessionNotSerializable
 
 from .failing import answering
 from .failing import Failure
@@ -703,6 +704,72 @@ def test_no_connection_is_left_behind(free):
     for path in ('/work', '/free_work', '/show'):
         browser.get(path)
         assert free.engine.pool.checkedout() == 0
+
+
+def unsound(request):
+    """Change the session into what cannot be stored."""
+    request.session['n'] = object()
+
+
+def unsound_late(request):
+    """The same, when the response is on its way."""
+    request.add_response_callback(lambda request, response: unsound(request))
+    # Before the package's own callback, which comes last.
+    return request.session['n']
+
+
+@pytest.mark.parametrize('work', [unsound, unsound_late])
+@pytest.mark.parametrize('path', ['/free_work', '/work'])
+def test_a_late_error_is_answered_by_an_exception_view(
+    make_site, work, path
+):
+    """T8: its page comes, whole, in the place of the one that was made."""
+
+    def sorry(request):
+        request.response.status_int = 409
+        request.response.headers['X-Sorry'] = 'yes'
+        request.response.text = 'sorry'
+        return request.response
+
+    site = with_views(make_site(
+        **{'tm.activate_hook': is_managed_path},
+        configure=answering(sorry, SessionNotSerializable),
+    ))
+
+    @site.view
+    def free_work(request):
+        return Response(f'fine {work(request)}', headers={'X-Page': 'yes'})
+
+    site.views['work'] = free_work
+    browser = returning(site)
+    answer = browser.get(path, status=409)
+    assert answer.text == 'sorry'
+    assert answer.headers['X-Sorry'] == 'yes'
+    assert 'X-Page' not in answer.headers
+    assert answer.headers['Vary'] == 'Cookie'
+    assert site.data() == STORED
+
+
+@pytest.mark.parametrize('failure', [SessionError, sa.exc.SQLAlchemyError])
+def test_an_exception_view_that_fails_late(make_site, failure):
+    """T8: then it is the first error that is raised."""
+
+    def sorry(request):
+        raise failure('another one')
+
+    site = with_views(make_site(
+        **{'tm.activate_hook': is_managed_path},
+        configure=answering(sorry, SessionNotSerializable),
+    ))
+
+    @site.view
+    def free_work(request):
+        unsound(request)
+
+    browser = returning(site)
+    with pytest.raises(SessionNotSerializable):
+        browser.get('/free_work')
+    assert site.data() == STORED
 
 
 # -- T10 ----------------------------------------------------------------------
