@@ -957,6 +957,24 @@ def renew(meeting, one):
     return old
 
 
+@pytest.mark.parametrize('act', [look, put(a=1), touched, flash('x')])
+def test_a_renewal_hands_out_the_new_token(renewing, act):
+    """C5: with a read and with each write; it is good for longer than the
+    grace of the one before.
+    """
+    one = renewing.visitor(n=0)
+    old = renewing.site.token(one)
+    for _ in range(3):
+        renewing.site.clock.advance(minutes=10)
+        renewing.do(one, act)
+        new = renewing.site.token(one)
+        assert new != old
+        renewing.site.clock.advance(minutes=2)
+        assert renewing.seen(new)['n'] == 0
+        assert renewing.seen(old) == {}
+        old = new
+
+
 def test_a_write_in_flight_merges_with_a_renewal(renewing):
     """C5: after a renewal the old token's write is kept, its cookie not."""
     one = renewing.visitor(n=0)
