@@ -53,7 +53,6 @@ class Cleaner:
         self._pid = 0
         self._connection: sa.Connection | None = None
         _cleaners.add(self)
-        weakref.finalize(application, self._stop.set)
 
     @property
     def is_running(self) -> bool:
@@ -97,7 +96,6 @@ class Cleaner:
     def restart_in_child(self) -> None:
         """Start anew after a fork, if the parent's thread ran."""
         if self._thread is not None and not self._stop.is_set():
-            self._thread = None
             self.start()
 
     def clean(self, stop: threading.Event | None = None) -> int:
