@@ -8,6 +8,7 @@ from zope.sqlalchemy import mark_changed
 
 from pyramid_sqlasession import SessionCreated
 from pyramid_sqlasession import SessionInvalidated
+from pyramid_sqlasession import SessionNotSerializable
 from pyramid_sqlasession import SessionRotated
 
 from .failing import answering
@@ -724,6 +725,28 @@ def test_no_deadlock_with_rows_of_the_application(street, stage, first):
     b.result()
     assert street.data() == STORED | {'a': True, 'b': True}
     assert street.notes() == ['b']
+
+
+# -- what cannot be stored ----------------------------------------------------
+
+
+@both_managers
+@pytest.mark.parametrize('visitor', ['new', 'returning'])
+@pytest.mark.parametrize('key', ['n', 'm'])
+def test_what_cannot_be_stored_ends_the_transaction(shop, visitor, key):
+    """T1: the application's data go with it, whether the key was there."""
+
+    @shop.view
+    def work(request):
+        add_note(request)
+        request.session[key] = object()
+
+    browser = start_over(shop) if visitor == 'returning' else shop.browser()
+    before = shop.rows()
+    with pytest.raises(SessionNotSerializable):
+        browser.get('/work')
+    assert shop.notes() == []
+    assert shop.rows() == before
 
 
 # -- a session alone ----------------------------------------------------------
