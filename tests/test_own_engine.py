@@ -499,6 +499,17 @@ def test_a_database_in_memory(make_house, with_dbsession):
     assert house.data() == {'n': 9}
 
 
+@pytest.mark.parametrize('database', ['sqlite'], indirect=True)
+def test_an_sqlite_file_of_their_own_is_set_up(make_house, settings):
+    """T0: readers and the writer do not block each other, writers wait."""
+    with make_house(**settings).engine.connect() as connection:
+        found = [
+            connection.exec_driver_sql(f'PRAGMA {name}').scalar()
+            for name in ('journal_mode', 'busy_timeout', 'synchronous')
+        ]
+    assert found == ['wal', 30000, 1]
+
+
 @pytest.mark.parametrize('database', ['postgresql', 'mariadb'], indirect=True)
 def test_an_sqlite_file_beside_a_server(make_house, tmp_path):
     """T0: the two databases may be of two kinds."""
