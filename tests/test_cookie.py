@@ -6,6 +6,7 @@ import hashlib
 import logging
 import re
 import string
+import time
 import uuid
 
 from hypothesis import example
@@ -19,6 +20,7 @@ from pyramid.response import Response
 import pytest
 
 from pyramid_sqlasession import SuspiciousCookie
+from pyramid_sqlasession.cookie import new_token
 
 from .site import Note
 
@@ -857,3 +859,21 @@ def test_tokens_and_ids_differ(shop):
     values = [raw_of(stored(shop)) for _ in range(20)]
     assert len({raw[:16] for raw in values}) == 20
     assert len({raw[16:] for raw in values}) == 20
+
+
+def test_an_id_is_a_uuid_of_its_moment():
+    """R3: version 7 (RFC 9562), so that new ids lie side by side in the
+    index, and random in all other bits.
+    """
+    before = time.time_ns() // 1_000_000
+    ids = [new_token().id for _ in range(300)]
+    after = time.time_ns() // 1_000_000
+    assert {(id.version, id.variant) for id in ids} == {(7, uuid.RFC_4122)}
+    assert all(before <= id.int >> 80 <= after for id in ids)
+    # Each of them is set in one id and not in another.
+    random = 0xFFF << 64 | (1 << 62) - 1
+    always, ever = random, 0
+    for id in ids:
+        always &= id.int
+        ever |= id.int & random
+    assert (always, ever) == (0, random)
