@@ -1008,6 +1008,20 @@ def test_the_old_token_is_served_within_the_grace(renewing, act):
         assert "'n': 0" in response.text
 
 
+def test_the_old_token_renews_nothing_however_slow_its_request(renewing):
+    """C5: a renewal that falls due meanwhile is the new token's affair."""
+    one = renewing.visitor(n=0)
+    late = renewing.site.browser(like=one)
+    renew(renewing, one)
+    (before,) = renewing.site.rows()
+    slow = renewing.start(late, put(a=1))
+    renewing.site.clock.advance(minutes=10)
+    assert set_cookies(slow.finish()) == []
+    (after,) = renewing.site.rows()
+    assert after['secret_hash'] == before['secret_hash']
+    assert renewing.seen(renewing.site.token(one))['a'] == 1
+
+
 def test_the_old_token_is_unknown_after_the_grace(renewing):
     """C5: when the grace is over the old token opens nothing."""
     one = renewing.visitor(n=0)

@@ -896,6 +896,18 @@ def test_cookie_of_its_own_age_slides(make_shop):
 
 
 @ON_SQLITE
+def test_each_save_extends_where_reading_does_not(make_shop):
+    """E2: with ``disable_touch`` nothing else would, however soon it is."""
+    shop = make_shop(expiration='1h', disable_touch='true')
+    browser = shop.browser()
+    browser.get('/write')
+    shop.clock.advance(seconds=1)
+    browser.get('/write')
+    (row,) = shop.rows()
+    assert row['expires'] == shop.clock() + dt.timedelta(hours=1)
+
+
+@ON_SQLITE
 def test_cookie_of_its_own_age_is_not_sent_with_each_write(make_shop):
     """R4, R11: only with those that note the last access."""
     shop = make_shop(expiration='7d', cookie_max_age='1h')

@@ -52,6 +52,22 @@ def test_commit_by_hand_keeps_both_halves(shop):
 
 
 @both_managers
+def test_each_commit_by_hand_is_one_statement(shop):
+    """T9, D4: a request knows the version that it has written."""
+
+    @shop.view
+    def work(request):
+        for number in range(3):
+            request.session['n'] = number
+            request.tm.commit()
+            request.tm.begin()
+
+    browser = returning(shop)
+    shop.listen()
+    browser.get('/work')
+    assert shop.statements.verbs == ['SELECT', 'UPDATE', 'UPDATE', 'UPDATE']
+
+
 def test_commit_by_hand_in_a_loop(shop):
     """T9: each round starts from what the last one stored."""
 
