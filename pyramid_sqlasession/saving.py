@@ -155,10 +155,8 @@ class Saver:
             self._end(connection, ended, plan.has_revoked, now, outcome)
             ended = None
         if plan.base.ghost:
-            if plan.filled and plan.base.token is not None:
-                outcome.dropped.append(
-                    (str(plan.base.token.id), plan.base.ghost)
-                )
+            assert plan.base.token is not None
+            outcome.dropped.append((str(plan.base.token.id), plan.base.ghost))
         elif plan.base.record is not None:
             self._update(connection, plan, now, extend, outcome)
         elif plan.filled:
