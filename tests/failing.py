@@ -60,10 +60,17 @@ def answering(view, context=Failure):
     return configure
 
 
+#: How many COMMITs are refused, as what, and how many are tried: five at most
+#: after conflicts, one after anything else.
+each_refusal = pytest.mark.parametrize(('failures', 'state', 'tries'), [
+    (1, '40001', 2), (4, '40001', 5), (5, '40001', 5), (1, '23514', 1),
+])
+
+
 def refuse_commits(site, count, state):
     """Have PostgreSQL refuse so many COMMITs of a session.
 
-    ``SELECT last_value FROM tries`` is how many there were.
+    Return a function that tells how many there were.
     """
     # A sequence counts on, whatever is rolled back.
     for sql in (
@@ -77,6 +84,7 @@ def refuse_commits(site, count, state):
         'EXECUTE FUNCTION refuse()',
     ):
         site.execute(sql)
+    return lambda: site.execute('SELECT last_value FROM tries').scalar()
 
 
 _PATIENCE = {

@@ -10,6 +10,7 @@ from pyramid_sqlasession import SessionInvalidated
 from pyramid_sqlasession import SessionRotated
 
 from .failing import answering
+from .failing import each_refusal
 from .failing import Failure
 from .failing import raiser
 from .failing import refuse_commits
@@ -524,9 +525,7 @@ def test_an_sqlite_file_beside_a_server(make_house, tmp_path):
 
 
 @pytest.mark.parametrize('database', ['postgresql'], indirect=True)
-@pytest.mark.parametrize(('failures', 'state', 'tries'), [
-    (1, '40001', 2), (4, '40001', 5), (5, '40001', 5), (1, '23514', 1),
-])
+@each_refusal
 def test_the_commit_of_the_sessions_meets_a_conflict(
     own, failures, state, tries
 ):
@@ -535,7 +534,7 @@ def test_the_commit_of_the_sessions_meets_a_conflict(
     """
     house = own(retry=3)
     browser = house.start_over()
-    refuse_commits(house.site, failures, state)
+    tried = refuse_commits(house.site, failures, state)
     if failures < tries:
         browser.get('/work?change=put')
         assert house.data() == {'n': 2, 'list': [1]}
@@ -544,8 +543,7 @@ def test_the_commit_of_the_sessions_meets_a_conflict(
             browser.get('/work?change=put')
         assert house.data() == STORED
     assert house.site.notes() == ['a note']
-    asked = house.site.execute('SELECT last_value FROM tries').scalar()
-    assert asked == tries
+    assert tried() == tries
 
 
 @pytest.mark.parametrize('database', ['postgresql'], indirect=True)

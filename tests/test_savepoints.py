@@ -68,6 +68,7 @@ def test_each_commit_by_hand_is_one_statement(shop):
     assert shop.statements.verbs == ['SELECT', 'UPDATE', 'UPDATE', 'UPDATE']
 
 
+@both_managers
 def test_commit_by_hand_in_a_loop(shop):
     """T9: each round starts from what the last one stored."""
 

@@ -47,6 +47,11 @@ KINDS = [with_cookie, with_environ, with_transaction, with_session]
 WAYS = [(kind, tweens) for kind in KINDS for tweens in (True, False)]
 
 
+def inner(request):
+    """The view of most subrequests here."""
+    request.session['inner'] = True
+
+
 def errors(caplog):
     """Return the errors in the log: a false alarm is one too."""
     return [
@@ -144,9 +149,7 @@ SHARED = [(kind, True) for kind in (
 def test_a_subrequest_in_a_doomed_transaction(shop):
     """T2, T9: what shares the transaction shares its end."""
 
-    @shop.view
-    def inner(request):
-        request.session['inner'] = True
+    shop.view(inner)
 
     @shop.view
     def outer(request):
@@ -197,9 +200,7 @@ def of_a_stranger(request, path):
 def test_a_subrequest_of_a_stranger(shop):
     """T9: without the cookie it has a session of its own, both are kept."""
 
-    @shop.view
-    def inner(request):
-        request.session['inner'] = True
+    shop.view(inner)
 
     @shop.view
     def outer(request):
@@ -221,9 +222,7 @@ def test_a_subrequest_of_a_stranger(shop):
 def test_a_subrequest_fills_the_session_of_a_new_visitor(shop):
     """T9: he gets its cookie, though the outer view has seen no session."""
 
-    @shop.view
-    def inner(request):
-        request.session['inner'] = True
+    shop.view(inner)
 
     @shop.view
     def outer(request):
@@ -243,9 +242,7 @@ def test_a_subrequest_fills_the_session_of_a_new_visitor(shop):
 def test_outer_and_inner_request_of_a_new_visitor(shop, caplog):
     """T9: he gets the cookie of the session that the outer view filled."""
 
-    @shop.view
-    def inner(request):
-        request.session['inner'] = True
+    shop.view(inner)
 
     @shop.view
     def outer(request):
@@ -289,9 +286,7 @@ def test_a_subrequest_that_rotates(shop):
 def test_the_response_of_a_subrequest_as_the_answer(shop):
     """T9, R4: its cookie comes with it, once it is committed."""
 
-    @shop.view
-    def inner(request):
-        request.session['inner'] = True
+    shop.view(inner)
 
     @shop.view
     def outer(request):
@@ -331,9 +326,7 @@ def test_an_outer_view_that_invalidates(shop):
     whoever joined the transaction first.
     """
 
-    @shop.view
-    def inner(request):
-        request.session['inner'] = True
+    shop.view(inner)
 
     @shop.view
     def outer(request):
