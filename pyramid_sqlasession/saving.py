@@ -75,11 +75,6 @@ class Plan:
     has_revoked: bool
 
     @property
-    def creates(self) -> bool:
-        """Whether a new record is to be inserted."""
-        return self.base.record is None and self.filled
-
-    @property
     def ends_token(self) -> bool:
         """Whether the token that the request came with is dead after it."""
         return self.wishes.rotate or self.wishes.ended is not None
@@ -87,7 +82,8 @@ class Plan:
     @property
     def is_atomic(self) -> bool:
         """Whether two statements of it belong together."""
-        return self.wishes.ended is not None and self.creates
+        # What an end is followed by can only be a new session.
+        return self.wishes.ended is not None and self.filled
 
     def __bool__(self) -> bool:
         return (
