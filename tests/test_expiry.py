@@ -1,6 +1,5 @@
 """When sessions end: timeouts, ``set_expiry`` and touches (E1, E2, E4)."""
 
-import contextlib
 import datetime as dt
 import json
 import logging
@@ -9,8 +8,8 @@ import time
 from pyramid.response import Response
 import pytest
 import sqlalchemy as sa
-import transaction
-import zope.sqlalchemy
+
+from .given import Given
 
 UTC = dt.UTC
 ON_SQLITE = pytest.mark.parametrize('database', ['sqlite'], indirect=True)
@@ -1002,23 +1001,16 @@ def test_aborted_touch_method_sends_no_cookie(shop):
 
 @pytest.fixture
 def given(shop):
-    """The environ of the cookiecutter's ``testapp`` fixture, and its end."""
-    manager = transaction.TransactionManager(explicit=True)
-    manager.begin()
-    manager.doom()
-    dbsession = shop.registry['dbsession_factory']()
-    zope.sqlalchemy.register(dbsession, transaction_manager=manager)
-    yield {
-        'tm.active': True, 'tm.manager': manager, 'app.dbsession': dbsession,
-    }
-    with contextlib.suppress(Exception):
-        manager.abort()
-    dbsession.close()
+    """What the cookiecutter's ``testapp`` fixture has, and its end."""
+    given = Given(shop)
+    given.manager.doom()
+    yield given
+    given.abort()
 
 
 def test_touch_goes_through_the_given_dbsession(shop, given):
     """T7, E2: it is seen by the next request and vanishes with the rest."""
-    browser = shop.browser(**given)
+    browser = given.browser()
     browser.get('/write')
     connections = []
     sa.event.listen(
@@ -1029,14 +1021,14 @@ def test_touch_goes_through_the_given_dbsession(shop, given):
         assert lives(browser)
     assert connections == []
     assert shop.rows() == []
-    given['tm.manager'].abort()
+    given.manager.abort()
     assert shop.rows() == []
 
 
 @ON_SQLITE
 def test_touch_through_the_given_dbsession_is_one_update(shop, given):
     """T7, D4: the same two statements as everywhere."""
-    browser = shop.browser(**given)
+    browser = given.browser()
     browser.get('/write')
     shop.clock.advance(minutes=30)
     shop.listen()

@@ -9,14 +9,13 @@ import uuid
 from pyramid.scripting import prepare
 import pytest
 import sqlalchemy as sa
-import transaction
-import zope.sqlalchemy
 
 from pyramid_sqlasession import SessionError
 from pyramid_sqlasession import SessionFieldError
 from pyramid_sqlasession import SessionStore
 from pyramid_sqlasession.errors import SessionArgumentError
 
+from .given import Given
 from .naming import shown
 from .site import Note
 
@@ -583,21 +582,14 @@ def test_create_table_by_the_store(make_site, database, way):
 
 def test_store_of_a_doomed_test_transaction(shop):
     """T7: with the cookiecutter's fixtures it works on the given one."""
-    manager = transaction.TransactionManager(explicit=True)
-    manager.begin()
-    manager.doom()
-    dbsession = shop.registry['dbsession_factory']()
-    zope.sqlalchemy.register(dbsession, transaction_manager=manager)
-    environ = {
-        'tm.active': True, 'tm.manager': manager, 'app.dbsession': dbsession,
-    }
-    browser = shop.browser(**environ)
+    given = Given(shop)
+    given.manager.doom()
+    browser = given.browser()
     assert run(
         shop, lambda r: r.session_store.revoke_where(user_id=7), browser
     ) == 3
     assert run(shop, lambda r: r.session_store.count(), browser) == 1
-    manager.abort()
-    dbsession.close()
+    given.abort()
     assert len(shop.rows()) == 4
 
 

@@ -12,7 +12,6 @@ import pytest
 import sqlalchemy as sa
 import transaction
 from webtest import TestApp
-import zope.sqlalchemy
 
 from pyramid_sqlasession import SessionError
 from pyramid_sqlasession import SessionNotSerializable
@@ -20,6 +19,7 @@ from pyramid_sqlasession import SessionNotSerializable
 from .failing import answering
 from .failing import Failure
 from .failing import on_sqlite
+from .given import Given
 from .shop import with_views
 from .site import Note
 
@@ -1012,71 +1012,54 @@ def test_a_rollback_by_hand(make_site):
 
 
 @pytest.fixture
-def given(make_site):
-    """A function that makes a site, and a browser whose requests work in a
-    transaction that the test ends: ``given.commit()``.
-    """
+def make_given(make_site):
+    """A function that makes a site, and a ``Given`` transaction of it."""
     ends = []
 
-    class Given:
-        def __init__(self, **settings):
-            self.site = with_views(make_site(**settings))
-            self.manager = transaction.TransactionManager(explicit=True)
-            self.dbsession = self.site.registry['dbsession_factory']()
-            zope.sqlalchemy.register(
-                self.dbsession, transaction_manager=self.manager
-            )
-            self.manager.begin()
-            ends.append(self)
+    def make(**settings):
+        site = with_views(make_site(**settings))
+        ends.append(Given(site))
+        return site, ends[-1]
 
-        def browser(self):
-            return self.site.browser(**{
-                'tm.active': True, 'tm.manager': self.manager,
-                'app.dbsession': self.dbsession,
-            })
-
-        def commit(self):
-            self.manager.commit()
-            self.manager.begin()
-
-    yield Given
-    for one in ends:
-        one.manager.abort()
-        one.dbsession.close()
+    yield make
+    for given in ends:
+        given.abort()
 
 
-def test_what_is_stored_in_a_given_transaction_is_committed_with_it(given):
+def test_what_is_stored_in_a_given_transaction_is_committed_with_it(
+    make_given
+):
     """T7, T1: also where the application itself has changed nothing."""
-    given = given()
+    site, given = make_given()
     browser = given.browser()
     browser.get('/fill')
-    assert given.site.rows() == []
+    assert site.rows() == []
     given.commit()
-    assert given.site.data() == STORED
-    given.site.clock.advance(minutes=30)
-    (before,) = given.site.rows()
+    assert site.data() == STORED
+    site.clock.advance(minutes=30)
+    (before,) = site.rows()
     browser.get('/show')
-    assert given.site.rows() == [before]
+    assert site.rows() == [before]
     given.commit()
-    (after,) = given.site.rows()
+    (after,) = site.rows()
     assert after['accessed'] > before['accessed']
 
 
-def test_surplus_sessions_end_in_a_given_transaction(given):
+def test_surplus_sessions_end_in_a_given_transaction(make_given):
     """T7: ``max_sessions_per_user`` holds there, and ends with it."""
-    given = given(
+    site, given = make_given(
         additional_fields='user_id: Integer', max_sessions_per_user='1'
     )
 
-    @given.site.view
+    @site.view
     def login(request):
         request.session['user_id'] = 7
 
     for _ in range(2):
         given.browser().get('/login')
-        given.site.clock.advance(seconds=1)
+        site.clock.advance(seconds=1)
     given.commit()
-    assert len(given.site.rows()) == 1
+    assert len(site.rows()) == 1
 
 
 # -- T8: a load that fails ----------------------------------------------------
