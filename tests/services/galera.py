@@ -80,7 +80,8 @@ class Node:
         # SQL, group communication, incremental and full state transfer.
         self.port, self.group_port, self.ist_port, self.sst_port = ports
         self.process = None
-        for path in (self.folder, self.folder / 'tmp'):
+        self.temporary = self.folder / 'tmp'
+        for path in (self.folder, self.temporary):
             path.mkdir()
             give_to(path, identity)
 
@@ -163,6 +164,8 @@ class TempGalera:
                 self.install,
                 '--no-defaults',
                 f'--datadir={first.data}',
+                # A server that starts deletes all temporary tables there.
+                f'--tmpdir={first.temporary}',
                 '--auth-root-authentication-method=normal',
                 '--skip-test-db',
                 '--skip-name-resolve',
@@ -291,7 +294,7 @@ class TempGalera:
             'socket': node.folder / 's',
             'pid-file': node.folder / 'pid',
             'log-error': node.log,
-            'tmpdir': node.folder / 'tmp',
+            'tmpdir': node.temporary,
             'port': node.port,
             'bind-address': '127.0.0.1',
             'skip-name-resolve': 1,

@@ -115,6 +115,8 @@ class TempMariaDB:
             # As root it insists on being told so.
             *(['--user=root'] if os.geteuid() == 0 else []),
             f'--datadir={self.folder}/data',
+            # A server that starts deletes all temporary tables there.
+            f'--tmpdir={self.folder}',
             '--innodb-log-file-size=4M',
             # Nothing has to survive a power failure.
             '--innodb-flush-method=nosync',
