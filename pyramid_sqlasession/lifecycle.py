@@ -708,6 +708,9 @@ class Binding:
                 outcome = self.application.write_aside(care)
         # The page is done; that it extends nothing is no reason to lose it.
         except (exc.SQLAlchemyError, SessionError, AssertionError) as error:
+            if is_given:
+                # What broke is the transaction that goes on.
+                raise
             # A database that is away was warned of.
             is_known = isinstance(error, SessionStoreUnavailable)
             # Not SQLAlchemy's words: they repeat the parameters.
@@ -739,6 +742,8 @@ class Binding:
                     self.connections.alone(end)
             # The login itself is committed.
             except (exc.SQLAlchemyError, SessionError) as error:
+                if is_given:
+                    raise
                 log.warning(
                     'surplus sessions were not ended: %s',
                     getattr(error, 'orig', error),

@@ -1062,6 +1062,39 @@ def test_surplus_sessions_end_in_a_given_transaction(make_given):
     assert len(site.rows()) == 1
 
 
+@pytest.mark.parametrize('database', ['postgresql'], indirect=True)
+@pytest.mark.parametrize('what', ['touch', 'surplus'])
+def test_a_given_transaction_that_broke_is_not_answered(make_given, what):
+    """T7, T1: whoever commits it would store nothing, and not hear of it."""
+    site, given = make_given(
+        additional_fields='user_id: Integer', max_sessions_per_user='1',
+        engine_options={'isolation_level': 'REPEATABLE READ'},
+    )
+
+    @site.view
+    def login(request):
+        request.session['user_id'] = 7
+
+    @site.view
+    def work(request):
+        request.dbsession.add(Note(text='a note'))
+        request.dbsession.flush()
+        request.session.get('n')
+        # Somebody else, whom the transaction does not see.
+        site.execute('UPDATE sessions SET version = version + 1')
+        if what == 'surplus':
+            login(request)
+
+    visitor = site.browser()
+    visitor.get('/login')
+    site.clock.advance(minutes=30)
+    browser = given.browser()
+    if what == 'touch':
+        browser.set_cookie('session', site.token(visitor))
+    with pytest.raises(sa.exc.OperationalError, match='could not serialize'):
+        browser.get('/work')
+
+
 # -- T8: a load that fails ----------------------------------------------------
 
 
