@@ -6,6 +6,7 @@ read whether or not it runs; it only keeps the table small.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 import logging
 import os
 import random
@@ -19,6 +20,7 @@ from pyramid_sqlasession import dialects
 from pyramid_sqlasession import events
 from pyramid_sqlasession import pooling
 from pyramid_sqlasession.application import Application
+from pyramid_sqlasession.dialects import Fault
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,11 @@ BATCH = 200
 # with twice, one in three did, and the slowest in a hundred took four times
 # as long.  Some thousand records in a second are deleted all the same.
 _REST = 10.0
+
+# A batch is tried so often before the tick is given up.  On Galera each node
+# has a cleaner of its own, and of two that delete one record the cluster
+# refuses the later one, which then finds that it is gone.
+_ATTEMPTS = 5
 
 # At most this many intervals between two attempts while the database is down.
 _LONGEST_BACK_OFF = 8
@@ -107,32 +114,49 @@ class Cleaner:
         if application is None:
             return 0
         total, started = 0, perf_counter()
+        try:
+            for count in self._batches(application, stop or threading.Event()):
+                total += count
+        finally:
+            # Also of a tick that ends with an error.
+            if total:
+                log.info('%d expired sessions were deleted', total)
+                application.watcher.cleaned(total, perf_counter() - started)
+                application.notify(events.SessionsExpired(total))
+        return total
+
+    def _batches(
+        self, application: Application, stop: threading.Event
+    ) -> Iterator[int]:
+        """Delete batch after batch; yield how many records each had."""
+        attempts = 0
         with (
             # What it says itself is enough.
             application.translated_errors(warns=False),
             pooling.private_connection(application.engine) as connection,
         ):
             if _has_nothing_to_do(application, connection):
-                return 0
+                return
             if dialects.locks_rows(connection.dialect):
                 # No gap locks on MariaDB, no serialization failures on
                 # PostgreSQL.
                 connection.execution_options(
                     isolation_level='READ COMMITTED'
                 )
-            stop = stop or threading.Event()
             while not stop.is_set():
-                begun = perf_counter()
-                count = self._clean_batch(application, connection)
-                total += count
-                if count < BATCH:
-                    break
+                begun, attempts = perf_counter(), attempts + 1
+                try:
+                    count = self._clean_batch(application, connection)
+                except sa.exc.DBAPIError as error:
+                    fault = dialects.fault_of(error)
+                    if attempts == _ATTEMPTS or fault is not Fault.CONFLICT:
+                        raise
+                else:
+                    yield count
+                    if count < BATCH:
+                        return
+                    attempts = 0
                 stop.wait(_REST * (perf_counter() - begun))
-        if total:
-            log.info('%d expired sessions were deleted', total)
-            application.watcher.cleaned(total, perf_counter() - started)
-            application.notify(events.SessionsExpired(total))
-        return total
 
     def _clean_batch(
         self, application: Application, connection: sa.Connection

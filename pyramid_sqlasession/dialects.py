@@ -27,6 +27,8 @@ class Fault(enum.Enum):
 
     #: The database refused one of two transactions: run it again.
     CONFLICT = 'conflict'
+    #: The same, but only after a wait for the other one.
+    LOCKED = 'locked'
     #: Nobody answers, or not now.
     UNAVAILABLE = 'unavailable'
     #: The table or a column of it does not exist.
@@ -40,7 +42,7 @@ class Fault(enum.Enum):
 _SQLSTATES = {
     '40001': Fault.CONFLICT,  # serialization_failure
     '40P01': Fault.CONFLICT,  # deadlock_detected
-    '55P03': Fault.CONFLICT,  # lock_not_available: lock_timeout ran out
+    '55P03': Fault.LOCKED,  # lock_not_available: lock_timeout ran out
     '42P01': Fault.MISSING,  # undefined_table
     '3F000': Fault.MISSING,  # invalid_schema_name
     '42703': Fault.MISSING,  # undefined_column
@@ -54,7 +56,7 @@ _SQLSTATES = {
 # https://mariadb.com/kb/en/mariadb-error-codes/
 _ERRNOS = {
     1213: Fault.CONFLICT,  # deadlock; on Galera: refused by certification
-    1205: Fault.CONFLICT,  # lock wait timeout
+    1205: Fault.LOCKED,  # lock wait timeout
     1020: Fault.CONFLICT,  # innodb_snapshot_isolation: record has changed
     1146: Fault.MISSING,  # no such table
     1054: Fault.MISSING,  # unknown column
@@ -74,9 +76,8 @@ _ERRNOS = {
 }
 
 _SQLITE = (
-    # SQLITE_BUSY, and SQLITE_BUSY_SNAPSHOT of a reader that wants to write.
-    ('database is locked', Fault.CONFLICT),
-    ('database table is locked', Fault.CONFLICT),
+    ('database is locked', Fault.LOCKED),
+    ('database table is locked', Fault.LOCKED),
     ('no such table', Fault.MISSING),
     ('has no column named', Fault.MISSING),
     ('no such column', Fault.MISSING),
@@ -120,6 +121,9 @@ def _driver_fault(error: BaseException | None) -> Fault:
         return _ERRNOS[number]
     text = str(error)
     if type(error).__module__.partition('.')[0] in ('sqlite3', 'pysqlite3'):
+        # A reader that wants to write; does not wait.
+        if getattr(error, 'sqlite_errorname', '') == 'SQLITE_BUSY_SNAPSHOT':
+            return Fault.CONFLICT
         for words, fault in _SQLITE:
             if words in text:
                 return fault
@@ -137,7 +141,7 @@ def _driver_fault(error: BaseException | None) -> Fault:
 
 def is_retryable(error: BaseException | None) -> bool:
     """Return whether running the request again can succeed."""
-    return fault_of(error) is Fault.CONFLICT
+    return fault_of(error) in (Fault.CONFLICT, Fault.LOCKED)
 
 
 def has_cheap_autocommit(engine: sa.Engine) -> bool:

@@ -54,6 +54,7 @@ from pyramid.threadlocal import manager as threadlocals
 import sqlalchemy as sa
 from sqlalchemy import exc
 
+from pyramid_sqlasession import dialects
 from pyramid_sqlasession import events
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.changes import apply_changes
@@ -711,8 +712,11 @@ class Binding:
             if is_given:
                 # What broke is the transaction that goes on.
                 raise
-            # A database that is away was warned of.
-            is_known = isinstance(error, SessionStoreUnavailable)
+            # A database that is away was warned of; and whoever was in the
+            # way has extended it, too (two nodes of a cluster).
+            is_known = isinstance(error, SessionStoreUnavailable) or (
+                dialects.fault_of(error) is dialects.Fault.CONFLICT
+            )
             # Not SQLAlchemy's words: they repeat the parameters.
             log.log(
                 logging.DEBUG if is_known else logging.WARNING,

@@ -1,9 +1,11 @@
-"""Fixtures of all tests: databases, a Galera cluster, interleavings.
+"""Fixtures of all tests: databases, servers, interleavings.
 
 A test that takes ``database`` runs once for each of SQLite, PostgreSQL and
 MariaDB.  To run on some of them only::
 
     @pytest.mark.parametrize('database', ['postgresql'], indirect=True)
+
+``galera`` is one more, a cluster of three nodes.
 
 Servers are started when the first test needs them and stopped at the end.  A
 server that is not installed skips its tests; with ``REQUIRE=all`` in the
@@ -12,6 +14,7 @@ name servers to use instead; the user there needs the right to create a
 database.
 """
 
+import contextlib
 import os
 
 import pytest
@@ -22,7 +25,6 @@ from .interleaving import Stage
 from .services import databases
 from .services.common import ServerMissing
 from .services.databases import Database
-from .services.galera import TempGalera
 from .services.redistemp import TempRedis
 from .shop import MANAGERS
 from .shop import with_views
@@ -61,31 +63,29 @@ def database_servers():
         server.stop()
 
 
+@pytest.fixture
+def make_database(tmp_path, database_servers):
+    """A function that returns an empty database of a name."""
+    with contextlib.ExitStack() as stack:
+
+        def make(name):
+            if name == 'sqlite':
+                # A file: threads share it, as processes of an application do.
+                database = Database(name, f'sqlite:///{tmp_path}/test.sqlite')
+            else:
+                server = database_servers(name)
+                stack.callback(server.empty)
+                database = server.database()
+            stack.callback(database.dispose)
+            return database
+
+        yield make
+
+
 @pytest.fixture(params=databases.NAMES)
-def database(request, tmp_path, database_servers):
+def database(request, make_database):
     """An empty database with ``name``, ``url`` and ``create_engine()``."""
-    if request.param == 'sqlite':
-        # A file: threads share it, as processes of an application do.
-        database = Database('sqlite', f'sqlite:///{tmp_path}/test.sqlite')
-        yield database
-        database.dispose()
-        return
-    server = database_servers(request.param)
-    database = Database(server.name, server.url)
-    yield database
-    database.dispose()
-    server.empty()
-
-
-@pytest.fixture(scope='session')
-def galera():
-    """A three-node Galera cluster: ``urls``, ``kill``, ``rejoin``, ..."""
-    try:
-        cluster = TempGalera()
-    except ServerMissing as error:
-        _missing(str(error))
-    with cluster:
-        yield cluster
+    return make_database(request.param)
 
 
 @pytest.fixture(scope='session')

@@ -142,7 +142,9 @@ class Meeting:
         site = site or self.site
         name = f'do{next(self._numbers)}'
         site.views[name] = act
-        return browser.get(f'/{name}')
+        response = browser.get(f'/{name}')
+        site.database.settle()
+        return response
 
     def start(self, browser, act, *, before=look_only, site=None):
         """Start a request that has loaded the session and stops.

@@ -36,12 +36,23 @@ from .meeting import revoke
 from .meeting import rotate
 from .meeting import set_cookies
 from .meeting import USER
+from .services import databases
 from .site import Note
 
 EVENTS = (
     SessionCreated, SessionInvalidated, SessionRotated, SessionWriteDropped,
 )
+#: The nodes of a cluster share no locks; they refuse (test_galera.py).
+ON_ONE_SERVER = pytest.mark.parametrize(
+    'database', databases.NAMES, indirect=True
+)
 FIELDS = {'additional_fields': 'user_id: Integer index'}
+
+
+@pytest.fixture(params=[*databases.NAMES, 'galera'])
+def database(request, make_database):
+    """An empty database; in the cluster each request has another node."""
+    return make_database(request.param)
 
 
 @pytest.fixture
@@ -534,6 +545,7 @@ def test_all_requests_in_flight_lose_against_a_revocation(meeting):
     assert meeting.site.rows() == []
 
 
+@ON_ONE_SERVER
 def test_a_revocation_that_is_not_committed_holds_a_write_up(
     meeting, stage
 ):
@@ -1348,6 +1360,7 @@ def test_a_first_csrf_token_in_flight_at_a_renewal(renewing, renews):
 # -- T6: no lock while a view runs -------------------------------------------
 
 
+@ON_ONE_SERVER
 def test_a_view_holds_no_lock_on_its_record(meeting, stage):
     """T6: six requests that all changed the session in their views, none
     has ended, and a seventh comes and goes.

@@ -83,6 +83,8 @@ MODES = [
     ('postgresql', 'SERIALIZABLE', True),
     ('mariadb', 'READ COMMITTED', True),
     ('mariadb', 'REPEATABLE READ', True),
+    ('galera', 'READ COMMITTED', True),
+    ('galera', 'REPEATABLE READ', True),
 ]
 
 

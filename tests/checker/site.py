@@ -209,7 +209,7 @@ def make_engine(config, url):
     if len(config.urls) > 1:
         # Galera: what was acknowledged on one node is seen on the others.
         options['connect_args'] = {
-            'init_command': 'SET SESSION wsrep_sync_wait = 1',
+            'init_command': 'SET SESSION wsrep_sync_wait = 3',
         }
     engine = sa.create_engine(url, **options)
     prepare_engine(engine)

@@ -31,7 +31,7 @@ THREADS = 4
 #: what was committed before.
 OPTIONS = (
     '?charset=utf8mb4&connect_timeout=2&read_timeout=5&write_timeout=5'
-    '&init_command=SET+SESSION+wsrep_sync_wait%3D1'
+    '&init_command=SET+SESSION+wsrep_sync_wait%3D3'
 )
 
 
@@ -212,7 +212,9 @@ def _count_expired(site):
         )
 
 
-def _wait_until_clean(site, timeout=20):
+def _wait_until_clean(site, timeout=60):
+    # A cleaner that met the fault waits up to eight intervals, and one rests
+    # ten times as long as a batch takes a cluster that catches up.
     end = time.monotonic() + timeout
     while time.monotonic() < end and _count_expired(site):
         time.sleep(0.1)

@@ -6,14 +6,19 @@ Knows SQLAlchemy's URLs and the drivers, and nothing of the package.
 import contextlib
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
+import itertools
 import os
 import time
 
 from sqlalchemy import create_engine
 from sqlalchemy import make_url
+from sqlalchemy import NullPool
+from sqlalchemy import text
 
 from .common import ServerFailed
 from .common import ServerMissing
+from .galera import TempGalera
 from .mariatemp import TempMariaDB
 from .pgtemp import TempPostgres
 
@@ -27,17 +32,58 @@ class Database:
 
     name: str
     url: str
-    _engines: list = field(default_factory=list, repr=False)
+    #: The ports of a cluster's nodes.
+    ports: tuple = ()
+    _engines: list = field(default_factory=list, init=False, repr=False)
+    _connections: list = field(default_factory=list, init=False, repr=False)
 
     def create_engine(self, **options):
-        """Return an engine that is disposed of when the test is over."""
+        """Return an engine that is disposed of when the test is over.
+
+        In a cluster each of its connections is to the next node, so that
+        two requests at a time are on two nodes.
+        """
+        if self.ports:
+            options['creator'] = _creator(self.url, self.ports)
         engine = create_engine(self.url, **options)
         self._engines.append(engine)
         return engine
 
+    def nodes(self):
+        """Return one ``Database`` for each node of a cluster."""
+        return [replace(self, ports=(port,)) for port in self.ports]
+
+    def settle(self):
+        """Wait until each node of a cluster has what one has committed."""
+        if self.ports and not self._connections:
+            engine = self.create_engine(poolclass=NullPool)
+            self._connections = [engine.connect() for _ in self.ports]
+        for connection in self._connections:
+            connection.execute(text('SELECT 1'))
+            connection.rollback()
+
     def dispose(self):
+        while self._connections:
+            self._connections.pop().close()
         while self._engines:
             self._engines.pop().dispose()
+
+
+def _creator(url, ports):
+    """Return a function that connects to the next of the *ports*.
+
+    No event does it, as tests take away what listens to their engines.
+    """
+    dialect = create_engine(url).dialect
+    args, options = dialect.create_connect_args(make_url(url))
+    # As the docs advise.
+    options['init_command'] = 'SET SESSION wsrep_sync_wait = 3'
+    ports = itertools.cycle(ports)
+
+    def connect():
+        return dialect.connect(*args, **{**options, 'port': next(ports)})
+
+    return connect
 
 
 class _Server:
@@ -48,6 +94,10 @@ class _Server:
         self._temporary = None if given_url else self.launcher()
         self._given_url = given_url
         self._connection = None
+
+    def database(self):
+        """Return the tests' database."""
+        return Database(self.name, self.url)
 
     def start(self):
         if self._temporary:
@@ -185,6 +235,17 @@ class MariaDB(_Server):
             return cursor.fetchall()
 
 
+class Galera(MariaDB):
+    """A cluster of three nodes, always one of our own."""
+
+    variable = ''
+    launcher = TempGalera
+
+    def database(self):
+        ports = tuple(node.port for node in self._temporary.nodes)
+        return Database(self.name, self.url, ports)
+
+
 def _libpq(url):
     """Return a URL that psycopg itself understands."""
     return url.set(drivername='postgresql').render_as_string(
@@ -192,8 +253,9 @@ def _libpq(url):
     )
 
 
-SERVERS = {server.name: server for server in (PostgreSQL, MariaDB)}
-NAMES = ('sqlite', *SERVERS)
+SERVERS = {'postgresql': PostgreSQL, 'mariadb': MariaDB, 'galera': Galera}
+#: Where a test runs that says nothing else.
+NAMES = ('sqlite', 'postgresql', 'mariadb')
 
 
 def start(name):

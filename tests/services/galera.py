@@ -133,6 +133,11 @@ class TempGalera:
         self.nodes = []
 
     @property
+    def url(self):
+        """The first node's."""
+        return self.urls[0]
+
+    @property
     def urls(self):
         return [
             f'mysql+pymysql://root@127.0.0.1:{node.port}/test?charset=utf8mb4'
