@@ -30,6 +30,10 @@ testing = [
     *encryption,
     *metrics,
     *demo,
+    # Drivers beside the two that are recommended (tests/test_drivers.py).
+    'mysql-connector-python>=9',
+    'pg8000>=1.31',
+    'psycopg2-binary>=2.9.9',
     'alembic>=1.13',
     # Stores from which sessions are carried over (docs/migrating.rst).
     'Beaker>=1.13',

@@ -107,10 +107,19 @@ def fault_of(error: BaseException | None) -> Fault:
     return Fault.OTHER
 
 
-def _driver_fault(error: BaseException | None) -> Fault:
+def _sqlstate_of(error: BaseException | None) -> str | None:
     # psycopg and asyncpg: sqlstate; psycopg2: pgcode.
     state = getattr(error, 'sqlstate', None) or getattr(error, 'pgcode', None)
-    if isinstance(state, str) and state in _SQLSTATES:
+    if state is None and error is not None and error.args:
+        # pg8000: the first argument is the server's message, by letter.
+        message = error.args[0]
+        state = message.get('C') if isinstance(message, dict) else None
+    return state if isinstance(state, str) else None
+
+
+def _driver_fault(error: BaseException | None) -> Fault:
+    state = _sqlstate_of(error)
+    if state in _SQLSTATES:
         return _SQLSTATES[state]
     # PyMySQL and mysqlclient: the first argument; mariadb and
     # mysql-connector: errno.
@@ -129,7 +138,7 @@ def _driver_fault(error: BaseException | None) -> Fault:
                 return fault
         return Fault.OTHER
     # Connections, resources (a full disk), and the operator's interventions.
-    if isinstance(state, str) and state[:2] in ('08', '53', '57'):
+    if state is not None and state[:2] in ('08', '53', '57'):
         return Fault.UNAVAILABLE
     if type(error).__name__ in ('OperationalError', 'InterfaceError') and (
         state is None and not isinstance(number, int)

@@ -5,7 +5,8 @@ MariaDB.  To run on some of them only::
 
     @pytest.mark.parametrize('database', ['postgresql'], indirect=True)
 
-``galera`` is one more, a cluster of three nodes.
+``galera`` is one more, a cluster of three nodes, and ``postgresql+pg8000`` the
+same server by another driver.
 
 Servers are started when the first test needs them and stopped at the end.  A
 server that is not installed skips its tests; with ``REQUIRE=all`` in the
@@ -73,9 +74,12 @@ def make_database(tmp_path, database_servers):
                 # A file: threads share it, as processes of an application do.
                 database = Database(name, f'sqlite:///{tmp_path}/test.sqlite')
             else:
+                name, _, driver = name.partition('+')
                 server = database_servers(name)
                 stack.callback(server.empty)
                 database = server.database()
+                if driver:
+                    database.take_driver(driver)
             stack.callback(database.dispose)
             return database
 

@@ -49,6 +49,13 @@ class Database:
         self._engines.append(engine)
         return engine
 
+    def take_driver(self, name):
+        """Have engines use this one, not the one that we prefer."""
+        url = make_url(self.url)
+        self.url = url.set(
+            drivername=f'{url.get_backend_name()}+{name}'
+        ).render_as_string(hide_password=False)
+
     def nodes(self):
         """Return one ``Database`` for each node of a cluster."""
         return [replace(self, ports=(port,)) for port in self.ports]

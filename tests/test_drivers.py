@@ -1,0 +1,192 @@
+"""Drivers beside psycopg 3 and PyMySQL, with which all other tests run.
+
+Each reports an error in its own way: what it means has to be the same.
+"""
+
+import datetime as dt
+import decimal
+import uuid
+
+import pytest
+import sqlalchemy as sa
+
+from pyramid_sqlasession import SessionError
+from pyramid_sqlasession import SessionStoreUnavailable
+
+from .failing import each_refusal
+from .failing import kill_connections
+from .failing import refuse_commits
+from .meeting import look
+from .meeting import put
+from .services.databases import Database
+from .services.mariatemp import TempMariaDB
+from .services.pgtemp import TempPostgres
+from .site import Site
+
+DRIVERS = [
+    'postgresql+psycopg2', 'postgresql+pg8000', 'mariadb+mysqlconnector',
+]
+
+ON_POSTGRESQL = pytest.mark.parametrize('database', DRIVERS[:2], indirect=True)
+
+
+@pytest.fixture(params=DRIVERS)
+def database(request, make_database):
+    """An empty database that is reached by another driver."""
+    return make_database(request.param)
+
+
+def with_views(site):
+    """Add the views of these tests; return *site*."""
+    site.views.update(
+        put=put(n=1), look=look, ignore=lambda request: 'fine',
+        logout=lambda request: request.session.invalidate(),
+    )
+    return site
+
+
+#: Of each type that a field can have and JSON has not.
+VALUES = {
+    'when': dt.datetime(2026, 11, 29, 12, 30, 15, 123456, dt.UTC),
+    'day': dt.date(2026, 11, 29),
+    'sum': decimal.Decimal('12.50'),
+    'raw': b'\x00\xff',
+    'yes': True,
+    'part': 0.1,
+    'many': [1, {'ä': None}],
+}
+FIELDS = '\n'.join([
+    'when: pyramid_sqlasession.model.UTCDateTime', 'day: Date',
+    'sum: Numeric(8, 2)',
+    'raw: LargeBinary', 'yes: Boolean', 'part: Float(53)', 'many: JSON',
+])
+
+
+def test_a_session_is_stored_read_changed_and_ended(make_site):
+    """R6, D3: with its fields, and what a table of them is asked for."""
+    site = with_views(make_site(additional_fields=FIELDS))
+    seen = []
+    site.views['put'] = put(id=uuid.UUID(int=7), text='ß' * 300, **VALUES)
+    site.views['look'] = lambda request: seen.append(dict(request.session))
+    browser = site.browser()
+    browser.get('/put')
+    browser.get('/look')
+    assert seen == [VALUES | {'id': uuid.UUID(int=7), 'text': 'ß' * 300}]
+    site.views['put'] = put(day=None, sum=decimal.Decimal(1))
+    browser.get('/put')
+    (row,) = site.rows()
+    assert (row['day'], row['sum'], row['raw']) == (None, 1, b'\x00\xff')
+    assert row['when'] == VALUES['when']
+    browser.get('/logout')
+    assert site.rows() == []
+
+
+#: How a server can be told to report an error, and errors of a conflict.
+REFUSE = {
+    'postgresql': (
+        "DO $$ BEGIN RAISE 'refused' USING ERRCODE = '{}'; END $$",
+        ['40001', '40P01', '55P03'],
+    ),
+    'mariadb': (
+        "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = {}", [1213, 1205, 1020],
+    ),
+}
+
+
+@pytest.mark.parametrize('number', range(3))
+def test_a_conflict_is_repeated(make_site, number):
+    """C7, T5: what the database says of it is understood."""
+    site = with_views(make_site(retry=True))
+    sql, codes = REFUSE[site.database.name]
+    attempts = []
+
+    @site.view
+    def work(request):
+        request.session['n'] += 1
+        request.dbsession.execute(sa.text('SELECT 1'))
+        attempts.append(1)
+        if len(attempts) < 3:
+            request.dbsession.execute(sa.text(sql.format(codes[number])))
+
+    browser = site.browser()
+    browser.get('/put')
+    browser.get('/work')
+    assert len(attempts) == 3
+    assert site.data() == {'n': 2}
+
+
+@ON_POSTGRESQL
+@each_refusal
+def test_a_session_alone_meets_a_conflict(make_site, failures, state, tries):
+    """T3: the write is done again, after a conflict only."""
+    site = with_views(make_site())
+    tried = refuse_commits(site, failures, state)
+    browser = site.browser()
+    if failures < tries:
+        browser.get('/put')
+        assert site.data() == {'n': 1}
+    else:
+        with pytest.raises(sa.exc.DBAPIError):
+            browser.get('/put')
+        assert site.rows() == []
+    assert tried() == tries
+
+
+def test_a_field_that_is_unique(make_site):
+    """D3: the database decides."""
+    site = make_site(additional_fields='seat: String(8) unique')
+    site.views['take'] = put(seat='7A')
+    site.browser().get('/take')
+    with pytest.raises(sa.exc.DBAPIError) as caught:
+        site.browser().get('/take')
+    assert '7A' in str(caught.value.orig)
+    assert len(site.rows()) == 1
+
+
+@pytest.mark.parametrize('sql', [
+    'ALTER TABLE sessions RENAME TO away',
+    'ALTER TABLE sessions DROP COLUMN rotated',
+])
+def test_what_is_missing(make_site, sql):
+    """D2: an error that names the table and the command."""
+    site = with_views(make_site())
+    browser = site.browser()
+    browser.get('/put')
+    site.execute(sql)
+    with pytest.raises(SessionError, match='psessions') as caught:
+        browser.get('/look')
+    assert not isinstance(caught.value, SessionStoreUnavailable)
+
+
+def test_a_stale_connection_is_replaced(make_site):
+    """D1: after a restart of the server no reader sees an error."""
+    site = with_views(make_site())
+    browser = site.browser()
+    browser.get('/put')
+    browser.get('/look')
+    kill_connections(site.database)
+    assert browser.get('/look').text == "{'n': 1}"
+
+
+@pytest.mark.parametrize(('launcher', 'name', 'driver'), [
+    (TempPostgres, 'postgresql', 'psycopg2'),
+    (TempPostgres, 'postgresql', 'pg8000'),
+    (TempMariaDB, 'mariadb', 'mysqlconnector'),
+])
+def test_a_database_that_is_down(launcher, name, driver):
+    """D1: 503 for who needs the session, and it is there afterwards."""
+    with launcher() as server:
+        database = Database(name, server.url)
+        database.take_driver(driver)
+        site = with_views(Site(database))
+        browser = site.browser()
+        browser.get('/put')
+        server.halt()
+        assert browser.get('/ignore').text == 'fine'
+        for path in ('/look', '/put'):
+            answer = browser.get(path, status=503)
+            assert 'Set-Cookie' not in answer.headers
+        server.launch()
+        assert browser.get('/look').text == "{'n': 1}"
+        site.close()
+        database.dispose()
