@@ -65,9 +65,16 @@ utcnow = partial(dt.datetime.now, dt.UTC)
 class _StaleConnection(Exception):
     """A connection of the pool turned out to be lost when it was used."""
 
-    def __init__(self, original: exc.DBAPIError) -> None:
-        super().__init__(str(original.orig))
+    def __init__(self, original: exc.DBAPIError | ConnectionError) -> None:
+        super().__init__(str(getattr(original, 'orig', original)))
         self.original = original
+
+
+def _replace(connection: sa.Connection, error: Exception) -> None:
+    """Have nobody use *connection* again, nor those that are like it."""
+    if dialects.is_stale(error):
+        pooling.invalidate_all(connection, error)
+    connection.invalidate(error)
 
 
 class _Translation(AbstractContextManager[None]):
@@ -271,12 +278,10 @@ class Application:
                 if dialects.has_cheap_autocommit(engine):
                     connection.execution_options(isolation_level='AUTOCOMMIT')
                 return work(connection)
-            except exc.DBAPIError as error:
+            except (exc.DBAPIError, ConnectionError) as error:
                 if dialects.fault_of(error) is not Fault.UNAVAILABLE:
                     raise
-                # Galera's 1047 does not look like a lost connection to
-                # SQLAlchemy, but is one.
-                connection.invalidate()
+                _replace(connection, error)
                 raise _StaleConnection(error) from error
 
     @contextmanager
@@ -288,8 +293,13 @@ class Application:
                 # So is this switch.  Guards and locks are all that a record
                 # needs; a higher level would refuse what they let merge.
                 connection.execution_options(isolation_level='READ COMMITTED')
-            yield connection
-            dialects.commit(connection)
+            try:
+                yield connection
+                dialects.commit(connection)
+            except exc.DBAPIError as error:
+                if dialects.is_stale(error):
+                    _replace(connection, error)
+                raise
 
     def connect(self) -> sa.Connection:
         """Return a connection of the own engine."""

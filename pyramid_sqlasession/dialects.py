@@ -99,8 +99,9 @@ def fault_of(error: BaseException | None) -> Fault:
             if fault is Fault.OTHER and error.connection_invalidated:
                 return Fault.UNAVAILABLE
             return fault
-        if isinstance(error, exc.TimeoutError):
-            # The pool has no connection left, for as long as it may wait.
+        # The pool has no connection left, for as long as it may wait; the
+        # socket's own, see is_stale().
+        if isinstance(error, exc.TimeoutError | ConnectionError):
             return Fault.UNAVAILABLE
         # zope.sqlalchemy and the ORM wrap errors of a flush.
         error = error.__cause__
@@ -146,6 +147,20 @@ def _driver_fault(error: BaseException | None) -> Fault:
         # libpq reports a refused or lost connection as bare text.
         return Fault.UNAVAILABLE
     return Fault.OTHER
+
+
+def is_stale(error: BaseException) -> bool:
+    """Return whether *error* tells of a connection that is of no use, and of
+    others, although SQLAlchemy does not take it for a lost one.
+
+    A Galera node that has lost the cluster says so on each of its
+    connections, and answers a ping all the same.  pg8000 lets errors of the
+    socket through.
+    """
+    if isinstance(error, ConnectionError):
+        return True
+    orig = error.orig if isinstance(error, exc.DBAPIError) else None
+    return orig is not None and orig.args[:1] in ((1047,), (1180,))
 
 
 def is_retryable(error: BaseException | None) -> bool:

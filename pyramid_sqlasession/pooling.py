@@ -189,6 +189,17 @@ class _Proxy(_Held):
             self._held.close()
 
 
+def invalidate_all(connection: sa.Connection, error: Exception) -> None:
+    """Have the pool replace all that is as old as *connection*.
+
+    SQLAlchemy does so itself where it knows that a connection is lost.
+    """
+    # Private, but the same in SQLAlchemy 2.0 and 2.1.
+    invalidate = getattr(connection.engine.pool, '_invalidate', None)
+    if invalidate is not None:
+        invalidate(connection.connection, error, _checkin=False)
+
+
 # -- past the pool -----------------------------------------------------------
 
 

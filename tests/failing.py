@@ -127,6 +127,16 @@ CONNECTIONS = {
 }
 
 
+def fill_pool(engine, count=3):
+    """Have *count* idle connections in the pool of *engine*."""
+    connections = [engine.connect() for _ in range(count)]
+    for connection in connections:
+        connection.scalar(sa.text('SELECT 1'))
+    for connection in connections:
+        connection.close()
+    assert engine.pool.checkedin() >= count
+
+
 def kill_connections(database):
     """End all connections on the server, as its restart does."""
     find, end = CONNECTIONS[database.name]

@@ -12,6 +12,7 @@ from pyramid_sqlasession import SessionNotSerializable
 from pyramid_sqlasession import SessionStoreUnavailable
 from pyramid_sqlasession import SessionTooLarge
 
+from .failing import fill_pool
 from .failing import kill_connections
 from .naming import shown
 from .services.databases import Database
@@ -64,16 +65,6 @@ def shop(site):
 
 
 # -- stale connections (D1) ---------------------------------------------------
-
-def fill_pool(engine, count=3):
-    """Have *count* idle connections in the pool of *engine*."""
-    connections = [engine.connect() for _ in range(count)]
-    for connection in connections:
-        connection.scalar(sa.text('SELECT 1'))
-    for connection in connections:
-        connection.close()
-    assert engine.pool.checkedin() >= count
-
 
 @ON_SERVERS
 @pytest.mark.parametrize('path', ['/read', '/write'])

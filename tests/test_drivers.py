@@ -5,7 +5,9 @@ Each reports an error in its own way: what it means has to be the same.
 
 import datetime as dt
 import decimal
+import gc
 import uuid
+import warnings
 
 import pytest
 import sqlalchemy as sa
@@ -34,6 +36,17 @@ ON_POSTGRESQL = pytest.mark.parametrize('database', DRIVERS[:2], indirect=True)
 def database(request, make_database):
     """An empty database that is reached by another driver."""
     return make_database(request.param)
+
+
+@pytest.fixture(autouse=True)
+def collected():
+    """Let no other test hear that pg8000 leaves the sockets of lost
+    connections open.
+    """
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', ResourceWarning)
+        gc.collect()
 
 
 def with_views(site):

@@ -10,6 +10,7 @@ import contextlib
 import pytest
 import sqlalchemy as sa
 
+from .failing import fill_pool
 from .meeting import add_note
 from .meeting import drop
 from .meeting import logout
@@ -18,6 +19,7 @@ from .meeting import Meeting
 from .meeting import put
 from .meeting import revoke
 from .meeting import rotate
+from .services.databases import connector
 from .site import Site
 
 pytestmark = pytest.mark.parametrize('database', ['galera'], indirect=True)
@@ -297,28 +299,45 @@ def apart(database):
 
 
 @pytest.fixture
-def away_site(make_site):
-    """A site with a view that looks, one that writes and one without."""
-    site = make_site()
-    site.views.update(put=put(n=1), look=look, without=lambda request: 'ok')
-    return site
+def make_away(make_site):
+    """A function that makes a site with an engine of these options."""
+
+    def make(**options):
+        site = make_site(engine_options=options)
+        site.views.update(
+            put=put(n=1), look=look, without=lambda request: 'ok'
+        )
+        return site
+
+    return make
 
 
+@pytest.mark.parametrize('pooled', [1, 4])
 @pytest.mark.parametrize('view', ['look', 'put'])
-def test_a_node_that_is_apart_costs_no_request(away_site, apart, view):
-    """D1: a connection to a node that answers 1047 is replaced."""
-    browser = away_site.browser()
+def test_a_node_that_is_apart_costs_no_request(
+    make_away, database, apart, view, pooled
+):
+    """D1: a connection to a node that answers 1047 is replaced, however many
+    of them are in the pool.
+    """
+    first, *_, last = database.ports
+    ports = iter([*[first] * pooled, *[last] * 20])
+    site = make_away(creator=connector(database.url, ports))
+    fill_pool(site.engine, pooled)
+    browser = site.browser()
     browser.get('/put')
-    away_site.clock.advance(minutes=11)
+    site.clock.advance(minutes=11)
+    database.settle()
     apart(1)
-    assert browser.get(f'/{view}').status_code == 200
+    for _ in range(pooled):
+        assert browser.get(f'/{view}').status_code == 200
     apart(0)
-    assert away_site.data() == {'n': 1}
+    assert site.data() == {'n': 1}
 
 
-def test_all_nodes_are_apart(away_site, apart):
+def test_all_nodes_are_apart(make_away, apart):
     """D1, T1: 503 for who needs the session, and it is there afterwards."""
-    browser = away_site.browser()
+    browser = make_away().browser()
     browser.get('/put')
     apart(3)
     assert browser.get('/without').text == 'ok'

@@ -44,7 +44,10 @@ class Database:
         two requests at a time are on two nodes.
         """
         if self.ports:
-            options['creator'] = _creator(self.url, self.ports)
+            options.setdefault(
+                'creator',
+                connector(self.url, itertools.cycle(self.ports)),
+            )
         engine = create_engine(self.url, **options)
         self._engines.append(engine)
         return engine
@@ -76,8 +79,8 @@ class Database:
             self._engines.pop().dispose()
 
 
-def _creator(url, ports):
-    """Return a function that connects to the next of the *ports*.
+def connector(url, ports):
+    """Return a function that connects to the next of *ports*, an iterator.
 
     No event does it, as tests take away what listens to their engines.
     """
@@ -85,7 +88,6 @@ def _creator(url, ports):
     args, options = dialect.create_connect_args(make_url(url))
     # As the docs advise.
     options['init_command'] = 'SET SESSION wsrep_sync_wait = 3'
-    ports = itertools.cycle(ports)
 
     def connect():
         return dialect.connect(*args, **{**options, 'port': next(ports)})
