@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 from webtest import TestApp
 
+from pyramid_sqlasession import cleaner
 from pyramid_sqlasession import SessionsExpired
 from pyramid_sqlasession import start_expiring_sessions
 from pyramid_sqlasession import stop_expiring_sessions
@@ -317,6 +318,23 @@ def test_cleaner_of_sessions_with_lifetimes_of_their_own(shop):
     assert site.data() == {'long': True}
     site.clock.advance(days=29)
     assert clean(site) == 0
+
+
+@ON_SQLITE
+def test_what_was_deleted_before_an_error_is_told(shop, monkeypatch):
+    """E3: a batch that fails takes none back that went before it."""
+    monkeypatch.setattr(cleaner, 'BATCH', 2)
+    with_rows(shop, expired=5)
+    shop.execute(
+        'CREATE TRIGGER refuse BEFORE DELETE ON sessions WHEN '
+        '(SELECT count(*) FROM sessions) < 5 '
+        "BEGIN SELECT RAISE(ABORT, 'refused'); END"
+    )
+    with shop.events(SessionsExpired) as seen:
+        with pytest.raises(sa.exc.IntegrityError, match='refused'):
+            clean(shop)
+    assert [event.count for event in seen] == [2]
+    assert len(shop.rows()) == 4
 
 
 @ON_SQLITE
