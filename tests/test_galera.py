@@ -282,10 +282,12 @@ def test_a_revocation_reaches_a_login_on_another_node(make_nodes):
 def apart(database):
     """A function that has so many of the nodes refuse queries (1047)."""
     with contextlib.ExitStack() as stack:
-        connections = [
-            stack.enter_context(node.create_engine().connect())
-            for node in database.nodes()
-        ]
+        connections = []
+        for node in database.nodes():
+            stack.callback(node.dispose)
+            connections.append(
+                stack.enter_context(node.create_engine().connect())
+            )
 
         def refuse(count):
             for number, connection in enumerate(connections):
