@@ -14,6 +14,7 @@ from pyramid_sqlasession import SessionTooLarge
 
 from .failing import fill_pool
 from .failing import kill_connections
+from .meeting import put
 from .naming import shown
 from .services.databases import Database
 from .services.mariatemp import TempMariaDB
@@ -204,25 +205,40 @@ def test_database_that_goes_down_while_a_view_runs(down, when, caplog):
     assert browser.get('/read').text == '1'
 
 
-@pytest.mark.parametrize('database', ['postgresql'], indirect=True)
-@pytest.mark.parametrize('state', ['53100', '53200', '57014', '08006'])
-def test_a_server_without_resources(make_site, state):
-    """D1: a full disk, no memory, a statement that was cancelled: 503."""
+#: How a server is told to refuse each INSERT, and errors of one that is full,
+#: ends, is a standby, or has lost its cluster.
+OUT_OF_SERVICE = {
+    'postgresql': (
+        'CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ '
+        "BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{}'; END $$; "
+        'CREATE TRIGGER refuse BEFORE INSERT ON sessions '
+        'FOR EACH ROW EXECUTE FUNCTION refuse()',
+        'DROP TRIGGER refuse ON sessions',
+        ['53100', '53200', '53300', '57014', '57P01', '57P02', '57P03',
+         '25006', '08006'],
+    ),
+    'mariadb': (
+        'CREATE TRIGGER refuse BEFORE INSERT ON sessions FOR EACH ROW '
+        "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = {}",
+        'DROP TRIGGER refuse',
+        [1040, 1047, 1053, 1180, 1290, 1927],
+    ),
+}
+
+
+@pytest.mark.parametrize(('database', 'code'), [
+    (name, code) for name in OUT_OF_SERVICE for code in OUT_OF_SERVICE[name][2]
+], indirect=['database'])
+def test_a_server_that_is_out_of_service(make_site, database, code):
+    """D1: whatever it says, the answer is 503, and nothing is stored."""
     site = make_site()
-
-    @site.view
-    def write(request):
-        request.session['n'] = 1
-
-    site.execute(f"""
-        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{state}'; END $$;
-        CREATE TRIGGER refuse BEFORE INSERT ON sessions
-        FOR EACH ROW EXECUTE FUNCTION refuse()
-    """)
+    site.views['write'] = put(n=1)
+    refuse, accept, _ = OUT_OF_SERVICE[database.name]
+    site.execute(refuse.format(code))
     response = site.browser().get('/write', status=503)
     assert 'Set-Cookie' not in response.headers
-    site.execute('DROP TRIGGER refuse ON sessions')
+    site.execute(accept)
+    assert site.rows() == []
     site.browser().get('/write')
     assert len(site.rows()) == 1
 

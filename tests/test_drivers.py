@@ -106,6 +106,9 @@ REFUSE = {
 }
 
 
+@pytest.mark.parametrize(
+    'database', [*DRIVERS, 'postgresql', 'mariadb'], indirect=True
+)
 @pytest.mark.parametrize('number', range(3))
 def test_a_conflict_is_repeated(make_site, number):
     """C7, T5: what the database says of it is understood."""
