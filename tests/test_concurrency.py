@@ -42,7 +42,8 @@ from .site import Note
 EVENTS = (
     SessionCreated, SessionInvalidated, SessionRotated, SessionWriteDropped,
 )
-#: The nodes of a cluster share no locks; they refuse (test_galera.py).
+#: The nodes of a cluster share no locks; they refuse (test_galera.py), also
+#: an INSERT into a gap that another one has locked.
 ON_ONE_SERVER = pytest.mark.parametrize(
     'database', databases.NAMES, indirect=True
 )
@@ -798,6 +799,7 @@ def test_a_second_logout_does_not_take_the_firsts_goodbye(meeting):
     assert meeting.seen(meeting.site.token(one)) == {'_f_': ['bye']}
 
 
+@ON_ONE_SERVER
 def test_logouts_that_flash_do_not_deadlock(make_meeting, stage):
     """C4, T6: requests that all end a session that is gone already, and
     store a new one, do not lock each other out.
