@@ -67,7 +67,7 @@ each_refusal = pytest.mark.parametrize(('failures', 'state', 'tries'), [
 ])
 
 
-def refuse_commits(site, count, state):
+def refuse_commits(site, count, state, after='INSERT OR UPDATE'):
     """Have PostgreSQL refuse so many COMMITs of a session.
 
     Return a function that tells how many there were.
@@ -79,7 +79,7 @@ def refuse_commits(site, count, state):
         f"IF nextval('tries') <= {count} THEN "
         f"RAISE EXCEPTION 'refused' USING ERRCODE = '{state}'; "
         'END IF; RETURN NULL; END $$ LANGUAGE plpgsql',
-        'CREATE CONSTRAINT TRIGGER refuse AFTER INSERT OR UPDATE ON sessions '
+        f'CREATE CONSTRAINT TRIGGER refuse AFTER {after} ON sessions '
         'DEFERRABLE INITIALLY DEFERRED FOR EACH ROW '
         'EXECUTE FUNCTION refuse()',
     ):

@@ -22,6 +22,8 @@ from pyramid_sqlasession import stop_expiring_sessions
 from .cleaning import make_app
 from .cleaning import PATIENCE
 from .cleaning import Worker
+from .failing import each_refusal
+from .failing import refuse_commits
 from .services.mariatemp import TempMariaDB
 from .services.pgtemp import TempPostgres
 
@@ -318,6 +320,20 @@ def test_cleaner_of_sessions_with_lifetimes_of_their_own(shop):
     assert site.data() == {'long': True}
     site.clock.advance(days=29)
     assert clean(site) == 0
+
+
+@pytest.mark.parametrize('database', ['postgresql'], indirect=True)
+@each_refusal
+def test_a_batch_that_is_refused(shop, failures, state, tries):
+    """E3: is tried again, after a conflict only, and not for ever."""
+    with_rows(shop, expired=1)
+    tried = refuse_commits(shop, failures, state, after='DELETE')
+    if failures < tries:
+        assert clean(shop) == 1
+    else:
+        with pytest.raises(sa.exc.DBAPIError, match='refused'):
+            clean(shop)
+    assert tried() == tries
 
 
 @ON_SQLITE
