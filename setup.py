@@ -30,10 +30,6 @@ testing = [
     *encryption,
     *metrics,
     *demo,
-    # Drivers beside the two that are recommended (tests/test_drivers.py).
-    'mysql-connector-python>=9',
-    'pg8000>=1.31',
-    'psycopg2-binary>=2.9.9',
     'alembic>=1.13',
     # Stores from which sessions are carried over (docs/migrating.rst).
     'Beaker>=1.13',
@@ -41,6 +37,10 @@ testing = [
     'hypothesis>=6.90',
     # Over the code of a user (tests/typing).
     'mypy>=1.11',
+    # Drivers beside the two that are recommended (tests/test_drivers.py).
+    'mysql-connector-python>=9',
+    'pg8000>=1.31',
+    'psycopg2-binary>=2.9.9',
     'opentelemetry-sdk>=1.30',
     # Drives the machine's own Chromium; it downloads none.
     'playwright>=1.52',

@@ -70,13 +70,6 @@ class _StaleConnection(Exception):
         self.original = original
 
 
-def _replace(connection: sa.Connection, error: Exception) -> None:
-    """Have nobody use *connection* again, nor those that are like it."""
-    if dialects.is_stale(error):
-        pooling.invalidate_all(connection, error)
-    connection.invalidate(error)
-
-
 class _Translation(AbstractContextManager[None]):
     """See :meth:`Application.translated_errors`; used by all at once.
 
@@ -281,7 +274,9 @@ class Application:
             except (exc.DBAPIError, ConnectionError) as error:
                 if dialects.fault_of(error) is not Fault.UNAVAILABLE:
                     raise
-                _replace(connection, error)
+                if dialects.is_stale(error):
+                    pooling.invalidate_all(connection, error)
+                connection.invalidate(error)
                 raise _StaleConnection(error) from error
 
     @contextmanager
@@ -298,7 +293,7 @@ class Application:
                 dialects.commit(connection)
             except exc.DBAPIError as error:
                 if dialects.is_stale(error):
-                    _replace(connection, error)
+                    pooling.invalidate_all(connection, error)
                 raise
 
     def connect(self) -> sa.Connection:

@@ -190,7 +190,7 @@ class _Proxy(_Held):
 
 
 def invalidate_all(connection: sa.Connection, error: Exception) -> None:
-    """Have the pool replace all that is as old as *connection*.
+    """Have the pool replace *connection*, and all that are as old.
 
     SQLAlchemy does so itself where it knows that a connection is lost.
     """
@@ -198,6 +198,7 @@ def invalidate_all(connection: sa.Connection, error: Exception) -> None:
     invalidate = getattr(connection.engine.pool, '_invalidate', None)
     if invalidate is not None:
         invalidate(connection.connection, error, _checkin=False)
+    connection.invalidate(error)
 
 
 # -- past the pool -----------------------------------------------------------
