@@ -13,6 +13,7 @@ from pyramid_sqlasession import SessionStoreUnavailable
 from pyramid_sqlasession import SessionTooLarge
 
 from .failing import fill_pool
+from .failing import give_up_early
 from .failing import kill_connections
 from .meeting import put
 from .naming import shown
@@ -241,6 +242,23 @@ def test_a_server_that_is_out_of_service(make_site, database, code):
     assert site.rows() == []
     site.browser().get('/write')
     assert len(site.rows()) == 1
+
+
+@ON_SERVERS
+def test_a_touch_that_waited_in_vain(shop, caplog):
+    """D1, E2: the page is answered, and the log says what was not done."""
+    give_up_early(shop.engine)
+    browser = shop.browser()
+    browser.get('/write')
+    shop.clock.advance(minutes=11)
+    with shop.outside.begin() as connection:
+        connection.execute(sa.text('UPDATE sessions SET version = version'))
+        caplog.clear()
+        assert browser.get('/read').text == '1'
+    (said,) = [
+        r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING
+    ]
+    assert said.startswith('the expiry was not extended: ')
 
 
 class Refusal:
