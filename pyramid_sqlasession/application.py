@@ -65,8 +65,8 @@ utcnow = partial(dt.datetime.now, dt.UTC)
 class _StaleConnection(Exception):
     """A connection of the pool turned out to be lost when it was used."""
 
-    def __init__(self, original: exc.DBAPIError | ConnectionError) -> None:
-        super().__init__(str(getattr(original, 'orig', original)))
+    def __init__(self, original: exc.DBAPIError) -> None:
+        super().__init__(str(original.orig))
         self.original = original
 
 
@@ -265,13 +265,14 @@ class Application:
     def _aside(
         work: Callable[[sa.Connection], Result], engine: sa.Engine
     ) -> Result:
-        with engine.connect() as connection:
+        with dialects.connect(engine) as connection:
             try:
                 dialects.discard_leftovers(connection)
                 if dialects.has_cheap_autocommit(engine):
                     connection.execution_options(isolation_level='AUTOCOMMIT')
-                return work(connection)
-            except (exc.DBAPIError, ConnectionError) as error:
+                with dialects.wrapped_errors(engine):
+                    return work(connection)
+            except exc.DBAPIError as error:
                 if dialects.fault_of(error) is not Fault.UNAVAILABLE:
                     raise
                 if dialects.is_stale(error):
@@ -282,15 +283,17 @@ class Application:
     @contextmanager
     def own_transaction(self) -> Iterator[sa.Connection]:
         """Give a connection in a transaction of its own, and commit it."""
-        with self.translated_errors(), self.engine.connect() as connection:
+        engine = self.engine
+        with self.translated_errors(), dialects.connect(engine) as connection:
             dialects.discard_leftovers(connection)
-            if dialects.has_cheap_autocommit(self.engine):
+            if dialects.has_cheap_autocommit(engine):
                 # So is this switch.  Guards and locks are all that a record
                 # needs; a higher level would refuse what they let merge.
                 connection.execution_options(isolation_level='READ COMMITTED')
             try:
-                yield connection
-                dialects.commit(connection)
+                with dialects.wrapped_errors(engine):
+                    yield connection
+                    dialects.commit(connection)
             except exc.DBAPIError as error:
                 if dialects.is_stale(error):
                     pooling.invalidate_all(connection, error)
@@ -299,7 +302,7 @@ class Application:
     def connect(self) -> sa.Connection:
         """Return a connection of the own engine."""
         with self.translated_errors():
-            return self.engine.connect()
+            return dialects.connect(self.engine)
 
     def translated_errors(
         self, *, warns: bool = True

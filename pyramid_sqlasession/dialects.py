@@ -99,9 +99,8 @@ def fault_of(error: BaseException | None) -> Fault:
             if fault is Fault.OTHER and error.connection_invalidated:
                 return Fault.UNAVAILABLE
             return fault
-        # The pool has no connection left, for as long as it may wait; the
-        # socket's own, see is_stale().
-        if isinstance(error, exc.TimeoutError | ConnectionError):
+        # The pool has no connection left, for as long as it may wait.
+        if isinstance(error, exc.TimeoutError):
             return Fault.UNAVAILABLE
         # zope.sqlalchemy and the ORM wrap errors of a flush.
         error = error.__cause__
@@ -154,13 +153,38 @@ def is_stale(error: BaseException) -> bool:
     others, although SQLAlchemy does not take it for a lost one.
 
     A Galera node that has lost the cluster says so on each of its
-    connections, and answers a ping all the same.  pg8000 lets errors of the
-    socket through.
+    connections, and answers a ping all the same.  For the other kind see
+    :func:`wrapped_errors`.
     """
-    if isinstance(error, ConnectionError):
-        return True
     orig = error.orig if isinstance(error, exc.DBAPIError) else None
-    return orig is not None and orig.args[:1] in ((1047,), (1180,))
+    return isinstance(orig, ConnectionError) or (
+        orig is not None and orig.args[:1] in ((1047,), (1180,))
+    )
+
+
+@contextmanager
+def wrapped_errors(engine: sa.Engine) -> Iterator[None]:
+    """Raise errors of the socket as SQLAlchemy raises those of a driver.
+
+    pg8000 lets them through; with all others they come from elsewhere.
+    """
+    try:
+        yield
+    except ConnectionError as error:
+        if engine.driver != 'pg8000':
+            raise
+        raise exc.OperationalError(
+            None, None, error, connection_invalidated=True
+        ) from error
+
+
+def connect(engine: sa.Engine) -> sa.Connection:
+    """Return a connection of *engine*.
+
+    :raises sqlalchemy.exc.DBAPIError: not the bare error of a socket.
+    """
+    with wrapped_errors(engine):
+        return engine.connect()
 
 
 def is_retryable(error: BaseException | None) -> bool:

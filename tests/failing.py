@@ -1,5 +1,7 @@
 """Ways in which a view, the end of its transaction or a connection fails."""
 
+import contextlib
+
 from pyramid.response import Response
 import pytest
 import sqlalchemy as sa
@@ -60,6 +62,49 @@ def answering(view, context=Failure):
     return configure
 
 
+#: How a server says an error with this number of it.
+_RAISE = {
+    'postgresql': "RAISE EXCEPTION 'refused' USING ERRCODE = '{}';",
+    'mariadb': "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = {};",
+}
+
+#: How the number is that of each INSERT of a session, in one step or more.
+_AT_INSERT = {
+    'postgresql': [
+        'CREATE FUNCTION refuse() RETURNS trigger AS $$ BEGIN {} END $$ '
+        'LANGUAGE plpgsql',
+        'CREATE TRIGGER refuse BEFORE INSERT ON sessions FOR EACH ROW '
+        'EXECUTE FUNCTION refuse()',
+    ],
+    'mariadb': [
+        'CREATE TRIGGER refuse BEFORE INSERT ON sessions FOR EACH ROW {}',
+    ],
+}
+_NO_MORE = {
+    'postgresql': 'DROP TRIGGER refuse ON sessions',
+    'mariadb': 'DROP TRIGGER refuse',
+}
+
+
+def refusal(database, number):
+    """Return a statement that fails with this error of the server."""
+    said = _RAISE[database.name].format(number)
+    if database.name == 'postgresql':
+        return f'DO $$ BEGIN {said} END $$'
+    return said
+
+
+@contextlib.contextmanager
+def refused_inserts(site, number):
+    """Have the server refuse each INSERT of a session with this error."""
+    name = site.database.name
+    said = _RAISE[name].format(number)
+    for sql in _AT_INSERT[name]:
+        site.execute(sql.format(said))
+    yield
+    site.execute(_NO_MORE[name])
+
+
 #: How many COMMITs are refused, as what, and how many are tried: five at most
 #: after conflicts, one after anything else.
 each_refusal = pytest.mark.parametrize(('failures', 'state', 'tries'), [
@@ -72,13 +117,13 @@ def refuse_commits(site, count, state, after='INSERT OR UPDATE'):
 
     Return a function that tells how many there were.
     """
+    said = _RAISE['postgresql'].format(state)
     # A sequence counts on, whatever is rolled back.
     for sql in (
         'CREATE SEQUENCE tries',
         'CREATE FUNCTION refuse() RETURNS trigger AS $$ BEGIN '
-        f"IF nextval('tries') <= {count} THEN "
-        f"RAISE EXCEPTION 'refused' USING ERRCODE = '{state}'; "
-        'END IF; RETURN NULL; END $$ LANGUAGE plpgsql',
+        f"IF nextval('tries') <= {count} THEN {said} END IF; "
+        'RETURN NULL; END $$ LANGUAGE plpgsql',
         f'CREATE CONSTRAINT TRIGGER refuse AFTER {after} ON sessions '
         'DEFERRABLE INITIALLY DEFERRED FOR EACH ROW '
         'EXECUTE FUNCTION refuse()',

@@ -30,6 +30,9 @@ class RoundTrips:
         self._target = sa.make_url(url)
         self._lock = threading.Lock()
         self._trips = []
+        #: Whether what a client says is answered by a reset of its
+        #: connection.
+        self.resets = False
 
     def __enter__(self):
         self._selector = selectors.DefaultSelector()
@@ -110,7 +113,12 @@ class RoundTrips:
         data = b''
         with contextlib.suppress(OSError):
             data = source.recv(1 << 16)
-        if data:
+        if self.resets:
+            # To linger for no time is to say so to the other end.
+            source.setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0)
+            )
+        elif data:
             # Noted first: who has the answer finds it in `trips`.
             listen(data)
             with contextlib.suppress(OSError):

@@ -378,6 +378,30 @@ def test_session_touched_between_choice_and_deletion_survives(shop, stage):
     assert [row['id'] for row in shop.rows()] == [first['id']]
 
 
+@ON_SQLITE
+def test_a_batch_whose_snapshot_is_too_old(shop):
+    """E3: is tried again, where the application has SQLite BEGIN to read."""
+    with_rows(shop, expired=3, live=0)
+    begun, others = [], ['UPDATE sessions SET version = version + 1']
+
+    @sa.event.listens_for(shop.engine, 'connect')
+    def leave_transactions_alone(raw, record):
+        raw.isolation_level = None
+
+    @sa.event.listens_for(shop.engine, 'begin')
+    def begin(connection):
+        begun.append(connection.exec_driver_sql('BEGIN'))
+
+    @sa.event.listens_for(shop.engine, 'before_cursor_execute')
+    def meanwhile(connection, cursor, statement, *args):
+        if statement.startswith('DELETE') and others:
+            shop.execute(others.pop())
+
+    assert clean(shop) == 3
+    assert len(begun) == 2
+    assert shop.rows() == []
+
+
 @ON_SERVERS
 def test_cleaner_waits_for_nobody(shop, stage):
     """E3: a row that a touch is just changing is left alone."""

@@ -15,6 +15,7 @@ from pyramid_sqlasession import SessionTooLarge
 from .failing import fill_pool
 from .failing import give_up_early
 from .failing import kill_connections
+from .failing import refused_inserts
 from .meeting import put
 from .naming import shown
 from .services.databases import Database
@@ -206,39 +207,28 @@ def test_database_that_goes_down_while_a_view_runs(down, when, caplog):
     assert browser.get('/read').text == '1'
 
 
-#: How a server is told to refuse each INSERT, and errors of one that is full,
-#: ends, is a standby, or has lost its cluster.
+#: Errors of a server that is full, ends, is a standby, or has lost its
+#: cluster.
 OUT_OF_SERVICE = {
-    'postgresql': (
-        'CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ '
-        "BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{}'; END $$; "
-        'CREATE TRIGGER refuse BEFORE INSERT ON sessions '
-        'FOR EACH ROW EXECUTE FUNCTION refuse()',
-        'DROP TRIGGER refuse ON sessions',
-        ['53100', '53200', '53300', '57014', '57P01', '57P02', '57P03',
-         '25006', '08006'],
-    ),
-    'mariadb': (
-        'CREATE TRIGGER refuse BEFORE INSERT ON sessions FOR EACH ROW '
-        "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = {}",
-        'DROP TRIGGER refuse',
-        [1040, 1047, 1053, 1180, 1290, 1927],
-    ),
+    'postgresql': [
+        '53100', '53200', '53300', '57014', '57P01', '57P02', '57P03',
+        '25006', '08006',
+    ],
+    'mariadb': [1040, 1047, 1053, 1180, 1290, 1927],
 }
 
 
-@pytest.mark.parametrize(('database', 'code'), [
-    (name, code) for name in OUT_OF_SERVICE for code in OUT_OF_SERVICE[name][2]
+@pytest.mark.parametrize(('database', 'number'), [
+    (name, number) for name, numbers in OUT_OF_SERVICE.items()
+    for number in numbers
 ], indirect=['database'])
-def test_a_server_that_is_out_of_service(make_site, database, code):
+def test_a_server_that_is_out_of_service(make_site, number):
     """D1: whatever it says, the answer is 503, and nothing is stored."""
     site = make_site()
     site.views['write'] = put(n=1)
-    refuse, accept, _ = OUT_OF_SERVICE[database.name]
-    site.execute(refuse.format(code))
-    response = site.browser().get('/write', status=503)
-    assert 'Set-Cookie' not in response.headers
-    site.execute(accept)
+    with refused_inserts(site, number):
+        response = site.browser().get('/write', status=503)
+        assert 'Set-Cookie' not in response.headers
     assert site.rows() == []
     site.browser().get('/write')
     assert len(site.rows()) == 1
