@@ -235,6 +235,21 @@ def test_a_server_that_is_out_of_service(make_site, number):
 
 
 @ON_SERVERS
+def test_a_write_that_waited_in_vain(shop):
+    """C7: it waits once, for as long as the application has set."""
+    give_up_early(shop.engine)
+    browser = shop.browser()
+    browser.get('/write')
+    shop.listen()
+    with shop.outside.begin() as connection:
+        connection.execute(sa.text('UPDATE sessions SET version = version'))
+        with pytest.raises(sa.exc.OperationalError):
+            browser.get('/write')
+    assert shop.statements.verbs.count('UPDATE') == 1
+    assert shop.data() == {'n': 1}
+
+
+@ON_SERVERS
 def test_a_touch_that_waited_in_vain(shop, caplog):
     """D1, E2: the page is answered, and the log says what was not done."""
     give_up_early(shop.engine)
