@@ -249,6 +249,28 @@ def test_a_write_that_waited_in_vain(shop):
     assert shop.data() == {'n': 1}
 
 
+@ON_SQLITE
+def test_a_write_that_found_sqlite_locked(shop):
+    """C7: it is tried again: who waits there is in no queue."""
+    browser = shop.browser()
+    browser.get('/write')
+    other, tried = shop.outside.connect(), []
+
+    @sa.event.listens_for(shop.engine, 'before_cursor_execute')
+    def note(connection, cursor, statement, *args):
+        if statement.startswith('UPDATE'):
+            cursor.execute('PRAGMA busy_timeout = 0')
+            tried.append(other.in_transaction())
+            if len(tried) == 2:
+                other.rollback()
+
+    with other:
+        other.exec_driver_sql('BEGIN IMMEDIATE')
+        browser.get('/write')
+    assert tried == [True, True]
+    assert shop.data() == {'n': 2}
+
+
 @ON_SERVERS
 def test_a_touch_that_waited_in_vain(shop, caplog):
     """D1, E2: the page is answered, and the log says what was not done."""
