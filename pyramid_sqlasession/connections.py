@@ -8,8 +8,6 @@ while the request holds no other connection.
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Iterator
-from contextlib import contextmanager
 import datetime as dt
 import logging
 from typing import Any
@@ -263,22 +261,24 @@ class Connections:
             not _is_begun_by_tween(transaction)
         )
 
-    @contextmanager
-    def of_store(self, *, writes: bool) -> Iterator[sa.Connection]:
-        """Give ``request.session_store`` what it works on."""
+    def perform(
+        self, work: Callable[[sa.Connection], Result], *, writes: bool
+    ) -> Result:
+        """Return what *work* of ``request.session_store`` did."""
         application = self._application
         transaction = active_transaction(self._request)
         if transaction is None:
             with application.own_transaction() as connection:
-                yield connection
-        elif self.has_dbsession:
-            with application.translated_errors():
-                yield self.joined()
-                if writes:
-                    self.mark_changed()
-        else:
-            with application.translated_errors():
-                yield self.manager_in(transaction).own_connection()
+                return work(connection)
+        with application.translated_errors():
+            if not self.has_dbsession:
+                return self.manager_in(transaction).perform(
+                    work, writes=writes
+                )
+            done = work(self.joined())
+            if writes:
+                self.mark_changed()
+            return done
 
 
 def _is_begun_by_tween(transaction: Any) -> bool:

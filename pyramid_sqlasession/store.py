@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 import datetime as dt
 import logging
 from typing import Any
+from typing import Protocol
+from typing import TypeVar
 import uuid
 
 import sqlalchemy as sa
@@ -18,10 +19,21 @@ from pyramid_sqlasession.errors import SessionFieldError
 
 log = logging.getLogger(__name__)
 
-#: Opens a connection; True if something is going to be written.
-Connect = Callable[[bool], AbstractContextManager[sa.Connection]]
+Result = TypeVar('Result')
 
 BATCH = 1000
+
+
+class Perform(Protocol):
+    """Has work done in the transaction of the request."""
+
+    def __call__(
+        self, work: Callable[[sa.Connection], Result], *, writes: bool
+    ) -> Result:
+        """Return what *work* did.
+
+        :param writes: it has to be committed, and may be done again.
+        """
 
 
 class StoredSession:
@@ -76,9 +88,9 @@ class SessionStore:
     it writes is committed or rolled back with it.
     """
 
-    def __init__(self, application: Application, connect: Connect) -> None:
+    def __init__(self, application: Application, perform: Perform) -> None:
         self._application = application
-        self._connect = connect
+        self._perform = perform
         self._records = application.records
         #: Whether it has ended sessions by ``revoke*``.
         self.has_revoked = False
@@ -87,20 +99,19 @@ class SessionStore:
 
     def count(self) -> int:
         """Return how many sessions live."""
-        with self._connect(False) as connection:
-            return self._records.count(connection, self._application.now())
+        now = self._application.now()
+        return self._perform(
+            lambda connection: self._records.count(connection, now),
+            writes=False,
+        )
 
     def get(self, id: str) -> StoredSession | None:
         """Return the live session *id*, or None."""
         found = _parsed(id)
         if found is None:
             return None
-        with self._connect(False) as connection:
-            rows = self._records.rows(
-                connection, self._application.now(),
-                [self._records.table.c.id == found],
-            )
-        return self._stored(rows[0]) if rows else None
+        rows = self._rows([self._records.table.c.id == found])
+        return rows[0] if rows else None
 
     def find(self, **fields: Any) -> list[StoredSession]:
         """Return the live sessions with these fields, newest first.
@@ -108,12 +119,7 @@ class SessionStore:
         :raises SessionFieldError: for an unknown field, or a value that
             does not fit it.
         """
-        where = self._where(fields)
-        with self._connect(False) as connection:
-            rows = self._records.rows(
-                connection, self._application.now(), where
-            )
-        return [self._stored(row) for row in rows]
+        return self._rows(self._where(fields))
 
     # -- ending --------------------------------------------------------------
 
@@ -149,13 +155,16 @@ class SessionStore:
     def delete_expired(self) -> int:
         """Delete the expired records; return how many."""
         now = self._application.now()
-        total = 0
-        with self._connect(True) as connection:
+
+        def work(connection: sa.Connection) -> int:
+            total = 0
             while count := self._records.remove_expired(
                 connection, now, BATCH, exactly=True
             ):
                 total += count
-        return total
+            return total
+
+        return self._perform(work, writes=True)
 
     def create_table(self) -> None:
         """Create the table if it is missing, outside of the transaction."""
@@ -164,11 +173,22 @@ class SessionStore:
 
     # -- parts ---------------------------------------------------------------
 
+    def _rows(
+        self, where: list[sa.ColumnElement[bool]]
+    ) -> list[StoredSession]:
+        now = self._application.now()
+        rows = self._perform(
+            lambda connection: self._records.rows(connection, now, where),
+            writes=False,
+        )
+        return [self._stored(row) for row in rows]
+
     def _remove(self, where: list[sa.ColumnElement[bool]]) -> int:
-        with self._connect(True) as connection:
-            count = self._records.remove(
-                connection, self._application.now(), where
-            )
+        now = self._application.now()
+        count = self._perform(
+            lambda connection: self._records.remove(connection, now, where),
+            writes=True,
+        )
         self.has_revoked = self.has_revoked or count > 0
         return count
 

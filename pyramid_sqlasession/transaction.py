@@ -26,6 +26,7 @@ import logging
 import sys
 from typing import Any
 from typing import Protocol
+from typing import TypeVar
 
 import sqlalchemy as sa
 from transaction.interfaces import IDataManagerSavepoint
@@ -46,6 +47,8 @@ log = logging.getLogger(__name__)
 
 # Of a COMMIT of the own engine that the database refused.
 _ATTEMPTS = 5
+
+Result = TypeVar('Result')
 
 
 class Participant(Protocol):
@@ -191,6 +194,8 @@ class SessionDataManager:
         self._route = Route.UNDECIDED
         self._connection: sa.Connection | None = None
         self._participants: list[Participant] = []
+        #: What was written with the own connection before the records are.
+        self._works: list[Callable[[sa.Connection], object]] = []
         self._has_hook = False
         #: Of the preparations for the commit.
         self._failure: Exception | None = None
@@ -240,6 +245,18 @@ class SessionDataManager:
         if self._connection is None:
             self._connection = self._gate.connect()
         return self._connection
+
+    def perform(
+        self, work: Callable[[sa.Connection], Result], *, writes: bool
+    ) -> Result:
+        """Return what *work* did with the connection of the own engine.
+
+        :param writes: it has to be done again if the COMMIT is repeated.
+        """
+        done = work(self.own_connection())
+        if writes:
+            self._works.append(work)
+        return done
 
     def open_connection(self) -> sa.Connection | None:
         """Return a connection that one of the requests has open, or None.
@@ -384,6 +401,8 @@ class SessionDataManager:
             try:
                 connection = self.own_connection()
                 if attempt > 1:
+                    for work in self._works:
+                        work(connection)
                     self._write(connection)
                 dialects.commit(connection)
                 self._close()

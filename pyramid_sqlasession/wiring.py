@@ -87,9 +87,8 @@ def _session_factory(request: Any) -> SQLASession:
 
 def _session_store(request: Any) -> SessionStore:
     application = application_of(request.registry)
-    connections = Connections(application, request)
     return SessionStore(
-        application, lambda writes: connections.of_store(writes=writes)
+        application, Connections(application, request).perform
     )
 
 

@@ -547,6 +547,26 @@ def test_the_commit_of_the_sessions_meets_a_conflict(
 
 
 @pytest.mark.parametrize('database', ['postgresql'], indirect=True)
+def test_the_commit_of_a_revocation_meets_a_conflict(own):
+    """T0, C4: it is done again with the rest of the transaction."""
+    house = own(retry=3)
+    house.start_over()
+    (other,) = house.rows()
+    browser = house.site.browser()
+    browser.get('/fill')
+
+    @house.site.view
+    def revoke(request):
+        request.session['n'] = 2
+        return request.session_store.revoke(other['id'])
+
+    tried = refuse_commits(house.site, 2, '40001', after='UPDATE OR DELETE')
+    assert browser.get('/revoke').text == '1'
+    assert tried() == 4
+    assert house.data() == {'n': 2, 'list': [1]}
+
+
+@pytest.mark.parametrize('database', ['postgresql'], indirect=True)
 def test_the_commit_of_the_sessions_meets_a_change(own):
     """T0, C2: with ``conflict = retry`` nor does the request run again if
     the key was changed before the session could be written again.
