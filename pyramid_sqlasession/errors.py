@@ -11,20 +11,25 @@ class SessionError(Exception):
 
 
 class SessionConflict(SessionError, TransientError):
-    """Two requests changed the same key (``sqlasession.conflict = retry``).
+    """Two requests changed the same key (``sqlasession.conflict = retry``),
+    or others were faster each time that this one tried to write.
 
     A ``transaction.interfaces.TransientError``: pyramid_retry runs the
     request again, on fresh data.
 
     .. attribute:: keys
 
-       The names of the keys that both requests changed, sorted.
+       The names of the keys that both requests changed, sorted; empty if
+       others were faster.
     """
 
     def __init__(self, keys: list[str]) -> None:
         self.keys = keys
         names = ', '.join(repr(key) for key in keys)
         super().__init__(
+            'other requests wrote this session each time that this one tried '
+            "to. The request has to run again: config.include('pyramid_retry')"
+            ' does that' if not keys else
             f'another request changed {names} in this session at the same '
             f'time. With sqlasession.conflict = retry the request has to run '
             f"again: config.include('pyramid_retry') does that; or use "

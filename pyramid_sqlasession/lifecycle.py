@@ -53,6 +53,7 @@ from pyramid.threadlocal import get_current_request
 from pyramid.threadlocal import manager as threadlocals
 import sqlalchemy as sa
 from sqlalchemy import exc
+from transaction.interfaces import TransientError
 
 from pyramid_sqlasession import dialects
 from pyramid_sqlasession import events
@@ -117,6 +118,8 @@ class Binding:
     #: Kept for the view, if nobody could answer it at the first look.
     _unavailable: SessionStoreUnavailable | None = None
     _is_registered = False
+    #: Whether pyramid_tm has begun a transaction for the request.
+    _is_managed = False
     _is_loaded = False
     _is_saving = False
     _is_answered = False
@@ -169,6 +172,8 @@ class Binding:
     def _register(self) -> None:
         self._is_registered = True
         request = self.request
+        # It may have ended already, and has used the manager then.
+        self._is_managed = is_managed(request) or 'tm' in request.__dict__
         self._carried = request.environ.pop(_CARRIED, ())
         request.add_response_callback(self._respond)
         request.add_finished_callback(self._finish)
@@ -624,6 +629,14 @@ class Binding:
                 # The visitor gets the error page in any case.
                 log.exception('the session could not be saved')
             elif not self._answer_error(response):
+                if self._is_managed and isinstance(error, TransientError):
+                    # Run again, it would leave two orders.
+                    raise SessionError(
+                        'the session was changed after the transaction of '
+                        'the request had ended, and by another request at '
+                        'the same time: this is lost. Change it in the view: '
+                        'then the request can run again'
+                    ) from error
                 raise error
 
     @property

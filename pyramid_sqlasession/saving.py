@@ -199,6 +199,8 @@ class Saver:
             ):
                 return
             secret_hash = found.secret_hash
+        # A logout that did not happen must not look like one.
+        raise SessionConflict([])
 
     # -- create --------------------------------------------------------------
 
@@ -282,7 +284,7 @@ class Saver:
                 return
             record = found
             outcome.merged = True
-        raise SessionConflict(plan.changes.keys)
+        raise SessionConflict([])
 
     @staticmethod
     def _ending(

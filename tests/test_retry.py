@@ -9,6 +9,7 @@ import sqlalchemy as sa
 import transaction
 
 from pyramid_sqlasession import SessionCreated
+from pyramid_sqlasession import SessionError
 from pyramid_sqlasession import SessionInvalidated
 from pyramid_sqlasession import SessionRotated
 from pyramid_sqlasession import SuspiciousCookie
@@ -18,6 +19,7 @@ from .failing import on_sqlite
 from .failing import Passing
 from .failing import raiser
 from .failing import Voter
+from .meeting import put
 from .shop import with_views
 from .site import Note
 
@@ -418,3 +420,34 @@ def test_a_conflict_is_repeated(make_shop):
     browser.get('/attempt')
     assert attempts == [1, 11]
     assert site.data()['n'] == 12
+
+
+@pytest.mark.parametrize('when', ['response', 'committed'])
+def test_a_conflict_after_the_commit(make_site, when):
+    """C2, T5: the request does not run again: its data are committed."""
+    site = make_site(conflict='retry', retry=True)
+    site.views['put'] = put(n=1)
+    attempts = []
+
+    @site.view
+    def order(request):
+        attempts.append(request.session['n'])
+        request.dbsession.add(Note(text='an order'))
+        if when == 'response':
+            request.add_response_callback(lambda *_: change(request))
+        else:
+            request.tm.get().addAfterCommitHook(lambda ok: change(request))
+
+    def change(request):
+        other.get('/put')
+        request.session['n'] += 1
+
+    browser = site.browser()
+    browser.get('/put')
+    other = site.browser(like=browser)
+    site.views['put'] = put(n=7)
+    with pytest.raises(SessionError, match='Change it in the view'):
+        browser.get('/order')
+    assert attempts == [1]
+    assert site.notes() == ['an order']
+    assert site.data() == {'n': 7}
