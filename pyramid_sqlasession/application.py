@@ -157,7 +157,9 @@ class Application:
     def _find_engine(self) -> sa.Engine:
         with self._lock:
             if self._engine is None:
-                self._engine = _find_engine(self.registry, self.settings)
+                self._engine = _find_engine(
+                    self.registry, self.settings, self.mapper
+                )
             return self._engine
 
     @cached_property
@@ -367,7 +369,9 @@ _NO_ENGINE = (
 )
 
 
-def _find_engine(registry: Any, settings: Settings) -> sa.Engine:
+def _find_engine(
+    registry: Any, settings: Settings, mapper: Any
+) -> sa.Engine:
     if settings.url is not None:
         return _own_engine('sqlasession', settings)
     if settings.engine is not None:
@@ -378,7 +382,12 @@ def _find_engine(registry: Any, settings: Settings) -> sa.Engine:
         factory = None
     # scoped_session keeps its sessionmaker one step further.
     factory = getattr(factory, 'session_factory', factory)
-    bind = getattr(factory, 'kw', {}).get('bind')
+    options = getattr(factory, 'kw', {})
+    bind = options.get('bind')
+    if options.get('binds'):
+        # Of each model its own, as request.dbsession has it.
+        with contextlib.suppress(exc.UnboundExecutionError):
+            bind = factory().get_bind(mapper)
     if isinstance(bind, sa.Connection):
         bind = bind.engine
     if isinstance(bind, sa.Engine):

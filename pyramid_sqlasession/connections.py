@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import datetime as dt
+from functools import cached_property
 import logging
 from typing import Any
 from typing import TypeVar
 import uuid
 
+from pyramid.decorator import reify
 from pyramid.threadlocal import manager as threadlocals
 import sqlalchemy as sa
 from sqlalchemy import exc
+from sqlalchemy.orm import scoped_session
 import zope.sqlalchemy
 
 from pyramid_sqlasession import dialects
@@ -34,6 +37,10 @@ log = logging.getLogger(__name__)
 
 #: The cookiecutter's tests put their SQLAlchemy session here.
 _TEST_DBSESSION = 'app.dbsession'
+
+# What they have made is in the request's own __dict__; a plain property may
+# keep it anywhere.
+_KEPT = (reify, cached_property)
 
 # Of a write in a transaction of its own that another one got in the way of.
 _REPETITIONS = 5
@@ -63,7 +70,21 @@ class Connections:
     @property
     def begun_dbsession(self) -> Any | None:
         """The application's SQLAlchemy session if it was used already."""
-        return self._request.__dict__.get(self._name)
+        found = self._request.__dict__.get(self._name)
+        if found is None:
+            made = getattr(type(self._request), self._name, None)
+            if made is None or isinstance(made, _KEPT):
+                return None
+            found = getattr(self._request, self._name)
+        if isinstance(found, scoped_session):
+            return found() if found.registry.has() else None
+        return found
+
+    @property
+    def _dbsession(self) -> Any:
+        """The application's SQLAlchemy session."""
+        found = getattr(self._request, self._name)
+        return found() if isinstance(found, scoped_session) else found
 
     def is_rolled_back(self, transaction: Any) -> bool:
         """Return whether the application rolled its dbsession back by hand.
@@ -86,8 +107,7 @@ class Connections:
 
     def joined(self) -> sa.Connection:
         """Return the connection of the application's transaction."""
-        dbsession = getattr(self._request, self._name)
-        connection: sa.Connection = dbsession.connection(
+        connection: sa.Connection = self._dbsession.connection(
             bind_arguments={'mapper': self._application.mapper}
         )
         return connection
@@ -95,22 +115,17 @@ class Connections:
     def mark_changed(self) -> None:
         """Have the application's transaction committed."""
         # zope.sqlalchemy rolls back what it does not know of (T1).
-        zope.sqlalchemy.mark_changed(
-            getattr(self._request, self._name), self._request.tm
-        )
+        zope.sqlalchemy.mark_changed(self._dbsession, self._request.tm)
 
     def roll_back_quietly(self) -> None:
-        """Roll back now what would raise in the middle of an abort.
+        """Roll back now what would raise in the middle of an abort, or what
+        an abort would leave open.
 
         An error there reaches nobody who could repeat the request, as the
         transaction has gone already.
         """
         dbsession = self.begun_dbsession
-        if (
-            dbsession is None
-            or not dbsession.in_transaction()
-            or not dialects.rollback_can_fail(dbsession.get_bind().dialect)
-        ):
+        if dbsession is None or not dbsession.in_transaction():
             return
         try:
             dbsession.rollback()
@@ -177,7 +192,7 @@ class Connections:
         """
         application = self._application
         return (
-            self._name not in self._request.__dict__
+            self.begun_dbsession is None
             and not self._is_begun_by_others(transaction)
             # Those of other requests may hold a connection of it.
             and len(threadlocals.stack) == 1
@@ -242,7 +257,7 @@ class Connections:
         if dbsession is None and self._is_begun_by_others(
             manager.transaction
         ):
-            dbsession = getattr(self._request, self._name)
+            dbsession = self._dbsession
         if dbsession is not None:
             if dbsession.in_transaction():
                 return None

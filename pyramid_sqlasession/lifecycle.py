@@ -351,8 +351,8 @@ class Binding:
             self.connections.joined()
         self.connections.mark_changed()
 
-    def before_abort(self) -> None:
-        """Have no error in the middle of the abort."""
+    def roll_back(self) -> None:
+        """Roll back the application's transaction, which is to be aborted."""
         self.connections.roll_back_quietly()
 
     def write(self, connection: Executor) -> None:

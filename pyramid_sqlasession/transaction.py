@@ -74,8 +74,8 @@ class Participant(Protocol):
     def open(self) -> None:
         """Open the application's connection, and have it committed."""
 
-    def before_abort(self) -> None:
-        """Before the abort of the application's data managers."""
+    def roll_back(self) -> None:
+        """Roll back the application's transaction, which is to be aborted."""
 
     def write(self, connection: Any) -> None:
         """Write the record.
@@ -353,7 +353,7 @@ class SessionDataManager:
 
     def _before_abort(self) -> None:
         for participant in self._participants:
-            participant.before_abort()
+            participant.roll_back()
 
     def tpc_begin(self, transaction: Any) -> None:
         """Nothing: the application's sessions flush now."""
@@ -366,7 +366,12 @@ class SessionDataManager:
             return
         if self._route is Route.JOINED:
             connection = self.open_connection()
-            assert connection is not None
+            if connection is None:
+                raise SessionError(
+                    'request.dbsession is another SQLAlchemy session each '
+                    'time: make it once for a request, as '
+                    'config.add_request_method(..., reify=True) does'
+                )
             self._write(self._gate.inside(connection))
         elif self._route is Route.APART:
             self._write(self.own_connection())
@@ -427,7 +432,15 @@ class SessionDataManager:
     def abort(self, transaction: Any) -> None:
         """Nothing of the transaction counts."""
         self._close()
+        # Those of zope.sqlalchemy with keep_session leave it open, and its
+        # locks with it: a write beside it would wait for them.
+        is_kept = any(
+            getattr(resource, 'keep_session', False)
+            for resource in resources_of(transaction) or ()
+        )
         for participant in self._end():
+            if is_kept:
+                participant.roll_back()
             participant.aborted()
 
     def tpc_abort(self, transaction: Any) -> None:

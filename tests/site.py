@@ -89,7 +89,12 @@ def get_dbsession(request):
 
 
 class Site:
-    """An application on one database."""
+    """An application on one database.
+
+    :param with_dbsession: whether requests have the cookiecutter's
+        ``dbsession``; or a function of the configuration that gives them
+        another one.
+    """
 
     def __init__(
         self, database, *, configure=None, engine_options=None,
@@ -120,6 +125,9 @@ class Site:
         self.config = config = Configurator(settings=given)
         if with_dbsession:
             config.registry['dbsession_factory'] = sessionmaker(self.engine)
+        if callable(with_dbsession):
+            with_dbsession(config)
+        elif with_dbsession:
             config.add_request_method(get_dbsession, 'dbsession', reify=True)
         config.include('pyramid_tm')
         config.include('pyramid_sqlasession')

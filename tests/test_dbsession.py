@@ -1,0 +1,221 @@
+"""The ways in which an application can have ``request.dbsession`` (T1)."""
+
+from functools import cached_property
+
+from pyramid.decorator import reify
+from pyramid.request import Request
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import scoped_session
+import transaction
+import zope.sqlalchemy
+
+from pyramid_sqlasession import SessionError
+from pyramid_sqlasession import SessionMixin
+
+from .failing import answering
+from .failing import Failure
+from .failing import give_up_early
+from .site import get_dbsession
+from .site import Note
+
+
+class Bound(DeclarativeBase):
+    """The base of models that have an engine of their own."""
+
+
+class Visit(SessionMixin, Bound):
+    """The sessions' model."""
+
+    __tablename__ = 'sessions'
+
+
+def keep(request):
+    """Return a SQLAlchemy session that is kept outside of its attribute."""
+    if not hasattr(request, 'kept'):
+        request.kept = get_dbsession(request)
+    return request.kept
+
+
+def scoped(config):
+    """Return the session of the thread, as ``DBSession`` was once."""
+    found = scoped_session(config.registry['dbsession_factory'])
+    zope.sqlalchemy.register(found)
+    return found
+
+
+def request_class(config, attribute):
+    """Have requests of a class with this attribute ``dbsession``."""
+    named = type('Named', (Request,), {'dbsession': attribute})
+    if isinstance(attribute, cached_property):
+        attribute.__set_name__(named, 'dbsession')
+    config.set_request_factory(named)
+
+
+def scoped_method(config):
+    found = scoped(config)
+    config.add_request_method(lambda request: found, 'dbsession', reify=True)
+
+
+def dbsession(request):
+    """Return the cookiecutter's; reify() keeps it under this name."""
+    return get_dbsession(request)
+
+
+def of_keep_session(request):
+    found = request.registry['dbsession_factory']()
+    zope.sqlalchemy.register(
+        found, transaction_manager=request.tm, keep_session=True
+    )
+    request.add_finished_callback(lambda request: found.close())
+    return found
+
+
+WAYS = {
+    'property': lambda config: config.add_request_method(
+        keep, 'dbsession', property=True
+    ),
+    'property of the class': lambda config: request_class(
+        config, property(keep)
+    ),
+    'reified in the class': lambda config: request_class(
+        config, reify(dbsession)
+    ),
+    'cached in the class': lambda config: request_class(
+        config, cached_property(dbsession)
+    ),
+    'scoped': scoped_method,
+    'scoped, of the class': lambda config: request_class(
+        config, scoped(config)
+    ),
+    'keeps its session': lambda config: config.add_request_method(
+        of_keep_session, 'dbsession', reify=True
+    ),
+}
+
+
+def apology(request):
+    request.session.flash('Sorry!')
+
+
+@pytest.fixture
+def make_shop(make_site):
+    """A function that makes a site with its own ``request.dbsession``."""
+
+    def make(way, **settings):
+        site = make_site(
+            with_dbsession=way, configure=answering(apology),
+            **{'tm.manager_hook': None, **settings},
+        )
+        give_up_early(site.engine)
+
+        @site.view
+        def put(request):
+            request.session['n'] = 1
+
+        @site.view
+        def note(request):
+            request.session['n'] += 1
+            request.dbsession.add(Note(text='a note'))
+
+        @site.view
+        def late(request):
+            request.dbsession.add(Note(text='late'))
+            request.dbsession.flush()
+            request.session['n'] += 1
+
+        @site.view
+        def nested(request):
+            request.session['n'] = 7
+            savepoint = request.dbsession.begin_nested()
+            request.session['n'] = 8
+            savepoint.rollback()
+
+        @site.view
+        def revoke(request):
+            request.session_store.revoke_all()
+            return dict(request.session)
+
+        @site.view
+        def fail(request):
+            late(request)
+            raise Failure
+
+        return site
+
+    yield make
+    transaction.abort()
+
+
+@pytest.fixture(params=WAYS)
+def shop(request, make_shop):
+    """A site with each way of a ``request.dbsession``."""
+    return make_shop(WAYS[request.param])
+
+
+def test_a_change_beside_data(shop):
+    """T1: session and data are written in one transaction."""
+    browser = shop.browser()
+    for path in ('put', 'note', 'late'):
+        browser.get(f'/{path}')
+    assert shop.data() == {'n': 3}
+    assert shop.notes() == ['a note', 'late']
+
+
+def test_a_savepoint(shop):
+    """T9: the session follows ``dbsession.begin_nested()``."""
+    browser = shop.browser()
+    browser.get('/put')
+    browser.get('/nested')
+    assert shop.data() == {'n': 7}
+
+
+def test_a_revocation_is_seen(shop):
+    """C4: what the store has ended is not read again by the same request."""
+    browser = shop.browser()
+    browser.get('/put')
+    assert browser.get('/revoke').text == '{}'
+    assert shop.rows() == []
+
+
+def test_an_exception_view(shop):
+    """T2, T3: its words are stored, and wait for nobody's locks."""
+    browser = shop.browser()
+    browser.get('/put')
+    browser.get('/fail')
+    assert shop.data() == {'n': 1, '_f_': ['Sorry!']}
+    assert shop.notes() == []
+
+
+def test_one_that_is_new_each_time(make_shop):
+    """T1: an error that says what to do, and nothing is stored."""
+    shop = make_shop(lambda config: config.add_request_method(
+        get_dbsession, 'dbsession', property=True
+    ))
+    browser = shop.browser()
+    browser.get('/put')
+    with pytest.raises(SessionError, match='reify=True'):
+        browser.get('/note')
+    assert shop.data() == {'n': 1}
+    assert shop.notes() == []
+
+
+@pytest.mark.parametrize('spare', [True, False])
+def test_one_of_several_engines(make_shop, caplog, spare):
+    """T0, T1: sessions are where the application has their model."""
+
+    def bind(config):
+        options = config.registry['dbsession_factory'].kw
+        options['binds'] = dict.fromkeys((Bound, Note), options.pop('bind'))
+        if spare:
+            options['bind'] = sa.create_engine('sqlite://')
+        config.add_request_method(get_dbsession, 'dbsession', reify=True)
+
+    shop = make_shop(bind, model=Visit)
+    browser = shop.browser()
+    for path in ('put', 'note', 'fail'):
+        browser.get(f'/{path}')
+    assert shop.data() == {'n': 2, '_f_': ['Sorry!']}
+    assert shop.notes() == ['a note']
+    assert [r for r in caplog.records if r.levelname == 'ERROR'] == []
