@@ -349,7 +349,14 @@ def _hint(settings: Settings) -> str:
 def _check_user_field(settings: Settings, fields: Fields) -> None:
     if settings.max_sessions_per_user is None:
         return
-    if settings.user_field not in fields.columns:
+    column = fields.columns.get(settings.user_field)
+    if column is not None and isinstance(column.type, sa.JSON):
+        raise ConfigurationError(
+            f'sqlasession.user_field = {settings.user_field}: is JSON, and '
+            f'databases do not compare JSON; sqlasession.'
+            f'max_sessions_per_user needs an Integer, a String or the like'
+        )
+    if column is None:
         names = ', '.join(sorted(fields.columns)) or 'none'
         raise ConfigurationError(
             f'sqlasession.max_sessions_per_user = '

@@ -134,6 +134,8 @@ class Saver:
         self._fields = fields
         self._codec = codec
         self._expiry = expiry
+        user = fields.columns.get(settings.user_field)
+        self._user_key = None if user is None else user.key
 
     def save(
         self, connection: Executor, plan: Plan, now: dt.datetime,
@@ -224,7 +226,7 @@ class Saver:
         )
         outcome.created = True
         outcome.base = self._base(record, token)
-        outcome.user = values.get(self._settings.user_field)
+        outcome.user = self._user_in(values)
 
     # -- update --------------------------------------------------------------
 
@@ -252,7 +254,7 @@ class Saver:
                     token = plan.token
                 outcome.base = self._base(after, renewed or token)
                 if outcome.rotated or self._is_login(plan):
-                    outcome.user = values.get(self._settings.user_field)
+                    outcome.user = self._user_in(values)
                 return
             found = self._look_again(connection, record, now)
             reason = self._ending(found, token, now)
@@ -366,6 +368,12 @@ class Saver:
             )
         after = replace(after, version=record.version + 1, data=text)
         return values, after, renewed
+
+    def _user_in(self, values: Mapping[str, Any]) -> Any:
+        """Return whose session it is by the columns that are set, or None."""
+        user = values.get(self._user_key)
+        # NULL, or whatever else the column has as its default.
+        return None if isinstance(user, sa.ClauseElement) else user
 
     def _is_login(self, plan: Plan) -> bool:
         return self._settings.user_field in plan.changes.assigned

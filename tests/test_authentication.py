@@ -9,10 +9,15 @@ from pyramid.security import forget
 from pyramid.security import remember
 from pyramid.session import SignedCookieSessionFactory
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import Mapped
+from sqlalchemy.orm import mapped_column
 
 from pyramid_sqlasession import SessionError
 from pyramid_sqlasession import SessionFieldError
 from pyramid_sqlasession import SessionInvalidated
+from pyramid_sqlasession import SessionMixin
 from pyramid_sqlasession.authentication import SessionAuthenticationHelper
 
 from . import meeting as acts
@@ -239,6 +244,40 @@ def test_another_field(make_club):
     (row,) = club.site.rows()
     assert row['member'] == 'ada'
     assert [asked(club, browser) for browser in browsers] == ['', 'ada']
+
+
+def test_a_user_column_of_another_name(make_club):
+    """Section 2: max_sessions_per_user goes by the attribute's name."""
+
+    class Own(DeclarativeBase):
+        """The base of the model below."""
+
+    class Visit(SessionMixin, Own):
+        """A model whose user has a column of another name."""
+
+        __tablename__ = 'sessions'
+        user_id: Mapped[int] = mapped_column(
+            'uid', nullable=True, server_default=sa.null()
+        )
+
+    club = make_club(
+        additional_fields='', model=Visit, max_sessions_per_user='1'
+    )
+    browsers = [club.site.browser() for _ in range(2)]
+    for browser in browsers:
+        club.do(browser, login())
+        club.site.clock.advance(seconds=1)
+    assert [asked(club, browser) for browser in browsers] == ['', str(ADA)]
+    # The sessions of nobody are not those of one user.
+    for _ in range(2):
+        shopper(club, cart=['tea'])
+
+    def become_nobody(request):
+        del request.session['user_id']
+        request.session.rotate()
+
+    club.do(browsers[1], become_nobody)
+    assert [row['uid'] for row in club.site.rows()] == [None] * 3
 
 
 def test_a_login_by_the_key_alone_counts(make_club):

@@ -736,6 +736,8 @@ def test_a_given_engine_that_fails(tmp_path):
         ({'max_size': '-1'}, 'at least 2 and at most 1GiB'),
         ({'max_sessions_per_user': '3'},
          'sqlasession.max_sessions_per_user = 3: needs'),
+        ({'max_sessions_per_user': '3', 'additional_fields': 'user_id: JSON'},
+         'sqlasession.user_field = user_id: is JSON, '),
         ({'additional_fields': 'user_id: Nonsense'},
          "sqlasession.additional_fields = 'user_id: Nonsense': "),
     ],
