@@ -24,7 +24,7 @@ from benchmarks.timing import quantile
 from benchmarks.timing import times
 from benchmarks.timing import typical
 
-#: Issue 4.
+#: The targets.
 GROWTH = 1.25
 BESIDE = 2.0
 IDLE_MS = 5.0

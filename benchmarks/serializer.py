@@ -17,7 +17,7 @@ from benchmarks import outcome
 from benchmarks.outcome import number
 from benchmarks.systems import PAYLOAD
 
-#: At most so many times orjson alone, for plain JSON values (issue 4).
+#: At most so many times orjson alone, for plain JSON values.
 LIMIT = 2.0
 
 TAGGED = PAYLOAD | {

@@ -32,9 +32,7 @@ def said(make_site, caplog):
 
 
 def test_no_warning_for_the_defaults(said):
-    """Issue 6.5: an application that sets nothing is told nothing to change,
-    only what it could have.
-    """
+    """Who sets nothing is told nothing to change, only what could be set."""
     ((level, text),) = said(check_expiration_interval='15m')
     assert level == 'INFO'
     assert text.startswith('sqlasession.secret is not set')
@@ -54,7 +52,7 @@ def test_a_dbsession_of_another_name(said):
 
 
 def test_silence_for_a_good_one(said):
-    """Issue 6.5: who follows the advice hears nothing any more."""
+    """Who follows the advice hears nothing any more."""
     assert said(**GOOD) == []
     assert said(
         **GOOD, **LOGIN, absolute_timeout='30d', expiration='30d',
@@ -85,7 +83,7 @@ def test_silence_for_a_good_one(said):
     ],
 )
 def test_warnings(said, settings, key, what):
-    """Issue 6.5: one line, which names the key and says what to do."""
+    """One line, which names the key and says what to do."""
     ((level, text),) = said(**{**GOOD, **settings})
     assert level == 'WARNING'
     assert text.startswith(f'sqlasession.{key}')
@@ -105,7 +103,7 @@ def test_warnings(said, settings, key, what):
     ],
 )
 def test_hints(said, settings, words):
-    """Issue 6.5: what is no weakness is at INFO."""
+    """What is no weakness is at INFO."""
     ((level, text),) = said(**{**GOOD, **settings})
     assert level == 'INFO'
     assert words in text
@@ -118,7 +116,7 @@ def test_no_secret_is_shown(said):
 
 
 def test_each_weakness_has_its_line(said):
-    """Issue 6.5: several are several lines."""
+    """Several are several lines."""
     found = said(
         **LOGIN, secret='a b', cookie_secure='false', cookie_httponly='false',
         expiration='100d',

@@ -238,11 +238,9 @@ def downgrade():
 
 
 def test_commands_of_alembic(database, tmp_path):
-    """revision, upgrade, check and downgrade, in a project's own folder.
-
-    Its script.py.mako imports ``pyramid_sqlasession.model``, as it has to for
-    all types that are not SQLAlchemy's.
-    """
+    """revision, upgrade, check and downgrade, in a project's own folder."""
+    # Its script.py.mako imports ``pyramid_sqlasession.model``, as it has to
+    # for all types that are not SQLAlchemy's.
     folder = tmp_path / 'migrations'
     (folder / 'versions').mkdir(parents=True)
     (folder / 'env.py').write_text(ENV)

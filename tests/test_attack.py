@@ -186,7 +186,7 @@ def _wsgi(text):
 @example({'QUERY_STRING': 'session=' + 'A' * 64})
 @quickly
 def test_no_other_header_is_looked_at(under_fire, environ):
-    """Field 2.1: the token comes from the cookie and nowhere else."""
+    """R3: the token comes from the cookie and nowhere else."""
     site, token = under_fire['']
     plain = ask(site, '/read', f'session={token}')
     response = ask(site, '/read', f'session={token}', **environ)
@@ -302,9 +302,7 @@ def test_an_invented_cookie_is_never_adopted(target):
 
 
 def test_a_second_login_does_not_inherit(target):
-    """C5: a victim who logs in over the attacker's login has a session of
-    their own.
-    """
+    """C5: who logs in over the attacker's login has a session of their own."""
     attacker = victim_of(target, user=1)
     attacker.get('/write')
     victim = target.browser(like=attacker)
@@ -473,9 +471,8 @@ def test_every_presented_secret_goes_through_compare_digest(
     ids=lambda environ: next(iter(environ)),
 )
 def test_a_forwarded_header_alone_decides_nothing(target, environ):
-    """Section 2, ``cookie_secure``: only the scheme of the request counts,
-    which the server sets for proxies that it trusts.
-    """
+    """Section 2: only the request's scheme counts, which the server sets."""
+    # ``cookie_secure``: the server sets it for proxies that it trusts.
     for scheme in ('http', 'https'):
         url = {'wsgi.url_scheme': scheme}
         plain, = ask(target, '/write', **url).headers.getall('Set-Cookie')
@@ -906,7 +903,7 @@ BREACHES = {
 
 
 def test_every_removable_guard_is_removed():
-    """Issue 6: no attack is left that cannot get through."""
+    """No attack is left that cannot get through."""
     assert BREACHES.keys() == sabotage.GUARDS.keys()
     assert set(BREACHES.values()) | {'hostile_bytes', 'hostile_texts'} == (
         set(CASES)
@@ -915,7 +912,7 @@ def test_every_removable_guard_is_removed():
 
 @pytest.mark.parametrize('guard', [None, *BREACHES])
 def test_the_numbers_tell_a_broken_guard(guard):
-    """Issue 6: ``make attack`` finds nothing, and each guard's absence."""
+    """``make attack`` finds nothing, and each guard's absence."""
     options = ['--database', 'sqlite', '--share', '0.002']
     if guard is not None:
         options += ['--sabotage', guard, '-k', BREACHES[guard]]

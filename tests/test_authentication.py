@@ -174,9 +174,7 @@ def test_login_takes_a_new_csrf_token(club):
 
 
 def test_another_user_does_not_inherit(club):
-    """A login of another user begins a session of its own; that of the first
-    one has ended.
-    """
+    """A login of somebody else has a new session; the old one has ended."""
     browser = club.site.browser()
     club.do(browser, login(ADA))
     club.do(browser, acts.put(letter='of Ada', _csrft_='known to Ada'))
@@ -520,9 +518,7 @@ def test_a_logout_of_what_another_request_ended_sends_no_cookie(club, stage):
 
 
 def test_parallel_logins_of_two_users(club):
-    """C5: of two logins that began with one cookie each has a session of its
-    own, with nothing of the other's.
-    """
+    """C5: two logins with one cookie have a session and data each."""
     browser = shopper(club, cart=['tea'])
 
     def slowly(request):
@@ -547,9 +543,7 @@ def test_parallel_logins_of_two_users(club):
 
 
 def test_parallel_logins_of_one_user(make_club):
-    """Two logins of one user at the same moment both work, and count
-    against the limit.
-    """
+    """Two logins of a user at once both work, and count against the limit."""
     club = make_club(max_sessions_per_user='1')
     browser = shopper(club, cart=['tea'])
     slow = club.start(browser, login())
@@ -576,9 +570,7 @@ def test_a_request_in_flight_during_a_login(club):
 
 
 def test_a_login_in_flight_during_a_logout(club):
-    """C4: a login that began before a logout of the same browser works, and
-    brings nothing back of the session that has ended.
-    """
+    """C4: a login that began before a logout works, and revives nothing."""
     browser = club.visitor(letter='of Ada')
     slow = club.start(browser, login(GRACE))
     club.do(browser, logout)
@@ -588,9 +580,7 @@ def test_a_login_in_flight_during_a_logout(club):
 
 
 def test_logins_with_conflict_retry(make_club):
-    """C2: with conflict = retry a login that meets another one is no error
-    that the visitor sees.
-    """
+    """C2: with ``retry`` a login that meets another one shows no error."""
     club = make_club(conflict='retry', retry=True)
     browser = shopper(club, n=0)
     slow = club.start(browser, login(ADA))

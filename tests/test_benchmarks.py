@@ -112,9 +112,7 @@ def test_the_profile_runs(capsys):
 
 
 def test_filled_rows_are_those_of_the_package(database):
-    """On every database a row has the id that its number says, in order of
-    time, and of the package's version.
-    """
+    """On each database: ids by number, in order of time, of our version."""
     engine = database.create_engine()
     session_model(metadata := sa.MetaData())
     metadata.create_all(engine)

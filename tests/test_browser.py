@@ -112,9 +112,7 @@ def test_a_passer_by_gets_no_cookie(visit, shop):
 
 
 def test_the_cookie_over_http(visit):
-    """Section 2: HttpOnly, Lax, this host only, path /, for 24 hours; over
-    http not Secure.
-    """
+    """Section 2: HttpOnly, Lax, this host, path /, 24 hours; not Secure."""
     visitor = visit()
     visitor.go('/teas/uji-sencha')
     cookie = visitor.cookie
@@ -132,9 +130,8 @@ def test_the_cookie_over_http(visit):
 
 
 def test_the_cookie_over_https(visit, tmp_path):
-    """cookie_secure = auto: over https the cookie is Secure, from the first
-    page through login and logout; Chromium finds nothing wrong with __Host-.
-    """
+    """Section 2: ``auto``: it is Secure, from the first page to the logout."""
+    # Chromium finds nothing wrong with ``__Host-``.
     with serving(
         tmp_path,
         is_https=True,
@@ -159,9 +156,7 @@ def test_no_script_sees_the_cookie(ada):
 
 
 def test_the_cookie_slides(ada, shop):
-    """R11: a visit after the touch interval extends the cookie, one within
-    it does not.
-    """
+    """R11: a visit after the touch interval extends it, one within it not."""
     before = ada.cookie
     ada.go('/orders')
     assert ada.cookie == before
@@ -309,9 +304,8 @@ def test_a_form_from_before_the_login(visit):
 
 
 def test_another_site_sends_a_form(ada):
-    """SameSite=Lax: it comes without the cookie, and is refused; the login
-    stays. A link from there comes with it.
-    """
+    """SameSite=Lax: it has no cookie, and is refused; it comes with a link."""
+    # The login stays.
     token = ada.token
     ada.context.route(
         'http://evil.example/',
@@ -361,9 +355,7 @@ def meet_in_the_cart(monkeypatch):
     ids=['different', 'same'],
 )
 def test_two_tabs_fill_the_cart_at_once(ada, meet_in_the_cart, teas):
-    """C1, C2: neither tin is lost, neither message, and nobody sees an
-    error.
-    """
+    """C1, C2: no tin and no message is lost, and nobody sees an error."""
     with ada.context.new_page() as other:
         tabs = (ada.page, other)
         for tab, tea in zip(tabs, teas, strict=True):
@@ -387,9 +379,7 @@ def test_two_tabs_fill_the_cart_at_once(ada, meet_in_the_cart, teas):
 
 
 def test_a_checkout_that_fails(ada, shop):
-    """T3: the reason is told, the order is gone, the cart is as it was, and
-    the good news of the failed view is not shown.
-    """
+    """T3: the reason is told; no order, the cart as it was, no good news."""
     ada.fill_cart('silver-moon', 2)
     ada.press('Check out', 'link')
     ada.press('Pay with the broken card')
@@ -444,9 +434,8 @@ def devices(visitor):
 
 
 def test_a_remote_logout(ada, visit):
-    """Issue 5, 2: the other browser is listed, is logged out from here, and
-    is out at its next request, with the page of before still open.
-    """
+    """Section 3: the other browser is listed, and out at its next request."""
+    # Logged out from here, with its page of before still open.
     other = visit(user_agent=FIREFOX).come_in()
     other.go('/orders')
     assert devices(ada) == ['Chrome on Windows this one', 'Firefox on Linux']
@@ -501,7 +490,7 @@ def test_a_form_of_a_revoked_browser(ada, visit):
 
 
 def test_no_page_has_what_the_cookie_has(ada):
-    """Issue 5, 2: no token or part of its secret in any page or address."""
+    """Section 1: no token or part of its secret in any page or address."""
     ada.fill_cart()
     secret = ada.token[24:64]
     for path in ('/', '/teas/uji-sencha', '/cart', '/checkout', '/orders',
@@ -516,9 +505,8 @@ def test_no_page_has_what_the_cookie_has(ada):
 
 
 def test_expiry_while_a_page_is_open(ada, shop):
-    """E1, set_expiry: after a minute without her, the next click leads to
-    the login, and from there to where she was going.
-    """
+    """E1: a minute later a click leads to the login, and on from there."""
+    # By ``set_expiry``; the login leads to where she was going.
     ada.go('/session')
     ada.press('Expire in one minute')
     assert 'ends after one minute' in ada.messages['notice']
@@ -729,9 +717,7 @@ def test_all_pages_are_audited(audits):
 
 
 def test_every_page_says_its_language_and_what_it_is(audits):
-    """WCAG 3.1.1, 2.4.2: a language, and a title that begins with what is
-    special about the page.
-    """
+    """WCAG 3.1.1, 2.4.2: a language; the title begins with what is special."""
     for name, found in audits.items():
         assert found['language'] == 'en', name
         assert found['title'].endswith(' · Leaf & Ledger'), name
@@ -756,9 +742,8 @@ def test_every_page_has_one_main_heading(audits):
 
 
 def test_everything_has_a_name(audits):
-    """WCAG 4.1.2, 3.3.2: each control and picture has a name that is read
-    out, each field a label; no id stands twice, no tabindex bends the order.
-    """
+    """WCAG 4.1.2, 3.3.2: controls, pictures, fields have names or labels."""
+    # No id stands twice, no tabindex bends the order.
     for key in ('nameless', 'unlabelled', 'repeatedIds', 'jumpers'):
         assert findings(audits, key) == {}
 
@@ -784,9 +769,7 @@ def test_no_page_scrolls_sideways(audits):
 
 
 def test_the_toolbar_panel(visit, tmp_path):
-    """The panel of the debug toolbar tells what the page did, without what
-    the cookie holds.
-    """
+    """The toolbar's panel tells what a page did, not what the cookie holds."""
     includes = {'pyramid.includes': 'pyramid_debugtoolbar'}
     with serving(tmp_path, **includes) as shop:
         visitor = visit(shop)

@@ -425,10 +425,8 @@ def test_changes_lead_to_what_the_request_had(base, operations):
 @settings(max_examples=300, deadline=None)
 @example([(0, ['flash']), (0, ['pop']), (1, ['pop', 'flash']), (0, ['pop'])])
 def test_each_message_is_there_until_somebody_saw_it(requests):
-    """C6: however requests overlap, a message ends by being shown, only.
-
-    Each request is loaded from the state of up to three saves ago.
-    """
+    """C6: however requests overlap, a message ends by being shown, only."""
+    # Each request is loaded from the state of up to three saves ago.
     states = [({}, {})]
     flashed, shown = [], set()
     for lag, operations in requests:

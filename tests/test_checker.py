@@ -18,9 +18,8 @@ RENEWAL = {'sqlasession.renewal_interval': '2'}
 
 
 def test_a_random_history_holds(database):
-    """C1 to C7: no lost key, no revived session, no old token, no orphan,
-    no deadlock, no 500, whatever meets.
-    """
+    """C1 to C7: nothing is lost, revived or stuck, whatever meets."""
+    # No old token works, there is no orphan, no deadlock, no 500.
     verdict = run(Config(
         [database.url], seconds=3, seed='test', slots=2, settings=RENEWAL
     ))
@@ -197,5 +196,5 @@ def test_the_model_notices_an_orphan():
     ],
 )
 def test_the_model_allows(events, final):
-    """What may happen by the contract is no violation."""
+    """What may happen by the promises is no violation."""
     assert found(events, final) == set()

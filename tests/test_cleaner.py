@@ -157,7 +157,7 @@ WAYS = {
 @pytest.mark.parametrize('way', WAYS.values(), ids=WAYS)
 @ON_SQLITE
 def test_start_and_stop_are_idempotent(make_site, started, way):
-    """Contract 3: the app, its registry or a Configurator, many times."""
+    """Section 3: the app, its registry or a Configurator, many times."""
     site = make_site(check_expiration_interval='1d')
     given = way(site)
     (first,) = started()
@@ -184,7 +184,7 @@ def test_second_wsgi_application_of_a_configurator(make_site, started):
 
 @ON_SQLITE
 def test_each_application_has_its_own(database, make_site, started):
-    """Contract 3: to stop one does not stop the other."""
+    """Section 3: to stop one does not stop the other."""
     one = make_site(check_expiration_interval='1d')
     two = make_site(check_expiration_interval='1d', table_name='others')
     assert len(started()) == 2
@@ -258,7 +258,7 @@ def test_cleaner_deletes_what_has_expired(make_site):
 
 
 def test_nothing_expired_is_no_event(shop):
-    """Contract 3: ``SessionsExpired`` has a count that is never 0."""
+    """Section 3: ``SessionsExpired`` has a count that is never 0."""
     counted = Counted(shop.registry)
     assert clean(shop) == 0
     assert counted == []
@@ -539,7 +539,7 @@ def test_cleaner_takes_no_connection_away(shop):
 def test_stop_returns_within_a_second_amid_a_clean(
     make_site, stage, started
 ):
-    """Contract 3: though a batch hangs; and no further one begins."""
+    """Section 3: though a batch hangs; and no further one begins."""
     site = make_site(
         check_expiration_interval='0.05', expiration='1h',
         create_table='true',
@@ -565,7 +565,7 @@ def test_stop_returns_within_a_second_amid_a_clean(
 
 @ON_SQLITE
 def test_stop_returns_at_once_while_the_cleaner_waits(started, shop):
-    """Contract 3: a fixture of a test suite costs nothing."""
+    """Section 3: a fixture of a test suite costs nothing."""
     (thread,) = started()
     stop_expiring_sessions(shop.app)
     assert not thread.is_alive()
@@ -573,7 +573,7 @@ def test_stop_returns_at_once_while_the_cleaner_waits(started, shop):
 
 @ON_SQLITE
 def test_stop_by_a_subscriber_of_the_cleaner(make_site, started):
-    """Contract 3: it may be called in the cleaner's own thread."""
+    """Section 3: it may be called in the cleaner's own thread."""
     site = make_site(
         check_expiration_interval='0.05', expiration='1h',
         create_table='true',

@@ -182,9 +182,7 @@ def test_the_session_after_a_merge_shows_what_is_stored(meeting):
 
 
 def test_only_a_conflict_costs_a_second_look(meeting):
-    """C1, D4: the usual write is one UPDATE; only one that was refused
-    costs a look and another one.
-    """
+    """C1, D4: a write is one UPDATE; a refused one is a look and another."""
     one = meeting.visitor(n=0)
     slow = meeting.start(one, put(a=1))
     meeting.site.listen()
@@ -415,9 +413,7 @@ def end_session(meeting, one, ending):
 @pytest.mark.parametrize('ending', ENDINGS)
 @pytest.mark.parametrize('act', WRITING, ids=WRITING_NAMES)
 def test_a_write_in_flight_is_dropped(meeting, caplog, act, ending):
-    """C4, C5: no revival, no cookie, an event with the reason, a log line,
-    and a response that succeeds.
-    """
+    """C4, C5: no row, no cookie; event and log say why; the page succeeds."""
     one = meeting.visitor(n=0)
     (record,) = meeting.site.rows()
     slow = meeting.start(one, act)
@@ -477,9 +473,7 @@ def test_the_application_commits_although_its_write_is_dropped(
 
 @pytest.mark.parametrize('ending', ENDINGS)
 def test_an_exception_views_words_are_dropped_too(make_meeting, ending):
-    """C4, C5, T3: what an exception view stores in its own transaction does
-    not revive the session.
-    """
+    """C4, C5, T3: what an exception view stores does not revive it either."""
 
     def excuse(context, request):
         request.session.flash('sorry')
@@ -633,9 +627,8 @@ def test_a_rotation_keeps_what_another_wrote_meanwhile(meeting):
 
 @pytest.mark.parametrize('grace', ['0', '60s'])
 def test_a_ghost_reads_nothing_and_writes_nothing(make_meeting, grace):
-    """C5: a rotated-out token within its grace gets an empty session, drops
-    its writes, and answers without a cookie; later it is unknown.
-    """
+    """C5: within the grace it is empty, writes are dropped; then unknown."""
+    # It is answered without a cookie.
     meeting = make_meeting(renewal_grace=grace)
     one = meeting.visitor(n=0)
     ghost = meeting.site.browser(like=one)
@@ -708,9 +701,8 @@ def test_a_ghost_does_not_keep_the_session_alive(meeting):
 
 @pytest.mark.parametrize('first', [rotate, logout_and_say_so])
 def test_a_ghost_that_logs_in_gets_a_session_of_its_own(meeting, first):
-    """C5: a login with a dead token: a new session, with its cookie, and
-    nothing of the other one in it.
-    """
+    """C5: a login with a dead token: a new session, and its cookie."""
+    # With nothing of the other one in it.
     one = meeting.visitor(n=0, secret=1)
     ghost = meeting.site.browser(like=one)
     meeting.do(one, rotate)
@@ -756,9 +748,7 @@ def test_a_login_in_flight_loses_against_a_logout(meeting):
 
 
 def test_a_logout_in_flight_does_not_end_the_new_login(meeting):
-    """C5: a dead credential does not end the logged-in session, nor its
-    cookie in the browser.
-    """
+    """C5: a dead credential ends neither the login nor its cookie."""
     one = meeting.visitor(n=0)
     slow = meeting.start(one, logout)
     meeting.do(one, rotate)
@@ -801,9 +791,7 @@ def test_a_second_logout_does_not_take_the_firsts_goodbye(meeting):
 
 @ON_ONE_SERVER
 def test_logouts_that_flash_do_not_deadlock(make_meeting, stage):
-    """C4, T6: requests that all end a session that is gone already, and
-    store a new one, do not lock each other out.
-    """
+    """C4, T6: many may end a gone session and begin another, all at once."""
 
     def stop(defaults, session, request):
         # Called between the DELETE and the INSERT, or before both.
@@ -973,9 +961,7 @@ def renew(meeting, one):
 
 @pytest.mark.parametrize('act', [look, put(a=1), touched, flash('x')])
 def test_a_renewal_hands_out_the_new_token(renewing, act):
-    """C5: with a read and with each write; it is good for longer than the
-    grace of the one before.
-    """
+    """C5: with a read and with each write; it outlives the grace before it."""
     one = renewing.visitor(n=0)
     old = renewing.site.token(one)
     for _ in range(3):
@@ -1005,9 +991,8 @@ def test_a_write_in_flight_merges_with_a_renewal(renewing):
 
 @pytest.mark.parametrize('act', [look, put(a=1), touched, flash('x')])
 def test_the_old_token_is_served_within_the_grace(renewing, act):
-    """C5: served from the same session; no second renewal, and never a
-    cookie that brings the old token back, though the expiry is extended.
-    """
+    """C5: from the same session; no second renewal, and no old cookie."""
+    # Though the expiry is extended.
     one = renewing.visitor(n=0)
     late = renewing.site.browser(like=one)
     renew(renewing, one)
@@ -1049,9 +1034,7 @@ def test_the_old_token_is_unknown_after_the_grace(renewing):
 
 @pytest.mark.parametrize('act', [look, rotate], ids=['renewal', 'rotation'])
 def test_the_grace_is_the_old_tokens_alone(renewing, act):
-    """C5, R3: whoever has no more than the id of a session gets nothing while
-    a token of it is within its grace.
-    """
+    """C5, R3: who has only the id gets nothing while a grace runs."""
     one = renewing.visitor(n=0)
     old = renewing.site.token(one)
     renewing.site.clock.advance(minutes=10)
@@ -1263,9 +1246,8 @@ def test_a_new_csrf_token_is_not_replaced_by_a_first_one(meeting):
 
 
 def test_the_csrf_token_is_not_in_the_database_before_its_use(meeting):
-    """C6: it is derived from the secret, which the database does not have,
-    and no hash in the record is it.
-    """
+    """C6: it is derived from the secret, and no hash in the record is it."""
+    # The database does not have the secret.
     one = meeting.visitor(n=0)
     token = meeting.site.browser(like=one)
     (row,) = meeting.site.rows()
@@ -1302,9 +1284,8 @@ def save_and_rotate(request):
 
 @pytest.mark.parametrize('act', [only_rotate, save_and_rotate])
 def test_a_csrf_token_in_flight_at_a_rotation_goes(meeting, stage, act):
-    """C5, C6: one that another request set meanwhile is known to whoever has
-    the old token; also if the rotation is all that there is to save.
-    """
+    """C5, C6: what was set meanwhile is known to the old token: it goes."""
+    # Also if the rotation is all that there is to save.
     one = meeting.visitor(n=0, list=[1])
 
     def stopping(request):
@@ -1335,9 +1316,7 @@ def test_a_ghosts_csrf_token_does_not_reach_the_session(meeting):
 
 @pytest.mark.parametrize('order', ['old first', 'new first'])
 def test_first_csrf_tokens_across_a_renewal_are_the_same(renewing, order):
-    """C5, C6: the old token, served within the grace, and the new one need
-    the first CSRF token: both pages show the same.
-    """
+    """C5, C6: the old token in its grace and the new one show the same one."""
     one = renewing.visitor(n=0)
     late = renewing.site.browser(like=one)
     renew(renewing, one)
@@ -1364,9 +1343,7 @@ def test_a_first_csrf_token_in_flight_at_a_renewal(renewing, renews):
 
 @ON_ONE_SERVER
 def test_a_view_holds_no_lock_on_its_record(meeting, stage):
-    """T6: six requests that all changed the session in their views, none
-    has ended, and a seventh comes and goes.
-    """
+    """T6: six views changed it and go on; a seventh request comes and goes."""
     one = meeting.visitor(n=0)
 
     def write_and_stop(number):
@@ -1401,9 +1378,7 @@ def test_a_view_holds_no_lock_on_its_record(meeting, stage):
 def test_rows_of_the_application_and_the_record_do_not_deadlock(
     meeting, stage
 ):
-    """T6: one request writes the session first and an application's row
-    then, the other one the other way round: both come through.
-    """
+    """T6: session first or the application's row first, both come through."""
     one = meeting.visitor(n=0)
     meeting.do(one, add_note('note'))
 
@@ -1436,9 +1411,8 @@ def test_rows_of_the_application_and_the_record_do_not_deadlock(
 
 
 def test_parallel_logins_stay_below_the_limit(make_meeting, stage):
-    """Ten parallel logins of one user with a limit of three end with
-    exactly three records (``max_sessions_per_user``).
-    """
+    """Section 2: ten parallel logins with a limit of three end with three."""
+    # ``max_sessions_per_user``; exactly three records.
     meeting = make_meeting(max_sessions_per_user=3, retry=20)
     site = meeting.site
 

@@ -339,7 +339,7 @@ def test_answer_says_what_happened(refused):
 
 @ON_SQLITE
 def test_application_has_its_own_view(refused):
-    """Contract 3: the error reaches an exception view of the application."""
+    """Section 3: the error reaches an exception view of the application."""
     seen = []
 
     def configure(config):
@@ -493,7 +493,7 @@ def test_missing_table_of_the_application_is_its_own_error(shop):
 
 
 def test_too_large(make_site):
-    """Contract 2: above ``max_size`` nothing at all is stored."""
+    """Section 2: above ``max_size`` nothing at all is stored."""
     shop = with_views(make_site(max_size='1KiB'))
 
     @shop.view
@@ -512,7 +512,7 @@ def test_too_large(make_site):
 
 @ON_SQLITE
 def test_record_stays_when_it_would_become_too_large(make_site):
-    """Contract 2: the session is that of before, and works on."""
+    """Section 2: the session is that of before, and works on."""
     shop = with_views(make_site(max_size='1KiB'))
 
     @shop.view
@@ -532,7 +532,7 @@ def test_record_stays_when_it_would_become_too_large(make_site):
 @ON_SQLITE
 @pytest.mark.parametrize('letter', ['x', 'ß', '\U0001f36a'])
 def test_size_counts_bytes(make_site, letter):
-    """Contract 2: ``max_size`` is of the serialized data, in bytes."""
+    """Section 2: ``max_size`` is of the serialized data, in bytes."""
     shop = make_site(max_size='4KiB')
 
     @shop.view
@@ -549,7 +549,7 @@ def test_size_counts_bytes(make_site, letter):
 
 @ON_SQLITE
 def test_sessions_that_are_too_large_together(make_site, stage):
-    """C1, contract 2: two changes that fit alone, and not together."""
+    """C1, Section 2: two changes that fit alone, and not together."""
     shop = with_views(make_site(max_size='1KiB'))
     browser = shop.browser()
     browser.get('/write')
@@ -596,7 +596,7 @@ def test_value_of_another_type(shop, value):
     ids=lambda error: error.__name__,
 )
 def test_application_answers_what_cannot_be_stored(make_site, error):
-    """Contract 3: an exception view, whose words are stored (T3)."""
+    """Section 3: an exception view, whose words are stored (T3)."""
 
     def sorry(caught, request):
         request.session.flash('That was too much')

@@ -1,5 +1,6 @@
 """What the documentation says is so: its examples run, its tables are true."""
 
+import ast
 import configparser
 from datetime import datetime
 from datetime import timedelta
@@ -251,9 +252,7 @@ def ini(tmp_path, engine):
 
 @pytest.mark.parametrize('page', every_block('console'))
 def test_commands_run(page, ini, capsys):
-    """Each command line with psessions does what it says, without a word of
-    error.
-    """
+    """Each command line with psessions does what it says, without an error."""
     scripts = importlib.import_module('pyramid_sqlasession.scripts')
     assert scripts.main([str(ini), 'table']) == 0
     for command, *args in command_lines(page):
@@ -293,7 +292,7 @@ def test_no_block_is_left_out():
 
 
 def test_sizes_are_those_that_were_measured():
-    """Issue 6: how large it gets is computed from the results."""
+    """How large it gets is computed from the results."""
     capacity = importlib.import_module('capacity')
     results = ROOT / 'benchmarks' / 'results'
     stored = json.loads((results / 'memory.json').read_text())['stored']
@@ -479,6 +478,29 @@ def test_api_lists_every_public_name():
     assert set(pyramid_sqlasession.__all__) <= listed
 
 
+def docstrings(pattern):
+    """Yield place and text of each docstring in such files of tests/.
+
+    A function without one has an empty text.
+    """
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    for file in sorted((ROOT / 'tests').rglob(pattern)):
+        for node in ast.walk(ast.parse(file.read_text(encoding='utf-8'))):
+            if isinstance(node, (ast.Module, ast.ClassDef, *functions)):
+                yield (
+                    f'{file.name}::{getattr(node, "name", "")}',
+                    ast.get_docstring(node, clean=False) or '',
+                )
+
+
+def test_every_test_says_what_it_shows():
+    """Each test has a docstring of one line, and no more."""
+    assert [
+        place for place, text in docstrings('test_*.py')
+        if '::test_' in place and len(text.splitlines()) != 1
+    ] == []
+
+
 def test_changes_begin_with_what_is_not_released():
     """The change log has the next version on top, in Pylons' form."""
     text = (ROOT / 'CHANGES.rst').read_text(encoding='utf-8')
@@ -631,9 +653,7 @@ def test_checkout_that_fails(app, engine):
 
 
 def test_own_model(make_app, ada, engine):
-    """The class of the settings page is used, and its row ends with the
-    user's.
-    """
+    """The settings page's class is used, and its row ends with the user's."""
     app = make_app(
         model='myapp.models.UserSession', additional_fields=None,
         create_table=None,
@@ -721,9 +741,7 @@ connection.close()
 
 @pytest.mark.parametrize('page', ['start', 'migrating'])
 def test_alembic(page, tmp_path, ini, monkeypatch):
-    """Both ways make the table by the commands of their page; a second run
-    finds no difference.
-    """
+    """Each page's commands make the table; a second run finds nothing."""
     config = importlib.import_module('alembic.config')
     models = importlib.import_module('myapp.models')
     folder = tmp_path / 'alembic'

@@ -273,10 +273,8 @@ def test_tampered_text(make_bank, log, tamper):
 
 @sqlite
 def test_text_of_another_session(make_bank):
-    """The key does not bind data to a row: who writes to it can move them.
-
-    The docs say so: who can write to the table can log in as anybody.
-    """
+    """The key does not bind data to a row: who writes to it can move them."""
+    # The docs say so: who can write to the table can log in as anybody.
     site = make_bank(NEW)
     stored(site)
     other = site.browser()
@@ -429,8 +427,7 @@ def go_on(app, browsers):
 
 
 def test_reencrypt(safe, monkeypatch):
-    """Issue 6.4: ``reencrypt`` leaves nothing that an old key is needed for.
-    """
+    """``reencrypt`` leaves nothing that an old key is needed for."""
     monkeypatch.setattr(reencrypting, 'BATCH', 3)
     browsers = fill(safe.start(), 2)
     browsers += fill(safe.start(OLD), 3)
@@ -447,14 +444,14 @@ def test_reencrypt(safe, monkeypatch):
 
 
 def test_reencrypt_of_nothing(safe):
-    """Issue 6.4: an empty table is no error."""
+    """An empty table is no error."""
     safe.start(NEW)
     assert safe.run() == (0, '0 sessions were encrypted\n', '')
 
 
 @sqlite
 def test_reencrypt_without_keys(safe):
-    """Issue 6.4: without keys it says what to set, and changes nothing."""
+    """Without keys it says what to set, and changes nothing."""
     fill(safe.start(), 1)
     before = safe.texts()
     code, out, err = safe.run()
@@ -464,7 +461,7 @@ def test_reencrypt_without_keys(safe):
 
 
 def test_reencrypt_with_a_key_missing(safe):
-    """Issue 6.4: what no key opens stays as it is, and is named."""
+    """R8: what no key opens stays as it is, and is named."""
     lost = fill(safe.start(OTHER), 1)
     found = fill(safe.start(OLD), 2)
     safe.start(NEW, OLD)
@@ -481,7 +478,7 @@ def test_reencrypt_with_a_key_missing(safe):
 @sqlite
 @pytest.mark.parametrize('data', ["'base64:!'", "'fernet:x'", "x'00'"])
 def test_reencrypt_of_damaged_rows(safe, data):
-    """Issue 6.4: a damaged row is named, and the others are encrypted."""
+    """R8: a damaged row is named, and the others are encrypted."""
     fill(safe.start(OLD), 1)
     with safe.application.engine.begin() as connection:
         connection.execute(sa.text(f'UPDATE sessions SET data = {data}'))
@@ -493,7 +490,7 @@ def test_reencrypt_of_damaged_rows(safe, data):
 
 
 def test_reencrypt_keeps_what_is_written_meanwhile(safe, monkeypatch):
-    """Issue 6.4: a request between its look and its write loses nothing."""
+    """C1: a request between its look and its write loses nothing."""
     (browser,) = fill(safe.start(OLD), 1)
     old = safe.start(OLD)
     app = safe.start(NEW, OLD)
@@ -517,7 +514,7 @@ def test_reencrypt_keeps_what_is_written_meanwhile(safe, monkeypatch):
 
 
 def test_a_request_in_flight_survives_reencrypt(make_bank, stage, safe):
-    """Issue 6.4: nor does a request that began before and ends after."""
+    """C1: nor does a request that began before and ends after."""
     site = make_bank(OLD)
     browser = stored(site)
 
@@ -555,7 +552,7 @@ def test_reencrypt_does_not_revive(safe, monkeypatch):
 
 
 def test_interrupted_reencrypt_goes_on(safe, monkeypatch):
-    """Issue 6.4: it can be stopped, says how far it came, and goes on."""
+    """It can be stopped, says how far it came, and goes on."""
     monkeypatch.setattr(reencrypting, 'BATCH', 2)
     fill(safe.start(OLD), 5)
     safe.start(NEW, OLD)
@@ -579,7 +576,7 @@ def test_interrupted_reencrypt_goes_on(safe, monkeypatch):
 
 @sqlite
 def test_reencrypt_shows_its_progress_on_a_terminal(safe, monkeypatch):
-    """Issue 6.4: a person sees how far it is, a script does not."""
+    """A person sees how far it is, a script does not."""
     monkeypatch.setattr(reencrypting, 'BATCH', 2)
     fill(safe.start(OLD), 4)
     safe.start(NEW, OLD)

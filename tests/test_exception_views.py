@@ -247,9 +247,7 @@ ASKED = {
 @pytest.mark.parametrize('by_view', ASKED)
 @pytest.mark.parametrize('by_page', ASKED)
 def test_what_both_ask_for_and_a_commit(accident, by_view, by_page):
-    """T3, C5, E2: a new token, a login, an expiry and a touch count,
-    whichever of the two asked for it.
-    """
+    """T3, C5, E2: token, login, expiry and touch count, whoever asked."""
     site = accident(
         lambda request: ASKED[by_view][0](request.session),
         lambda request: ASKED[by_page][0](request.session), **LET_PASS,

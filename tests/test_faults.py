@@ -1,4 +1,4 @@
-"""Databases and processes that go away, the cheap cases (issue 6, D1).
+"""Databases and processes that go away, the cheap cases (D1).
 
 ``make faults`` runs them all, and ``make soak`` for an hour.
 """
@@ -34,7 +34,7 @@ def _made(kind):
 
 
 def test_every_guard_can_be_removed():
-    """Issue 6: a guard that got another name would be removed in vain."""
+    """A guard that got another name would be removed in vain."""
     done = subprocess.run(
         [sys.executable, '-c',
          'from tests.faults.sabotage import GUARDS\n'
@@ -142,9 +142,8 @@ def lose_node():
 
 
 def test_a_failover_loses_nothing():
-    """T1, C4: all that the primary acknowledged is there when its standby
-    takes over, nothing by half, and who has logged out is.
-    """
+    """T1, C4: the standby has all that was acknowledged, nothing by half."""
+    # Who has logged out is logged out there.
     result = lose_primary()
 
     assert result.is_good, result
@@ -159,10 +158,8 @@ def test_a_failover_that_loses_is_noticed(monkeypatch):
 
 
 def test_a_node_of_a_cluster_that_dies_costs_what_it_was_at():
-    """C7, D1, E3: two processes on three nodes lose, halve and revive
-    nothing; the process on another node refuses nothing; the cleaner goes
-    on.
-    """
+    """C7, D1, E3: nothing is lost, halved or revived; the cleaner goes on."""
+    # Two processes on three nodes; that on another node refuses nothing.
     result = lose_node()
 
     assert result.is_good, result

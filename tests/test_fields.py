@@ -694,9 +694,7 @@ def test_extend_gets_defaults_session_and_request(make_site):
 
 
 def test_extend_sees_what_is_going_to_be_stored(make_site, stage):
-    """D3, C1: with what another request stored meanwhile, and without what
-    it deleted.
-    """
+    """D3, C1: what another request stored is there, what it deleted is not."""
     seen = []
 
     def extend(defaults, session, request):

@@ -178,9 +178,8 @@ def test_a_refused_transaction_is_repeated(make_nodes, case):
 
 @pytest.mark.parametrize('case', WITH_ROWS)
 def test_a_refused_transaction_leaves_nothing(make_nodes, case):
-    """T1, T4: without pyramid_retry neither the row nor the session is
-    stored, and what the other one did is.
-    """
+    """T1, T4: without pyramid_retry neither row nor session is stored."""
+    # What the other one did is.
     act, meanwhile, _ = WITH_ROWS[case]
     nodes = make_nodes()
     one = nodes.visitor(n=0)
@@ -196,9 +195,7 @@ def test_a_refused_transaction_leaves_nothing(make_nodes, case):
 
 @pytest.mark.parametrize('case', MEETINGS)
 def test_a_session_alone_needs_no_pyramid_retry(make_nodes, case):
-    """C1 to C5, T3: what is not in the application's transaction is repeated
-    by itself.
-    """
+    """C1 to C5, T3: out of the application's transaction it is repeated."""
     act, meanwhile, expected = MEETINGS[case]
     nodes = make_nodes()
     one = nodes.visitor(n=0)
@@ -263,9 +260,8 @@ def test_two_cleaners_that_meet(make_nodes, caplog):
 
 
 def test_a_revocation_reaches_a_login_on_another_node(make_nodes):
-    """C4: one that was answered before; each at once, so that nodes that do
-    not wait for each other miss some.
-    """
+    """C4: one that was answered before, however short before."""
+    # Each at once: nodes that do not wait for each other would miss some.
     nodes = make_nodes()
     # A long one takes longer to the other node.
     nodes.near.views['login'] = put(user_id=7, pad='x' * 60_000)
@@ -319,9 +315,8 @@ def make_away(make_site):
 def test_a_node_that_is_apart_costs_no_request(
     make_away, database, apart, view, pooled
 ):
-    """D1: a connection to a node that answers 1047 is replaced, however many
-    of them are in the pool.
-    """
+    """D1: each connection to a node that answers 1047 is replaced."""
+    # However many of them are in the pool.
     first, *_, last = database.ports
     ports = iter([*[first] * pooled, *[last] * 20])
     site = make_away(creator=connector(database.url, ports))

@@ -82,9 +82,7 @@ def test_the_first_change_takes_part(tight, change):
 
 @pytest.mark.parametrize('database', ['sqlite', 'postgresql'], indirect=True)
 def test_a_value_in_hand_takes_part(tight):
-    """T1, T2, R7: a list that was given out may be changed, and is taken
-    back with the transaction.
-    """
+    """T1, T2, R7: a list given out may change; a rollback takes it back."""
 
     @tight.view
     def append(request):
@@ -102,9 +100,8 @@ def test_a_value_in_hand_takes_part(tight):
 
 @both_managers
 def test_a_subrequest_reads_with_the_connection_that_is_open(tight):
-    """T1, T9: the view has read its session before it used the database; a
-    request never holds two connections, nor do those within it.
-    """
+    """T1, T9: no request holds two connections, nor do those within it."""
+    # The view has read its session before it used the database.
     sharing(tight)
 
     @tight.view

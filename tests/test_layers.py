@@ -1,4 +1,4 @@
-"""Which module of the package may import which; models.md calls it layers."""
+"""Which module of the package may import which: their layers."""
 
 import ast
 from pathlib import Path

@@ -75,9 +75,7 @@ def test_the_usual_is_debug(site, log, act, words):
 
 
 def test_messages_name_the_session(site, log):
-    """The public id is in the messages, so that one session can be followed
-    through a log.
-    """
+    """The public id is in them: a session can be followed through a log."""
     meeting = Meeting(site, None)
     browser = meeting.visitor()
     (row,) = site.rows()
@@ -161,9 +159,7 @@ def test_a_late_change_is_an_error(site, log):
 
 @pytest.mark.parametrize('database', ['sqlite'], indirect=True)
 def test_a_touch_that_fails_is_a_warning(make_site, log):
-    """E2: a touch that the database refuses is told at WARNING, without the
-    parameters of the statement; the page comes all the same.
-    """
+    """E2: it is told at WARNING, without parameters; the page comes."""
     site = make_site(renewal_interval='1h')
     meeting = Meeting(site, None)
     browser = site.browser()
@@ -313,10 +309,9 @@ SCENARIO = [
 
 @pytest.mark.parametrize('secret', [None, 'a-secret-to-sign-with'])
 def test_no_credential_is_ever_logged(make_site, stage, secret):
-    """Vocabulary, "token": with SQL echo on, through a whole scenario with
-    errors, conflicts and drops, nothing that works as a cookie is in a log,
-    a repr or a traceback with its locals.
-    """
+    """Section 1: nothing in a log, repr or traceback works as a cookie."""
+    # With SQL echo on, through a whole scenario with errors, conflicts and
+    # drops; the traceback with its locals.
     settings = {} if secret is None else {'secret': secret}
     site = make_site(
         additional_fields=FIELDS, max_size='2000', renewal_interval='1h',
@@ -391,7 +386,7 @@ def test_the_hash_is_only_a_parameter_of_sql(make_site):
 
 
 def test_the_database_holds_nothing_that_works_as_a_cookie(site):
-    """Vocabulary, "token": a dump of the table has the hash, no secret."""
+    """Section 1: a dump of the table has the hash, no secret."""
     meeting, witness = Meeting(site, None), Witness(site)
     browser = meeting.visitor()
     witness.see(browser)

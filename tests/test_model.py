@@ -1,4 +1,4 @@
-"""The table: its model, its creation, what it holds (contract 2, 3)."""
+"""The table: its model, its creation, what it holds (Sections 2 and 3)."""
 
 import threading
 import time
@@ -64,7 +64,7 @@ BASES = {
 def test_metadata_has_the_table_of_the_application(
     database, make_site, base
 ):
-    """Contract 3: for Alembic: the same table as the settings make."""
+    """Section 3: for Alembic: the same table as the settings make."""
     given = base()
     model = session_model(given, fields=FIELDS)
     metadata = getattr(given, 'metadata', given)
@@ -79,7 +79,7 @@ def test_metadata_has_the_table_of_the_application(
 
 
 def test_application_works_on_a_table_made_by_metadata(database, make_site):
-    """Contract 3: a migration made the table, the application uses it."""
+    """Section 3: a migration made the table, the application uses it."""
     metadata = sa.MetaData()
     session_model(metadata, table_name='visits', fields=['n: Integer'])
     metadata.create_all(database.create_engine())
@@ -96,7 +96,7 @@ def test_application_works_on_a_table_made_by_metadata(database, make_site):
 
 
 def test_generated_model_is_an_own_model(make_site):
-    """Contract 2: what ``session_model`` returns may be the ``model``."""
+    """Section 2: what ``session_model`` returns may be the ``model``."""
     model = session_model(
         type('Base', (DeclarativeBase,), {}), 'visits', 'n: Integer'
     )
@@ -111,7 +111,7 @@ def test_generated_model_is_an_own_model(make_site):
 
 
 def test_two_generated_models_on_one_base():
-    """Contract 3: two applications, two tables, one MetaData, no warning."""
+    """Section 3: two applications, two tables, one MetaData, no warning."""
     base = type('Base', (DeclarativeBase,), {})
     one = session_model(base, 'one')
     two = session_model(base, 'two', 'n: Integer')
@@ -124,7 +124,7 @@ def test_two_generated_models_on_one_base():
     'given', [None, 'Base', object, DeclarativeBase, 7], ids=repr
 )
 def test_session_model_on_nonsense(given):
-    """Contract 3: a TypeError that says what is needed."""
+    """Section 3: a TypeError that says what is needed."""
     with pytest.raises(TypeError):
         session_model(given)
 
@@ -133,7 +133,7 @@ def test_session_model_on_nonsense(given):
     'fields', ['n: Intger', ['n'], ['n: String(x)'], 'id: Integer']
 )
 def test_session_model_with_a_bad_field(fields):
-    """Contract 3: the same error as from the setting."""
+    """Section 3: the same error as from the setting."""
     with pytest.raises(ConfigurationError, match='additional_fields'):
         session_model(sa.MetaData(), fields=fields)
 
@@ -155,7 +155,7 @@ class Unmapped(SessionMixin):
     ids=repr,
 )
 def test_model_that_is_none(make_site, model):
-    """Contract 2: fails at start-up, and names the setting."""
+    """Section 2: fails at start-up, and names the setting."""
     with pytest.raises(ConfigurationError, match=r'sqlasession\.model'):
         make_site(model=model, create=False)
 
@@ -165,7 +165,7 @@ def test_model_that_is_none(make_site, model):
     'name', ['table_name', 'schema', 'additional_fields']
 )
 def test_model_and_settings_of_a_generated_one(make_site, name):
-    """Contract 2: ``model`` and these settings exclude each other."""
+    """Section 2: ``model`` and these settings exclude each other."""
     model = session_model(sa.MetaData())
     value = 'n: Integer' if name == 'additional_fields' else 'other'
     with pytest.raises(ConfigurationError, match=name):
@@ -190,7 +190,7 @@ def test_model_and_settings_of_a_generated_one(make_site, name):
     indirect=['database'],
 )
 def test_types_of_the_columns(site, types):
-    """Issue 2: binary ids on MariaDB, data beyond 64 KiB, times."""
+    """Binary ids on MariaDB, data beyond 64 KiB, times."""
     columns = {
         column['name']: column['type'].__class__.__name__
         for column in sa.inspect(site.outside).get_columns('sessions')
@@ -216,7 +216,7 @@ def test_table_is_transactional_and_unicode(site):
     ids=['4-byte', 'ascii', 'escaped'],
 )
 def test_data_beyond_64_kib(site, text):
-    """Contract 1, R6: up to ``max_size`` comes back exactly."""
+    """Section 2, R6: up to ``max_size`` comes back exactly."""
 
     @site.view
     def put(request):
@@ -234,7 +234,7 @@ def test_data_beyond_64_kib(site, text):
 @pytest.mark.parametrize('database', ['postgresql'], indirect=True)
 @pytest.mark.parametrize('create', [True, False])
 def test_schema(make_site, database, create):
-    """Contract 2: the table lives in the schema of the setting."""
+    """Section 2: the table lives in the schema of the setting."""
     engine = database.create_engine()
     with engine.begin() as connection:
         connection.execute(sa.text('CREATE SCHEMA web'))
@@ -261,20 +261,20 @@ def test_schema(make_site, database, create):
 
 
 def test_create_table_at_start_up(make_site):
-    """Contract 2: created if it is missing."""
+    """Section 2: created if it is missing."""
     site = make_site(create=False, create_table='true', frozen=False)
     assert sa.inspect(site.outside).has_table('sessions')
 
 
 @ON_SQLITE
 def test_no_table_by_default(make_site):
-    """Contract 2: ``create_table`` is false; migrations do it."""
+    """Section 2: ``create_table`` is false; migrations do it."""
     site = make_site(create=False)
     assert not sa.inspect(site.outside).has_table('sessions')
 
 
 def test_create_table_leaves_an_existing_one_alone(make_site):
-    """Contract 2: the sessions of before the restart are there."""
+    """Section 2: the sessions of before the restart are there."""
     site = make_site()
 
     @site.view
@@ -288,7 +288,7 @@ def test_create_table_leaves_an_existing_one_alone(make_site):
 
 
 def test_create_table_from_many_threads(database):
-    """Contract 2: safe when many workers start at once."""
+    """Section 2: safe when many workers start at once."""
     engines = [database.create_engine() for _ in range(8)]
     together = threading.Barrier(len(engines))
     errors = []
@@ -319,7 +319,7 @@ def test_create_table_from_many_threads(database):
 
 @pytest.mark.parametrize('database', ['postgresql'], indirect=True)
 def test_create_table_waits_for_another_that_creates_it(database, stage):
-    """Contract 2: PostgreSQL fails in this race in a way of its own."""
+    """Section 2: PostgreSQL fails in this race in a way of its own."""
     first, second = database.create_engine(), database.create_engine()
 
     @sa.event.listens_for(first, 'after_cursor_execute')
@@ -345,7 +345,7 @@ def test_create_table_waits_for_another_that_creates_it(database, stage):
 
 
 def test_create_table_from_many_processes(database):
-    """Contract 2: safe when many processes start at once."""
+    """Section 2: safe when many processes start at once."""
     workers = [Worker('create', database.url) for _ in range(3)]
     try:
         for worker in workers:
@@ -380,7 +380,7 @@ def views_in(config):
 
 @pytest.mark.parametrize('dbsession', [True, False], ids=['joined', 'own'])
 def test_create_table_in_memory(dbsession):
-    """Contract 2: SQLite in memory has one connection, and keeps it."""
+    """Section 2: SQLite in memory has one connection, and keeps it."""
     settings = {
         'sqlasession.create_table': 'true',
         'tm.manager_hook': 'pyramid_tm.explicit_manager',
@@ -399,7 +399,7 @@ def test_create_table_in_memory(dbsession):
 
 
 def test_create_table_without_an_engine():
-    """Contract 2: an error at start-up that says what to set."""
+    """Section 2: an error at start-up that says what to set."""
     config = Configurator(settings={'sqlasession.create_table': 'true'})
     config.include('pyramid_sqlasession')
     with pytest.raises(ConfigurationError, match=r'sqlalchemy\.url'):
@@ -407,7 +407,7 @@ def test_create_table_without_an_engine():
 
 
 def test_create_table_without_a_database(tmp_path):
-    """Contract 2: the database has to be there at start-up; it says so."""
+    """Section 2: the database has to be there at start-up; it says so."""
     config = Configurator(settings={
         'sqlasession.create_table': 'true',
         'sqlasession.url': f'sqlite:///{tmp_path}/no/such/folder/x.sqlite',
@@ -423,7 +423,7 @@ def test_create_table_without_a_database(tmp_path):
 
 @ON_SQLITE
 def test_two_applications_share_nothing(make_site):
-    """Contract 3: settings, table, cookie and clock are each one's own."""
+    """Section 3: settings, table, cookie and clock are each one's own."""
     one = make_site(
         table_name='one', cookie_name='one', expiration='1h',
         additional_fields='a: Integer',
@@ -459,7 +459,7 @@ def test_two_applications_share_nothing(make_site):
 
 @ON_SQLITE
 def test_cookie_of_another_application_opens_nothing(make_site):
-    """Contract 3: not even with the same name and the same database."""
+    """Section 3: not even with the same name and the same database."""
     one = make_site(table_name='one')
     two = make_site(table_name='two')
     for site in (one, two):

@@ -529,9 +529,8 @@ def test_an_sqlite_file_beside_a_server(make_house, tmp_path):
 def test_the_commit_of_the_sessions_meets_a_conflict(
     own, failures, state, tries
 ):
-    """T0, T3: the session is written again, the request does not run again:
-    its data are committed; only after a conflict, and not for ever.
-    """
+    """T0, T3: the session is written again, the request does not run again."""
+    # Its data are committed; only after a conflict, and not for ever.
     house = own(retry=3)
     browser = house.start_over()
     tried = refuse_commits(house.site, failures, state)
@@ -568,9 +567,8 @@ def test_the_commit_of_a_revocation_meets_a_conflict(own):
 
 @pytest.mark.parametrize('database', ['postgresql'], indirect=True)
 def test_the_commit_of_the_sessions_meets_a_change(own):
-    """T0, C2: with ``conflict = retry`` nor does the request run again if
-    the key was changed before the session could be written again.
-    """
+    """T0, C2: nor does it run again with ``retry`` if the key was changed."""
+    # Before the session could be written again.
     house = own(conflict='retry', retry=3)
     browser = house.start_over()
     refuse_commits(house.site, 1, '40001')

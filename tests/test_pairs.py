@@ -119,7 +119,7 @@ def pairs(make_site, stage, mode):
     settings = {
         'engine_options': options,
         'additional_fields': 'user_id: Integer index',
-        # Above READ COMMITTED the contract asks for it.
+        # Above READ COMMITTED it is asked for (C7).
         'retry': _refuses(mode),
     }
     site = make_site(**settings)

@@ -57,7 +57,7 @@ def proxies(site, monkeypatch):
 
 @both
 def test_nobody_looks_no_proxy(make_quick, monkeypatch):
-    """Issue 4: a read, a change and a new session make do without one."""
+    """A read, a change and a new session make do without one."""
     site = make_quick(**SINGLE)
     made = proxies(site, monkeypatch)
     browser = site.browser()
@@ -215,9 +215,8 @@ def test_a_listener_that_fails_at_a_recycling(make_quick):
 @both
 @pytest.mark.parametrize('pre_ping', [False, True])
 def test_what_is_dropped_is_given_back(make_quick, pre_ping):
-    """D1: an exception from outside, such as a signal's, finds a connection
-    that nobody has in hand: its place is free again.
-    """
+    """D1: what an exception from outside has dropped leaves no place taken."""
+    # A signal's, say, finds a connection that nobody has in hand.
     site = make_quick(pool_pre_ping=pre_ping, **SINGLE)
     for _ in range(2):
         dropped = pooling.lease(site.engine)

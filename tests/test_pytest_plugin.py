@@ -275,11 +275,10 @@ FROZEN = """
 
 
 def test_in_the_cookiecutters_form(suite):
-    """login_session logs in through app.dbsession and leaves no row; its
-    cookie is the one that the application's own replace and remove; without
-    tm.active the session is committed; freeze_sessions stops the time of one
-    application, until the test ends.
-    """
+    """login_session logs in without a row, freeze_sessions stops the time."""
+    # Through app.dbsession; its cookie is the one that the application's own
+    # replace and remove; without tm.active the session is committed.  The time
+    # is that of one application, until the test ends.
     suite(
         test_a_logged_in=LOGGED_IN, test_b_from=FROM_LOGIN_TO_LOGIN,
         test_c_frozen=FROZEN, test_d_outside=OUTSIDE,
@@ -353,9 +352,7 @@ def test_nothing_is_automatic(suite):
 
 
 def test_the_plugin_costs_no_import():
-    """A run of somebody else's tests imports neither Pyramid nor SQLAlchemy
-    for it.
-    """
+    """Somebody else's tests import neither Pyramid nor SQLAlchemy for it."""
     program = (
         f'import sys, {PLUGIN}; '
         'print([n for n in ("pyramid", "sqlalchemy", "zope", "transaction", '

@@ -198,10 +198,8 @@ def flash_attempt(request):
 ], ids=['no veto', 'default veto'])
 @pytest.mark.parametrize('fail', FAILURES)
 def test_words_of_an_attempt_that_is_repeated(make_shop, fail, settings):
-    """T3, T5: neither the view's nor the exception view's are stored.
-
-    The page is a 200: the default veto lets all attempts commit.
-    """
+    """T3, T5: neither the view's nor the exception view's are stored."""
+    # The page is a 200: the default veto lets all attempts commit.
     site = make_shop(
         count_up, fail,
         configure=answering(flash_attempt, Passing), **settings,

@@ -748,7 +748,7 @@ def test_revoke_of_an_unknown_id(stocked):
 
 
 def test_revoke_of_unknown_ids_alone(stocked):
-    """Issue 5: the error is all that is said."""
+    """The error is all that is said."""
     code, out, err = stocked.run('revoke', NOBODY)
     assert (code, out) == (1, '')
     assert NOBODY in err
@@ -876,7 +876,7 @@ def test_interrupted_expire_says_how_far_it_came(
 
 
 def test_sql_is_printed_without_a_database(tmp_path, make_shop):
-    """Issue 5: ``--sql`` neither connects nor creates, whatever is set."""
+    """``--sql`` neither connects nor creates, whatever is set."""
     file = tmp_path / 'none.sqlite'
     shop = make_shop(f'sqlite:///{file}', create_table='true')
     assert 'CREATE TABLE sessions' in shop.done('table', '--sql')
@@ -900,9 +900,7 @@ def heeded():
     ids=lambda value: ' '.join(value) if isinstance(value, list) else '',
 )
 def test_ctrl_c_waits_for_the_batch(stocked, monkeypatch, args, words):
-    """Pressed within a batch, it is heard after it: nothing is half done,
-    and the line tells how many are gone.
-    """
+    """It is heard after the batch: nothing by half, and it says how many."""
     monkeypatch.setattr(batches, 'BATCH', 1)
     ago = 48 * HOUR if args == ['expire'] else None
     ids = [stocked.new(ago=ago) for _ in range(4)]

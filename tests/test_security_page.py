@@ -45,7 +45,7 @@ def functions_of(name):
 
 @pytest.mark.parametrize('proof', PROOFS)
 def test_each_proof_exists(proof):
-    """Issue 6.5: a test that the page names is a test."""
+    """A test that the page names is a test."""
     name, _, function = proof.partition('::')
     assert (TESTS / name).is_file()
     assert function in functions_of(name)
@@ -63,7 +63,7 @@ def test_every_name_of_a_test_is_checked():
 
 @pytest.mark.parametrize('requirement', REQUIREMENTS)
 def test_each_requirement_has_a_row(requirement):
-    """Issue 6.5: with its level, what is here, and a proof."""
+    """With its level, what is here, and a proof."""
     row = row_of(requirement)
     assert re.match(r'\*\*[\d.]+\*\* \(L[123]\) ', row)
     assert row.count('\n     - ') == 2
@@ -77,7 +77,7 @@ def test_there_are_no_others():
 
 
 def test_the_page_on_security_names_every_setting_that_is_advised_on():
-    """Issue 6.5: the table of advice is that of the code."""
+    """The table of advice is that of the code."""
     source = Path(advice.__file__).read_text(encoding='utf-8')
     keys = set(re.findall(r'sqlasession\.([a-z_]+)', source))
     keys -= {'settings'}

@@ -228,11 +228,9 @@ Point = collections.namedtuple('Point', 'x y')
 )
 @pytest.mark.parametrize('beside', [0, (0,)], ids=['plain', 'tagged'])
 def test_subclasses_come_back_as_their_base_type(value, base, beside):
-    """R6: a subclass is stored as the type that it is built on.
-
-    Beside plain values the serializer takes its fast way, beside others the
-    slow one.
-    """
+    """R6: a subclass is stored as the type that it is built on."""
+    # Beside plain values the serializer takes its fast way, beside others the
+    # slow one.
     came = there_and_back([value, beside])
     assert exact(came) == exact([base, beside])
 
@@ -402,10 +400,8 @@ os._exit(0)
 
 @pytest.mark.parametrize('wrap', WRAPS.values(), ids=WRAPS)
 def test_deep_nesting_comes_back_or_is_an_error(wrap):
-    """R6: too deep is an error before anything is stored, never a crash.
-
-    In a process of its own: C code that recurses ends the whole process.
-    """
+    """R6: too deep is an error before anything is stored, never a crash."""
+    # In a process of its own: C code that recurses ends the whole process.
     done = subprocess.run(
         [sys.executable, '-W', 'ignore', '-c', _DEEP.format(wrap=wrap)],
         capture_output=True, text=True, timeout=60,

@@ -260,11 +260,9 @@ def outcome(operation, mapping):
 @pytest.mark.parametrize('stored', [True, False], ids=['stored', 'new'])
 @pytest.mark.parametrize('operation', OPERATIONS.values(), ids=OPERATIONS)
 def test_it_is_a_dict(quick, operation, stored, loaded):
-    """R10, R7: each operation does what it does on a dict, at any time.
-
-    As the first look at a stored session and later; its result, its error
-    and what another request finds afterwards.
-    """
+    """R10, R7: each operation does what it does on a dict, at any time."""
+    # As the first look at a stored session and later; its result, its error
+    # and what another request finds afterwards.
     plain = copy.deepcopy(DATA) if stored else {}
     if stored:
         quick.store(**copy.deepcopy(DATA))
@@ -426,9 +424,8 @@ def toolbar_tween_factory(handler, registry):
 
 @sqlite
 def test_who_looks_after_the_page_that_says_so(make_site):
-    """D1, R10: the user was asked for in vain before; the view's error is
-    answered, and the session is empty for the page and for a toolbar.
-    """
+    """D1, R10: the view's error is answered; its page has an empty session."""
+    # As a toolbar has.  The user was asked for in vain before.
 
     def away(request):
         return Response(f'away {dict(request.session)}', status=503)
@@ -1149,10 +1146,8 @@ def test_damaged_beside_a_request_in_flight(shop, stage):
 
 
 def test_damage_that_only_touched_the_text(shop, stage):
-    """R8: nor if the version is still the one that was loaded.
-
-    Nobody promises this; but the response must not fail.
-    """
+    """R8: nor if the version is still the one that was loaded."""
+    # Nobody promises this; but the response must not fail.
     shop.store(a=1)
 
     @shop.site.view

@@ -596,7 +596,7 @@ def test_errors_do_not_show_secrets(tmp_path, given):
     sa.URL.create('postgresql+psycopg', 'me', HIDDEN, 'localhost'),
 ], ids=str)
 def test_the_introspectable_masks_secrets(tmp_path, url):
-    """Issue 5.4, section 1: the settings can be shown to everybody."""
+    """Section 1: the settings can be shown to everybody."""
     key = Fernet.generate_key().decode()
     registry = start(
         tmp_path, url=url, secret=f'{HIDDEN} other-{HIDDEN}',
@@ -615,7 +615,7 @@ def test_the_introspectable_masks_secrets(tmp_path, url):
 
 
 def test_the_introspectable_shows_the_effective_settings(tmp_path):
-    """Issue 5.4: also what is not set, and what follows from others."""
+    """Also what is not set, and what follows from others."""
     registry = start(tmp_path, expiration='5m', secret='x y')
     shown = registry.introspector.get('pyramid_sqlasession', 'settings')
     assert shown['touch_interval'] == 30
@@ -744,9 +744,7 @@ def test_a_given_engine_that_fails(tmp_path):
     ids=str,
 )
 def test_an_error_says_what_was_written(tmp_path, given, text):
-    """Section 2: the key that is set, its value to the letter, and of the
-    other one whether it is the default.
-    """
+    """Section 2: the key, its value to the letter, if another is default."""
     assert text in refused(tmp_path, **given)
 
 

@@ -346,10 +346,9 @@ def test_a_value_that_does_not_fit_its_column(quick, column):
 @pytest.mark.parametrize('path', ['/count', '/show', '/buy'])
 @pytest.mark.parametrize('is_new', [True, False])
 def test_a_lost_connection_is_replaced(make_quick, path, is_new):
-    """D1: the server has closed all connections of the pool; a read, a
-    change and a new session notice it in time.  (What the application does
-    with its own connection is its affair: pool_pre_ping.)
-    """
+    """D1: a read, a change and a new session notice it in time."""
+    # The server has closed all connections of the pool.  (What the application
+    # does with its own connection is its affair: pool_pre_ping.)
     quick = make_quick(engine_options={'pool_pre_ping': path == '/buy'})
     browser = quick.browser()
     browser.get('/count')
@@ -491,9 +490,7 @@ def test_a_database_in_memory_takes_the_long_way(make_quick):
 
 @both
 def test_a_damaged_record_costs_no_connection(make_quick):
-    """R8: whoever comes with its cookie, again and again, has no connection
-    of the pool closed.
-    """
+    """R8: who comes with its cookie again and again closes no connection."""
     quick = make_quick(engine_options={'poolclass': sa.QueuePool})
     browser = quick.browser()
     browser.get('/count')
@@ -516,9 +513,8 @@ if sys.version_info >= (3, 12):
 @sqlite
 @pytest.mark.parametrize('arguments', BEGINNINGS, ids=str)
 def test_whoever_begins_transactions_on_sqlite(make_quick, arguments):
-    """T1, D4: beside the transaction and in it, in each mode of the driver;
-    nothing stays open, nothing is halved.
-    """
+    """T1, D4: in each mode of the driver nothing stays open or is halved."""
+    # Beside the transaction and in it.
     quick = make_quick(engine_options={'connect_args': arguments})
 
     @quick.view
@@ -674,7 +670,7 @@ def prepared(site):
 
 @postgresql
 def test_statements_are_prepared_as_the_driver_does(make_quick):
-    """Issue 4: from the sixth use of a connection on."""
+    """From the sixth use of a connection on."""
     site = make_quick(engine_options={'pool_size': 1})
     browser = site.browser()
     browser.get('/count')
@@ -721,9 +717,7 @@ def single(make_quick):
     'ALTER TABLE sessions ALTER lifetime TYPE bigint',
 ])
 def test_what_was_prepared_is_gone(single, words):
-    """Whoever deallocates it, or alters the table, costs no request, and no
-    connection.
-    """
+    """To deallocate it or alter the table costs no request or connection."""
     browser = single.browser()
     for _ in range(8):
         browser.get('/count')
@@ -760,9 +754,8 @@ def test_a_name_that_is_taken(single):
 
 @postgresql
 def test_nothing_is_prepared_inside(make_quick):
-    """T1: a ROLLBACK deallocates it, and to be told so inside of the next
-    transaction would cost that.
-    """
+    """T1: what a ROLLBACK deallocates would cost the next transaction."""
+    # Which is told so within itself.
     site = make_quick(
         engine_options={
             'pool_size': 1, 'connect_args': {'prepare_threshold': 0},

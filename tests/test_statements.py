@@ -60,7 +60,7 @@ def test_nothing_stored(shop, path):
     ],
 )
 def test_statements_of_a_stored_session(shop, path, verbs):
-    """D4, R2: each thing costs the statements that the contract says."""
+    """D4, R2: each thing costs the statements that were promised."""
     browser = shop.browser()
     browser.get('/change')
     shop.listen()

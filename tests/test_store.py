@@ -65,7 +65,7 @@ def shop(make_site):
 
 @ON_SQLITE
 def test_store_is_the_public_class(shop):
-    """Contract 3: ``request.session_store`` is a ``SessionStore``."""
+    """Section 3: ``request.session_store`` is a ``SessionStore``."""
     assert run(
         shop, lambda r: isinstance(r.session_store, SessionStore)
     ) is True
@@ -82,7 +82,7 @@ def test_count_is_of_live_sessions(shop):
 
 
 def test_find_gives_the_newest_first(shop):
-    """Contract 3: the live ones, newest first."""
+    """Section 3: the live ones, newest first."""
     expected = ids(shop)[::-1]
     assert run(
         shop, lambda r: [s.id for s in r.session_store.find()]
@@ -105,7 +105,7 @@ def test_find_gives_the_newest_first(shop):
     ],
 )
 def test_find_by_fields(shop, fields, numbers):
-    """Contract 3: all given fields have to fit; None finds NULL."""
+    """Section 3: all given fields have to fit; None finds NULL."""
     assert run(
         shop, lambda r: [s.data['n'] for s in r.session_store.find(**fields)]
     ) == numbers
@@ -113,7 +113,7 @@ def test_find_by_fields(shop, fields, numbers):
 
 @ON_SQLITE
 def test_record_has_what_a_list_of_devices_shows(shop):
-    """Contract 3: id, times, data and the fields."""
+    """Section 3: id, times, data and the fields."""
     start = shop.clock() - dt.timedelta(seconds=4)
 
     def look(request):
@@ -134,7 +134,7 @@ def test_record_has_what_a_list_of_devices_shows(shop):
 
 
 def test_get_returns_a_live_session(shop):
-    """Contract 3: by the id that ``request.session.id`` shows."""
+    """Section 3: by the id that ``request.session.id`` shows."""
     id = run(shop, lambda r: r.session.id, shop.browsers[0])
     assert id == ids(shop)[0]
     assert run(shop, lambda r: r.session_store.get(id).data['n']) == 0
@@ -144,7 +144,7 @@ def test_get_returns_a_live_session(shop):
 
 @ON_SQLITE
 def test_uuid_is_an_id_too(shop):
-    """Contract 3: what a column of UUIDs holds needs no str()."""
+    """Section 3: what a column of UUIDs holds needs no str()."""
     id = uuid.UUID(ids(shop)[0])
     assert run(shop, lambda r: r.session_store.get(id).id) == str(id)
     assert run(shop, lambda r: r.session_store.revoke(id)) == 1
@@ -159,7 +159,7 @@ def test_uuid_is_an_id_too(shop):
     ids=shown,
 )
 def test_bad_id_finds_and_ends_nothing(shop, id):
-    """Contract 3: an id that is none is an unknown session."""
+    """Section 3: an id that is none is an unknown session."""
     assert run(shop, lambda r: r.session_store.get(id)) is None
     assert run(shop, lambda r: r.session_store.revoke(id)) == 0
     assert len(shop.rows()) == 4
@@ -167,7 +167,7 @@ def test_bad_id_finds_and_ends_nothing(shop, id):
 
 @ON_SQLITE
 def test_token_is_no_id(shop):
-    """Contract 1: a cookie is of no use where an id is asked for."""
+    """Section 1: a cookie is of no use where an id is asked for."""
     token = shop.token(shop.browsers[0])
     assert run(shop, lambda r: r.session_store.get(token)) is None
     assert run(shop, lambda r: r.session_store.revoke(token)) == 0
@@ -188,7 +188,7 @@ def test_token_is_no_id(shop):
 )
 @pytest.mark.parametrize('method', ['find', 'revoke_where'])
 def test_field_that_does_not_fit_is_refused(shop, method, fields, words):
-    """Contract 3: a value is checked before the database converts it."""
+    """Section 3: a value is checked before the database converts it."""
 
     def ask(request):
         with pytest.raises(SessionFieldError, match=words) as caught:
@@ -202,7 +202,7 @@ def test_field_that_does_not_fit_is_refused(shop, method, fields, words):
 
 @ON_SQLITE
 def test_field_that_is_not_null_can_be_asked_for_none(make_site):
-    """Contract 3: asking is no storing; there is simply no such session."""
+    """Section 3: asking is no storing; there is simply no such session."""
     site = make_site(additional_fields='user_id: Integer not null')
     sign_in(site, user_id=7)
     assert run(site, lambda r: r.session_store.find(user_id=None)) == []
@@ -225,7 +225,7 @@ TYPED = {
 
 @pytest.mark.parametrize('declared', TYPED)
 def test_find_by_fields_of_other_types(make_site, declared):
-    """Contract 3: what was stored in a field is found by it."""
+    """Section 3: what was stored in a field is found by it."""
     value = TYPED[declared]
     site = make_site(additional_fields=f'extra: {declared}')
     sign_in(site, extra=value)
@@ -237,7 +237,7 @@ def test_find_by_fields_of_other_types(make_site, declared):
 
 
 def test_find_by_a_json_field(make_site):
-    """Contract 3: None is found; databases differ in comparing JSON."""
+    """Section 3: None is found; databases differ in comparing JSON."""
     site = make_site(additional_fields='extra: JSON')
     sign_in(site, extra={'a': 1})
     sign_in(site, other=1)
@@ -268,7 +268,7 @@ def test_record_that_cannot_be_read_is_listed(shop):
 
 @ON_SQLITE
 def test_nothing_of_a_record_works_as_a_cookie(shop, caplog):
-    """Contract 1: neither token nor secret nor hash, whatever is shown."""
+    """Section 1: neither token nor secret nor hash, whatever is shown."""
     token = shop.token(shop.browsers[1])
     payload = base64.urlsafe_b64decode(token.partition('.')[0] + '==')
     secret = payload[16:]
@@ -293,7 +293,7 @@ def test_nothing_of_a_record_works_as_a_cookie(shop, caplog):
 
 
 def test_revoke_ends_one_session(shop):
-    """Contract 3: the device is logged out, the others are not."""
+    """Section 3: the device is logged out, the others are not."""
     id = ids(shop)[0]
     assert run(shop, lambda r: r.session_store.revoke(id)) == 1
     assert run(shop, lambda r: r.session_store.revoke(id)) == 0
@@ -303,7 +303,7 @@ def test_revoke_ends_one_session(shop):
 
 
 def test_revoke_where_ends_the_sessions_of_a_user(shop):
-    """Contract 3: "log out everywhere", and how many these were."""
+    """Section 3: "log out everywhere", and how many these were."""
     assert run(shop, lambda r: r.session_store.revoke_where(user_id=7)) == 3
     (row,) = shop.rows()
     assert row['user_id'] == 8
@@ -311,7 +311,7 @@ def test_revoke_where_ends_the_sessions_of_a_user(shop):
 
 @ON_SQLITE
 def test_revoke_where_keeps_the_own_session(shop):
-    """Contract 3: "log out everywhere else"."""
+    """Section 3: "log out everywhere else"."""
     assert run(
         shop,
         lambda r: r.session_store.revoke_where(
@@ -325,7 +325,7 @@ def test_revoke_where_keeps_the_own_session(shop):
 
 @ON_SQLITE
 def test_revoke_where_with_none_ends_those_without(shop):
-    """Contract 3: None is a field's value as any other."""
+    """Section 3: None is a field's value as any other."""
     sign_in(shop, n=9)
     assert run(
         shop, lambda r: r.session_store.revoke_where(user_id=None)
@@ -337,7 +337,7 @@ def test_revoke_where_with_none_ends_those_without(shop):
     ('kwargs', 'revoked'), [({}, 4), ({'except_id': None}, 4)]
 )
 def test_revoke_all(shop, kwargs, revoked):
-    """Contract 3: everybody is logged out."""
+    """Section 3: everybody is logged out."""
     assert run(
         shop, lambda r: r.session_store.revoke_all(**kwargs)
     ) == revoked
@@ -346,7 +346,7 @@ def test_revoke_all(shop, kwargs, revoked):
 
 @ON_SQLITE
 def test_revoke_all_keeps_the_own_session(shop):
-    """Contract 3: everybody but the administrator."""
+    """Section 3: everybody but the administrator."""
     assert run(
         shop, lambda r: r.session_store.revoke_all(except_id=r.session.id),
         shop.browsers[1],
@@ -358,7 +358,7 @@ def test_revoke_all_keeps_the_own_session(shop):
 @ON_SQLITE
 @pytest.mark.parametrize('kwargs', [{}, {'except_id': None}])
 def test_revoke_where_without_a_field_is_an_error(shop, kwargs):
-    """Contract 3: a forgotten field does not log everybody out."""
+    """Section 3: a forgotten field does not log everybody out."""
 
     def forget(request):
         with pytest.raises(SessionArgumentError, match='revoke_all'):
@@ -373,7 +373,7 @@ def test_revoke_where_without_a_field_is_an_error(shop, kwargs):
 @ON_SQLITE
 @pytest.mark.parametrize('id', ['', 'no-id', 'x' * 50])
 def test_session_to_keep_that_is_no_id_is_an_error(shop, id):
-    """Contract 3: a wrong ``except_id`` must not end the own session."""
+    """Section 3: a wrong ``except_id`` must not end the own session."""
 
     def wrong(request):
         with pytest.raises(SessionArgumentError, match='except_id'):
@@ -387,13 +387,13 @@ def test_session_to_keep_that_is_no_id_is_an_error(shop, id):
 
 @ON_SQLITE
 def test_expired_sessions_are_not_counted_as_revoked(shop):
-    """Contract 3: how many were logged out, not how many rows went."""
+    """Section 3: how many were logged out, not how many rows went."""
     shop.clock.advance(hours=1, seconds=-3)
     assert run(shop, lambda r: r.session_store.revoke_where(user_id=7)) == 2
 
 
 def test_delete_expired_leaves_only_live_rows(shop):
-    """Contract 3: called by hand it leaves no expired row."""
+    """Section 3: called by hand it leaves no expired row."""
     shop.clock.advance(hours=1, seconds=-3)
     assert run(shop, lambda r: r.session_store.delete_expired()) == 2
     assert len(shop.rows()) == 2
@@ -458,7 +458,7 @@ def either(request, make_site, database):
 
 @pytest.mark.parametrize('end', ENDINGS.values(), ids=ENDINGS)
 def test_store_commits_with_the_request(either, end):
-    """Contract 3, T1: nothing more than the view's return is needed."""
+    """Section 3, T1: nothing more than the view's return is needed."""
     before = len(either.rows())
     ended = run(either, lambda r: end(r.session_store))
     assert ended > 0
@@ -531,7 +531,7 @@ def test_failing_commit_revokes_nothing(shop):
 
 @ON_SQLITE
 def test_store_sees_its_own_work(either):
-    """Contract 3: within one request, before the commit."""
+    """Section 3: within one request, before the commit."""
 
     def look(request):
         store = request.session_store
@@ -568,7 +568,7 @@ def test_store_without_a_transaction_commits_at_once(
 
 @pytest.mark.parametrize('way', ['joined', 'own'])
 def test_create_table_by_the_store(make_site, database, way):
-    """Contract 3: from a script, twice, without harm."""
+    """Section 3: from a script, twice, without harm."""
     own = {'url': database.url} if way == 'own' else {}
     site = make_site(create=False, **own)
     with prepare(registry=site.registry) as environment:

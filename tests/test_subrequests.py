@@ -322,9 +322,8 @@ def test_a_subrequest_that_invalidates(shop):
 
 @both_managers
 def test_an_outer_view_that_invalidates(shop):
-    """T9, C4: what a subrequest said before is no write that came too late,
-    whoever joined the transaction first.
-    """
+    """T9, C4: what a subrequest said before is no write that came too late."""
+    # Whoever joined the transaction first.
 
     shop.view(inner)
 
@@ -345,9 +344,8 @@ def test_an_outer_view_that_invalidates(shop):
 
 @both_managers
 def test_a_savepoint_around_a_subrequest(shop):
-    """T2, T9: what the inner view said goes with its rows, if its session
-    joined the transaction after the savepoint, too.
-    """
+    """T2, T9: what the inner view said goes with its rows."""
+    # If its session joined the transaction after the savepoint, too.
 
     @shop.view
     def inner(request):

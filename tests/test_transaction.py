@@ -183,9 +183,8 @@ def test_changes_in_a_before_commit_hook_are_stored(shop):
 @on_sqlite
 @pytest.mark.parametrize('holds', [False, True])
 def test_a_hook_comes_before_ours_although_added_later(shop, holds):
-    """T1, R7: what it adds to the view's own change is in the same COMMIT,
-    also if it only has a value of the session.
-    """
+    """T1, R7: what it adds to the view's change is in the same COMMIT."""
+    # Also if it only has a value of the session.
     seen = []
 
     @shop.view
@@ -250,9 +249,8 @@ LATE = {
 @pytest.mark.parametrize('moment', ['flush', 'first vote', 'last vote'])
 @pytest.mark.parametrize('late', LATE)
 def test_changes_while_the_session_is_saved_are_stored(shop, moment, late):
-    """T1, T8: nothing that is done during the commit is lost, although the
-    view has changed the session too.
-    """
+    """T1, T8: nothing that is done during the commit is lost."""
+    # Although the view has changed the session too.
 
     @shop.view
     def change(request):
@@ -278,9 +276,8 @@ def test_changes_while_the_session_is_saved_are_stored(shop, moment, late):
 
 @on_sqlite
 def test_two_applications_in_one_transaction(shop, make_site, tmp_path):
-    """T9: one application calls another one, and both have a session; each
-    is saved last, after the hooks of both.
-    """
+    """T9: one application calls another one; each session is saved last."""
+    # After the hooks of both.
     url = f'sqlite:///{tmp_path}/inner.sqlite'
     other = make_site(url=url, with_dbsession=False)
 
@@ -762,9 +759,8 @@ def test_what_cannot_be_stored_ends_the_transaction(shop, visitor, key):
 def test_a_session_that_is_written_alone_meets_a_conflict(
     make_site, change, uses, failures, state, tries
 ):
-    """T3: the write is done again, one statement or two, not the request;
-    only after a conflict, and not for ever.
-    """
+    """T3: the write is done again, not the request, and not for ever."""
+    # One statement or two; only after a conflict.
     site = with_views(make_site())
     runs = []
 

@@ -14,9 +14,8 @@ ROOT = Path(pyramid_sqlasession.__file__).parents[1]
 
 
 def test_strict_mypy_over_an_application(monkeypatch):
-    """mypy --strict knows request.session, and refuses what is wrong: an
-    ``ignore`` that hides nothing is an error.
-    """
+    """mypy --strict knows request.session, and refuses what is wrong."""
+    # An ``ignore`` that hides nothing is an error.
     monkeypatch.setenv('MYPYPATH', str(ROOT))
     out, err, status = api.run([
         '--config-file', str(HERE / 'mypy.ini'),

@@ -5,7 +5,7 @@
 
 Workers (threads in processes) send random requests to shared sessions of a
 real database, and note what each was told.  At the end a model judges the
-whole history against the contract.  All that the workers do is drawn from
+whole history against the promises.  All that the workers do is drawn from
 the seed, worker by worker; how the requests interleave is up to the machine.
 
 * ``plan``     what a worker does next: a pure function of the seed

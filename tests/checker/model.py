@@ -1,4 +1,4 @@
-"""Judges a history against the contract.
+"""Judges a history against the promises.
 
 Requests overlap, so their order is known only in part: of two requests one
 was *before* the other if it had been answered when the other was sent.  A

@@ -31,7 +31,7 @@ from .servers import PostgreSQL
 from .site import Site
 
 EXPIRED = 5 * BATCH
-#: Seconds that a process may take to end (issue 6).
+#: Seconds that a process may take to end.
 END = 2.0
 #: Processes of gunicorn, and threads that serve in each of any server.
 WORKERS = 4
