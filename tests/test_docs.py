@@ -478,6 +478,16 @@ def test_api_lists_every_public_name():
     assert set(pyramid_sqlasession.__all__) <= listed
 
 
+#: The number of a promise, in a comment or a docstring.
+PROMISE = re.compile(r'\b(?:[RTCED]\d{1,2}|Section \d)\b')
+
+
+def promises():
+    """Return the numbers that docs/promises.rst explains, as listed."""
+    text = (DOCS / 'promises.rst').read_text(encoding='utf-8')
+    return re.findall(r'^\*\*(.+)\*\*\n    \S', text, re.MULTILINE)
+
+
 def docstrings(pattern):
     """Yield place and text of each docstring in such files of tests/.
 
@@ -491,6 +501,34 @@ def docstrings(pattern):
                     f'{file.name}::{getattr(node, "name", "")}',
                     ast.get_docstring(node, clean=False) or '',
                 )
+
+
+def test_every_cited_promise_is_on_the_page():
+    """Every promise that is cited is on the page."""
+    known = promises()
+    package = Path(pyramid_sqlasession.__file__).parent
+    texts = [
+        (file.name, file.read_text(encoding='utf-8'))
+        for file in sorted(package.rglob('*.py'))
+    ]
+    missing = [
+        (place, number)
+        for place, text in [*texts, *docstrings('*.py')]
+        for number in PROMISE.findall(text)
+        if number not in known
+    ]
+    assert missing == []
+
+
+def test_every_promise_is_tested():
+    """Each promise on the page is there once, and a test cites it."""
+    cited = {
+        number
+        for place, text in docstrings('test_*.py')
+        if '::test_' in place
+        for number in PROMISE.findall(text)
+    }
+    assert sorted(promises()) == sorted(cited)
 
 
 def test_every_test_says_what_it_shows():
