@@ -277,9 +277,7 @@ class Application:
             except exc.DBAPIError as error:
                 if dialects.fault_of(error) is not Fault.UNAVAILABLE:
                     raise
-                if dialects.is_stale(error):
-                    pooling.invalidate_all(connection, error)
-                connection.invalidate(error)
+                dialects.discard(connection, error)
                 raise _StaleConnection(error) from error
 
     @contextmanager
@@ -295,11 +293,11 @@ class Application:
             try:
                 with dialects.wrapped_errors(engine):
                     yield connection
-                    dialects.commit(connection)
             except exc.DBAPIError as error:
                 if dialects.is_stale(error):
-                    pooling.invalidate_all(connection, error)
+                    dialects.discard(connection, error)
                 raise
+            dialects.commit(connection)
 
     def connect(self) -> sa.Connection:
         """Return a connection of the own engine."""

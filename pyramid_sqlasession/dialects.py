@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from pyramid_sqlasession.pooling import has_one_connection
+from pyramid_sqlasession.pooling import invalidate_all
 from pyramid_sqlasession.pooling import private_connection
 
 _MYSQL = ('mysql', 'mariadb')
@@ -160,6 +161,16 @@ def is_stale(error: BaseException) -> bool:
     return isinstance(orig, ConnectionError) or (
         orig is not None and orig.args[:1] in ((1047,), (1180,))
     )
+
+
+def discard(connection: sa.Connection, error: exc.DBAPIError) -> None:
+    """Have the pool replace *connection*, and others if *error* tells of
+    them, too.
+    """
+    if is_stale(error):
+        invalidate_all(connection, error)
+    else:
+        connection.invalidate(error)
 
 
 @contextmanager
@@ -318,9 +329,10 @@ def commit(connection: sa.Connection) -> None:
     the connection to the pool without a ROLLBACK.
     """
     try:
-        connection.commit()
-    except sa.exc.DBAPIError:
-        connection.invalidate()
+        with wrapped_errors(connection.engine):
+            connection.commit()
+    except sa.exc.DBAPIError as error:
+        discard(connection, error)
         raise
 
 

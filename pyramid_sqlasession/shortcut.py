@@ -195,8 +195,9 @@ class Shortcut:
         """Return *error* as *connection* raises it, which knows of it."""
         translated = self.translated(error, compiled, pooled)
         if getattr(translated, 'connection_invalidated', False):
-            # Or the ROLLBACK fails too, and its error is what is answered.
-            connection.invalidate(error)
+            # Or the ROLLBACK fails too, and its error is what is answered;
+            # and others of the pool were lost with it.
+            pooling.invalidate_all(connection, error)
         return translated
 
     def lease_good(self, driver: Driver) -> pooling.Lease:

@@ -3,6 +3,7 @@
 import logging
 import sqlite3
 
+import pymysql
 from pyramid.response import Response
 import pytest
 import sqlalchemy as sa
@@ -131,6 +132,49 @@ def test_stale_connection_of_a_second_engine(make_site, database):
     fill_pool(shop.application.engine)
     kill_connections(database)
     assert browser.get('/late').text == '1'
+
+
+@ON_SERVERS
+def test_a_connection_that_is_lost_within_the_transaction(shop):
+    """D1: one request has the error; the others' connections are replaced."""
+    lost = []
+
+    @shop.view
+    def lose(request):
+        request.dbsession.execute(sa.text('SELECT 1'))
+        if not lost:
+            lost.append(1)
+            kill_connections(shop.database)
+        return request.session['n']
+
+    browser = shop.browser()
+    browser.get('/write')
+    shop.engine.dispose()
+    fill_pool(shop.engine, 4)
+    browser.get('/lose', status=503)
+    for _ in range(4):
+        assert browser.get('/lose').text == '1'
+
+
+@pytest.mark.parametrize('database', ['mariadb'], indirect=True)
+def test_a_commit_that_lost_the_cluster(shop, monkeypatch):
+    """D1: its connection is not opened again, to the node that has failed."""
+    browser = shop.browser()
+    browser.get('/write')
+    opened = []
+    sa.event.listen(
+        shop.engine, 'connect', lambda *args: opened.append(args)
+    )
+
+    def refuse(connection):
+        raise pymysql.OperationalError(1180, 'Got error 5 during COMMIT')
+
+    with monkeypatch.context() as broken:
+        broken.setattr(shop.engine.dialect, 'do_commit', refuse)
+        browser.get('/write', status=503)
+    assert opened == []
+    assert browser.get('/write').status_int == 200
+    assert len(opened) == 1
 
 
 # -- the database is down (D1) ------------------------------------------------
