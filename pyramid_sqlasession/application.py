@@ -172,6 +172,19 @@ class Application:
         """Whether a ROLLBACK may answer with an error."""
         return dialects.rollback_can_fail(self.engine.dialect)
 
+    def create_table(self) -> None:
+        """Create the table and its indexes if they are missing."""
+        dialects.create_once(
+            self.engine, self.records.create_table, self.records.table.fullname
+        )
+
+    def ensure_cleaner(self, make: Callable[[Application], Any]) -> Any:
+        """Return the cleaner, made by the first call of all threads."""
+        with self._lock:
+            if self.cleaner is None:
+                self.cleaner = make(self)
+            return self.cleaner
+
     # -- connections ---------------------------------------------------------
 
     def shortcut(self, engine: sa.Engine) -> Shortcut:

@@ -58,7 +58,8 @@ class Cleaner:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._pid = 0
-        self._connection: sa.Connection | None = None
+        self._lock = threading.Lock()
+        self._finalizer: weakref.finalize[..., Application] | None = None
         _cleaners.add(self)
 
     @property
@@ -72,15 +73,19 @@ class Cleaner:
 
     def start(self) -> None:
         """Start the thread, if it does not run."""
-        if self.is_running or self._interval <= 0:
-            return
+        with self._lock:
+            if not self.is_running and self._interval > 0:
+                self._start()
+
+    def _start(self) -> None:
         # A thread does not survive fork(), and an event that it waits for
         # may be locked for ever in the child.
         self._stop = stop = threading.Event()
         application = self._application()
         if application is None:
             return
-        weakref.finalize(application, stop.set)
+        self._forget_application()
+        self._finalizer = weakref.finalize(application, stop.set)
         self._pid = os.getpid()
         self._thread = threading.Thread(
             target=_run,
@@ -91,8 +96,10 @@ class Cleaner:
 
     def stop(self) -> None:
         """Stop the thread; it ends within a second."""
-        self._stop.set()
-        thread, self._thread = self._thread, None
+        with self._lock:
+            self._stop.set()
+            self._forget_application()
+            thread, self._thread = self._thread, None
         if (
             thread is not None
             and self._pid == os.getpid()
@@ -100,8 +107,14 @@ class Cleaner:
         ):
             thread.join(0.9)
 
+    def _forget_application(self) -> None:
+        if self._finalizer is not None:
+            self._finalizer.detach()
+
     def restart_in_child(self) -> None:
         """Start anew after a fork, if the parent's thread ran."""
+        # Another thread may have held it.
+        self._lock = threading.Lock()
         if self._thread is not None and not self._stop.is_set():
             self.start()
 

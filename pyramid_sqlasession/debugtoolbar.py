@@ -19,6 +19,7 @@ from pyramid.threadlocal import get_current_request
 from pyramid_debugtoolbar.panels import DebugPanel
 import sqlalchemy as sa
 
+from pyramid_sqlasession import events
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.application import REGISTRY_KEY
 from pyramid_sqlasession.changes import FLASH
@@ -65,13 +66,6 @@ KINDS = {
     'remove': 'The session was deleted',
     'drop': 'The changes were dropped',
 }
-
-DROPS = {
-    'gone': 'it was ended by another request (log out, revoke)',
-    'expired': 'it has expired meanwhile',
-    'rotated': 'another request logged in and replaced the token',
-}
-
 
 @dataclass
 class Statement:
@@ -321,7 +315,7 @@ def _write(plan: Plan, outcome: Outcome, seconds: float) -> Write:
     for session_id, reason in outcome.dropped:
         write.is_dropped = True
         write.notes.append(
-            f'session {session_id} took nothing: {DROPS.get(reason, reason)}'
+            f'session {session_id} took nothing: {events.DROPS[reason]}'
         )
     return write
 

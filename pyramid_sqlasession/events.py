@@ -42,11 +42,17 @@ class ISessionsExpired(Interface):
 
 
 class ISessionWriteDropped(Interface):
-    """A request's changes were dropped, because its session has ended."""
+    """A request's changes were dropped: its session has ended meanwhile, or
+    was not there to be changed.
+    """
 
     request = Attribute('The request.')
     session_id = Attribute('The public id of the session (str).')
-    reason = Attribute("``'gone'``, ``'expired'`` or ``'rotated'``.")
+    reason = Attribute(
+        "``'gone'`` (ended by another request), ``'expired'``, ``'rotated'`` "
+        "(another request logged in) or ``'unavailable'`` (it could not be "
+        "read; only what an exception view says is dropped so)."
+    )
 
 
 class ISuspiciousCookie(Interface):
@@ -54,6 +60,15 @@ class ISuspiciousCookie(Interface):
 
     request = Attribute('The request.')
     reason = Attribute("``'signature'`` or ``'secret'``.")
+
+
+#: What the reasons of :class:`ISessionWriteDropped` mean.
+DROPS = {
+    'gone': 'it was ended by another request (log out, revoke)',
+    'expired': 'it has expired meanwhile',
+    'rotated': 'another request logged in and replaced the token',
+    'unavailable': 'it could not be read when the request looked',
+}
 
 
 class _AboutSession:

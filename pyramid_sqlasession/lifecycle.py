@@ -174,6 +174,7 @@ class Binding:
         request = self.request
         # It may have ended already, and has used the manager then.
         self._is_managed = is_managed(request) or 'tm' in request.__dict__
+        self._is_over = _is_finished(request)
         self._carried = request.environ.pop(_CARRIED, ())
         request.add_response_callback(self._respond)
         request.add_finished_callback(self._finish)
@@ -224,7 +225,7 @@ class Binding:
         self.lend()
         if self._unavailable is not None:
             raise self._unavailable
-        if self._is_over:
+        if self._is_over and not self._is_in_transaction():
             log.error(
                 'the session was changed (%s) after the response: this is '
                 'lost. Change it in the view, or in a response callback',
@@ -516,8 +517,8 @@ class Binding:
         self.watcher.committed(outcome)
         for session_id, reason in outcome.dropped:
             log.warning(
-                'session %s: the changes of a request were dropped, the '
-                'session has ended meanwhile (%s)', session_id, reason,
+                'session %s: the changes of a request were dropped (%s): %s',
+                session_id, reason, events.DROPS[reason],
             )
         self._base = outcome.base
         self.session._saved(
@@ -625,6 +626,8 @@ class Binding:
             self.save_now()
         except Exception as error:
             self._part()
+            # An exception view begins with what was loaded.
+            self.session._begin(self._base)
             if self._in_exception_view:
                 # The visitor gets the error page in any case.
                 log.exception('the session could not be saved')
@@ -684,6 +687,13 @@ class Binding:
             return False
         log.error('the session could not be saved', exc_info=True)
         replace_content(response, found)
+        if self.session._is_unsaved():
+            try:
+                self.save_now()
+            except Exception:
+                self._part()
+                self.session._begin(self._base)
+                log.exception('what the exception view said could not either')
         return True
 
     def save_now(self) -> Token | None:
@@ -821,7 +831,11 @@ class Binding:
             self._send_events()
 
     def _complain_of_changes(self) -> None:
-        is_responded = self._is_answered or sys.exc_info()[1] is None
+        is_responded = self._is_answered or (
+            # A script or a test, which answers nobody.
+            'view_name' in self.request.__dict__
+            and sys.exc_info()[1] is None
+        )
         if not is_responded or self._is_deferred or self._is_to_be_repeated():
             return
         try:
@@ -868,6 +882,15 @@ def _can_be_answered() -> bool:
             return False
         frame = frame.f_back
     return True
+
+
+def _is_finished(request: Any) -> bool:
+    """Return whether Pyramid has done with *request*: its body is sent."""
+    # Pyramid takes both away then; above of all views the first is not
+    # there yet, in a thread of the view's the second one.
+    return 'context' not in request.__dict__ and all(
+        entry.get('request') is not request for entry in threadlocals.stack
+    )
 
 
 def _has_looked(request: Any) -> bool:

@@ -135,7 +135,7 @@ class Saver:
         self._codec = codec
         self._expiry = expiry
         user = fields.columns.get(settings.user_field)
-        self._user_key = None if user is None else user.key
+        self._user_key = '' if user is None else user.key
 
     def save(
         self, connection: Executor, plan: Plan, now: dt.datetime,

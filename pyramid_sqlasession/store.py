@@ -167,9 +167,13 @@ class SessionStore:
         return self._perform(work, writes=True)
 
     def create_table(self) -> None:
-        """Create the table if it is missing, outside of the transaction."""
-        with self._application.own_transaction() as connection:
-            self._records.create_table(connection)
+        """Create the table if it is missing, outside of the transaction.
+
+        An SQLite database in memory has one connection: there it commits
+        what the request has done with it.
+        """
+        with self._application.translated_errors():
+            self._application.create_table()
 
     # -- parts ---------------------------------------------------------------
 

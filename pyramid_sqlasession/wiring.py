@@ -16,7 +16,6 @@ from pyramid.request import Request
 import sqlalchemy as sa
 
 from pyramid_sqlasession import advice
-from pyramid_sqlasession import dialects
 from pyramid_sqlasession import pooling
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.application import REGISTRY_KEY
@@ -147,10 +146,7 @@ def _check_engine(application: Application) -> None:
 
 def _create_table(application: Application) -> None:
     try:
-        dialects.create_once(
-            application.engine, application.records.create_table,
-            application.records.table.fullname,
-        )
+        application.create_table()
     except sa.exc.CompileError as error:
         raise ConfigurationError(
             f'sqlasession.additional_fields: a type does not fit the database '
@@ -174,9 +170,7 @@ def start_expiring_sessions(app: Any) -> None:
         # An SQLite database in memory: the thread would work within the
         # transaction of a request.
         return
-    if application.cleaner is None:
-        application.cleaner = Cleaner(application)
-    application.cleaner.start()
+    application.ensure_cleaner(Cleaner).start()
 
 
 def stop_expiring_sessions(app: Any) -> None:

@@ -139,6 +139,17 @@ def _nothing_is_left(site, tm, request):
     tm.begin()
 
 
+@pytest.fixture
+def quiet(caplog):
+    """Nothing is logged as an error, by the end of other fixtures either."""
+    yield
+    assert [
+        record for when in ('call', 'teardown')
+        for record in caplog.get_records(when)
+        if record.levelno >= logging.ERROR
+    ] == []
+
+
 def stored(site, dbsession):
     """Return the data of all records, as the test's transaction sees them."""
     column = site.application.records.table.c.data
@@ -416,6 +427,11 @@ def test_a_subrequest(testapp, site, dbsession):
 
 
 # -- app_request --------------------------------------------------------------
+
+
+def test_a_change_with_app_request(quiet, app_request, site):
+    """T7: where no response is made, none came before the change."""
+    site.views['fill'](app_request)
 
 
 def test_a_view_called_with_app_request(app_request, site, caplog):

@@ -603,14 +603,20 @@ def test_a_change_after_the_response(free, caplog, moment, change):
 
 
 @on_sqlite
-@pytest.mark.parametrize('moment', ['NewResponse', 'finished'])
+@pytest.mark.parametrize('moment', ['NewResponse', 'finished', 'body'])
 def test_a_first_look_that_is_too_late(free, caplog, moment):
     """T8: the same if nobody looked at the session before."""
+
+    def body(request):
+        change_key(request)
+        yield b'text'
 
     @free.view
     def work(request):
         if moment == 'finished':
             request.add_finished_callback(change_key)
+        if moment == 'body':
+            return Response(app_iter=body(request))
         request.is_marked = True
 
     if moment == 'NewResponse':
