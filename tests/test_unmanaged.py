@@ -756,6 +756,41 @@ def test_a_late_error_is_answered_by_an_exception_view(
     assert site.data() == STORED
 
 
+@pytest.mark.parametrize('work', [unsound, unsound_late])
+@pytest.mark.parametrize('path', ['/free_work', '/work'])
+def test_what_a_late_exception_view_says(make_site, caplog, work, path):
+    """T3, T8: it is stored, and the log speaks of no late change."""
+
+    def sorry(request):
+        request.session.flash('Sorry!')
+
+    site = with_views(make_site(
+        **{'tm.activate_hook': is_managed_path},
+        configure=answering(sorry, SessionNotSerializable),
+    ))
+    site.views['free_work'] = site.views['work'] = work
+    browser = returning(site)
+    caplog.clear()
+    browser.get(path)
+    assert site.data() == STORED | {'_f_': ['Sorry!']}
+    assert not any('after the response' in said for said in errors(caplog))
+
+
+@on_sqlite
+def test_an_exception_view_whose_words_cannot_be_stored(make_site, caplog):
+    """T8: the visitor gets its page, and the log has both errors."""
+    site = make_site(
+        **{'tm.activate_hook': is_managed_path},
+        configure=answering(unsound, SessionNotSerializable),
+    )
+    site.views['free_work'] = unsound
+    assert site.browser().get('/free_work').status_int == 200
+    said = errors(caplog)
+    assert len(said) == 2
+    assert not any('after the response' in message for message in said)
+    assert site.rows() == []
+
+
 @pytest.mark.parametrize('failure', [SessionError, sa.exc.SQLAlchemyError])
 def test_an_exception_view_that_fails_late(make_site, failure):
     """T8: then it is the first error that is raised."""
