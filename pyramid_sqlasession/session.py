@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import KeysView
 from collections.abc import ValuesView
+import contextlib
 import copy
 from dataclasses import dataclass
 from dataclasses import replace
@@ -702,7 +703,14 @@ def copied(value: Any, depth: int = 0) -> Any:
         return {key: copied(item, depth + 1) for key, item in value.items()}
     if kind is list or kind is tuple:
         return kind(copied(item, depth + 1) for item in value)
-    return set(value) if kind is set else value
+    if kind is set:
+        return set(value)
+    if isinstance(value, dict | list | tuple | set):
+        # defaultdict, OrderedDict, a named tuple: each is made in its own
+        # way.
+        with contextlib.suppress(Exception):
+            return copy.deepcopy(value)
+    return value
 
 
 def _plain(other: Any) -> Any:

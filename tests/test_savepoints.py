@@ -1,5 +1,11 @@
 """Transactions and savepoints by the hand of a view (T9)."""
 
+from collections import Counter
+from collections import defaultdict
+from collections import namedtuple
+from collections import OrderedDict
+import copy
+
 import pytest
 import sqlalchemy as sa
 
@@ -322,6 +328,35 @@ def test_a_rolled_back_savepoint_takes_each_change_back(shop, mark):
         assert response.text == str(STORED | {'before': True})
         assert shop.data() == STORED | {'before': True}
         assert 'Set-Cookie' not in response.headers
+
+
+class Named(list):
+    """A list of a class of its own."""
+
+
+@pytest.mark.parametrize(('held', 'change'), [
+    (OrderedDict(a=1), lambda held: held.update(b=2)),
+    (defaultdict(list), lambda held: held['b'].append(2)),
+    (Counter(a=1), lambda held: held.update('b')),
+    (Named([1]), lambda held: held.append(2)),
+    (namedtuple('Pair', 'a b')([], []), lambda held: held.a.append(2)),
+], ids=lambda value: type(value).__name__)
+def test_what_changes_inside_of_any_container(shop, mark, held, change):
+    """T9, R6: it is as it was at the savepoint, and of its own class."""
+    before = copy.deepcopy(held)
+
+    @shop.view
+    def maybe(request):
+        request.session['held'] = copy.deepcopy(held)
+        rollback = mark(request)
+        change(request.session['held'])
+        rollback()
+        assert type(request.session['held']) is type(held)
+        assert request.session['held'] == before
+
+    shop.browser().get('/maybe')
+    expected = list(before) if isinstance(before, list) else before
+    assert shop.data()['held'] == expected
 
 
 def test_a_savepoint_before_the_first_look(shop, mark):
