@@ -36,6 +36,8 @@ class Fault(enum.Enum):
     MISSING = 'missing'
     #: A key exists already.
     DUPLICATE = 'duplicate'
+    #: A table, an index or a type exists already.
+    EXISTS = 'exists'
     OTHER = 'other'
 
 
@@ -48,6 +50,8 @@ _SQLSTATES = {
     '3F000': Fault.MISSING,  # invalid_schema_name
     '42703': Fault.MISSING,  # undefined_column
     '23505': Fault.DUPLICATE,  # unique_violation
+    '42P07': Fault.EXISTS,  # duplicate_table: an index, too
+    '42710': Fault.EXISTS,  # duplicate_object: a type
     '25006': Fault.UNAVAILABLE,  # a standby: read_only_sql_transaction
     '57P01': Fault.UNAVAILABLE,  # admin_shutdown
     '57P02': Fault.UNAVAILABLE,  # crash_shutdown
@@ -62,6 +66,8 @@ _ERRNOS = {
     1146: Fault.MISSING,  # no such table
     1054: Fault.MISSING,  # unknown column
     1062: Fault.DUPLICATE,
+    1050: Fault.EXISTS,  # table
+    1061: Fault.EXISTS,  # index
     1040: Fault.UNAVAILABLE,  # too many connections
     1047: Fault.UNAVAILABLE,  # Galera: node not ready; ping still succeeds
     1053: Fault.UNAVAILABLE,  # server shutdown in progress
@@ -83,6 +89,7 @@ _SQLITE = (
     ('has no column named', Fault.MISSING),
     ('no such column', Fault.MISSING),
     ('UNIQUE constraint failed', Fault.DUPLICATE),
+    ('already exists', Fault.EXISTS),
     ('unable to open database file', Fault.UNAVAILABLE),
     ('disk I/O error', Fault.UNAVAILABLE),
     ('database or disk is full', Fault.UNAVAILABLE),
@@ -300,7 +307,9 @@ def create_once(
             connection.commit()
         except sa.exc.DBAPIError as error:
             connection.rollback()
-            if 'already exists' not in str(error.orig):
+            # PostgreSQL: who creates it without our lock (a migration), and
+            # commits while we wait, is met at a key of the catalogue.
+            if fault_of(error) not in (Fault.EXISTS, Fault.DUPLICATE):
                 raise
 
 

@@ -317,6 +317,19 @@ def test_create_table_from_many_threads(database):
     assert key == ['id']
 
 
+def wait_for_a_lock(database):
+    """Wait until somebody waits for a lock of PostgreSQL."""
+    waiting = sa.text(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    )
+    with database.create_engine().connect() as connection:
+        connection.execution_options(isolation_level='AUTOCOMMIT')
+        end = time.monotonic() + PATIENCE
+        while not connection.scalar(waiting) and time.monotonic() < end:
+            pass
+        assert connection.scalar(waiting)
+
+
 @pytest.mark.parametrize('database', ['postgresql'], indirect=True)
 def test_create_table_waits_for_another_that_creates_it(database, stage):
     """Section 2: PostgreSQL fails in this race in a way of its own."""
@@ -330,18 +343,55 @@ def test_create_table_waits_for_another_that_creates_it(database, stage):
     one = stage.run(make_app, first, interval='0')
     stage.wait('created')
     other = stage.run(make_app, second, interval='0')
-    waiting = sa.text(
-        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-    )
-    with database.create_engine().connect() as connection:
-        connection.execution_options(isolation_level='AUTOCOMMIT')
-        end = time.monotonic() + PATIENCE
-        while not connection.scalar(waiting) and time.monotonic() < end:
-            pass
-        assert connection.scalar(waiting)
+    wait_for_a_lock(database)
     stage.let('created')
     one.result()
     other.result()
+
+
+#: The server's errors in another language; PostgreSQL has none installed.
+SPEAKS = {
+    'postgresql': "SET lc_messages = 'C'",
+    'mariadb': "SET lc_messages = 'de_DE'",
+}
+
+
+@pytest.mark.parametrize(
+    'database', ['postgresql', 'mariadb'], indirect=True
+)
+def test_create_table_while_a_migration_does(database):
+    """Contract 2: safe in whatever language the server says who was first."""
+    engine, others = database.create_engine(), database.create_engine()
+    model = session_model(sa.MetaData())
+
+    @sa.event.listens_for(engine, 'connect')
+    def speak(connection, record):
+        cursor = connection.cursor()
+        cursor.execute(SPEAKS[database.name])
+        cursor.close()
+        connection.commit()
+
+    @sa.event.listens_for(engine, 'before_cursor_execute')
+    def migrate(connection, cursor, statement, *args):
+        if statement.strip().startswith('CREATE TABLE'):
+            model.metadata.create_all(others)
+
+    make_app(engine, interval='0')
+    assert 'sweep' in str(shape(engine))
+
+
+@pytest.mark.parametrize('database', ['postgresql'], indirect=True)
+def test_create_table_waits_for_a_migration(database, stage):
+    """Contract 2: safe beside one that has created it, not yet for others."""
+    engine = database.create_engine()
+    model = session_model(sa.MetaData())
+    with database.create_engine().connect() as migration:
+        model.metadata.create_all(migration)
+        starting = stage.run(make_app, engine, interval='0')
+        wait_for_a_lock(database)
+        migration.commit()
+    starting.result()
+    assert 'sweep' in str(shape(engine))
 
 
 def test_create_table_from_many_processes(database):
