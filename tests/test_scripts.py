@@ -837,6 +837,17 @@ def test_expire(stocked, monkeypatch):
     assert len(EXPIRED) == 1
 
 
+def test_expire_after_the_expiration_was_lowered(stocked, database):
+    """E1: what was stored under another setting goes as soon as it expires."""
+    rest = {'check_expiration_interval': '0'}
+    stocked.write(database.url, expiration='160d', **rest)
+    stocked.new(ago=160 * 24 * HOUR + HOUR)
+    live = stocked.new(ago=160 * 24 * HOUR - HOUR)
+    stocked.write(database.url, expiration='1h', **rest)
+    assert stocked.done('expire') == '1 expired session was deleted\n'
+    assert stocked.ids() == {uuid.UUID(live)}
+
+
 def test_expire_shows_its_progress_on_a_terminal(
     on_sqlite, terminal, monkeypatch
 ):

@@ -21,12 +21,11 @@ def add_to(commands: Any) -> None:
 def run(application: Application, args: argparse.Namespace) -> int:
     """Delete all that has expired."""
     c = application.records.table.c
-    now = application.now()
-    # The cleaner takes what has swept past alone; this takes all that has
-    # expired.  The first condition is for the index: rounding up keeps the
-    # order, so it is true whenever the second one is.
-    condition = (c.sweep <= application.expiry.sweep(now)) & (c.expires <= now)
-    deletion = Deletion(application, condition, c.sweep)
+    # Not by sweep, as the cleaner: it was rounded up by what the setting
+    # expiration was then, so that nothing but expires tells of all.
+    deletion = Deletion(
+        application, c.expires <= application.now(), c.sweep
+    )
     try:
         deletion.run()
     finally:
