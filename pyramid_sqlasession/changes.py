@@ -34,7 +34,8 @@ class FlashChange:
     #: Head counter up to which this request took messages.
     taken: int
     appended: tuple[Any, ...] = ()
-    #: Messages appended with ``allow_duplicate=False``.
+    #: Those flashed with ``allow_duplicate=False``: they are in ``appended``,
+    #: too, as long as nobody has taken them.
     once: tuple[Any, ...] = ()
     #: Whether the queue was taken away at some time; for people.
     popped: bool = False

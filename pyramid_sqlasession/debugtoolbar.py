@@ -321,7 +321,7 @@ def _write(plan: Plan, outcome: Outcome, seconds: float) -> Write:
 
 
 def _flashed(key: str, change: FlashChange) -> str:
-    added = len(change.appended) + len(change.once)
+    added = len(change.appended)
     said = [f'{added} added'] if added else []
     if change.popped:
         said.append('taken')

@@ -149,6 +149,11 @@ def test_what_the_request_changed(watched):
     assert 'what nobody may see' not in panel
 
 
+def flash_once(request):
+    """Flash a message that must not be there twice."""
+    request.session.flash('again', 'news', allow_duplicate=False)
+
+
 def take(request):
     """Take what change() has flashed."""
     request.session.pop_flash('news')
@@ -172,6 +177,7 @@ def reword(request):
         (change, 'flash news: 1 added'), (take, 'flash news: taken'),
         (answer, 'flash news: 1 added, taken'),
         (reword, 'flash news: 1 added'),
+        (flash_once, 'flash news: 1 added'),
     ],
 )
 def test_what_became_of_a_flash_queue(watched, view, words):
