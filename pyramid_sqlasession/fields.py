@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.errors import SessionFieldError
 from pyramid_sqlasession.model import fields_of
+from pyramid_sqlasession.model import UTCDateTime
 
 _WORDS = {
     str: 'a str', int: 'an int', float: 'a float', bool: 'a bool',
@@ -93,7 +94,7 @@ class Fields:
             return value
         _check_kind(name, value, kind)
         _check_limits(name, value, column.type)
-        if isinstance(value, dt.datetime) and value.tzinfo is not None:
+        if isinstance(value, dt.datetime):
             return _in_utc(value, column.type)
         if isinstance(value, str):
             # Drivers adapt by the exact type, and Markup is none they know.
@@ -119,10 +120,14 @@ def _default_of(column: sa.Column[Any]) -> Any:
 
 
 def _in_utc(value: dt.datetime, type_: Any) -> dt.datetime:
-    # One clock: a column without time zone holds UTC, whatever the time zone
-    # of the connection.
+    # One clock: what has no time zone is UTC, whatever the time zone of the
+    # process and of the connection.
+    if value.utcoffset() is None:
+        value = value.replace(tzinfo=dt.UTC)
     value = value.astimezone(dt.UTC)
-    return value if type_.timezone else value.replace(tzinfo=None)
+    if isinstance(type_, UTCDateTime) or type_.timezone:
+        return value
+    return value.replace(tzinfo=None)
 
 
 def _check_json(name: str, value: Any) -> Any:
@@ -169,9 +174,14 @@ def _check_kind(name: str, value: Any, kind: type) -> None:
         )
 
 
+#: Those whose values are known; of any other it is its own affair.
+_DECORATORS = (UTCDateTime,)
+
+
 def _python_type(type_: Any) -> type | None:
-    if isinstance(type_, sa.types.TypeDecorator):
-        # What the application's own type takes is its own affair.
+    if isinstance(type_, sa.types.TypeDecorator) and (
+        type(type_) not in _DECORATORS
+    ):
         return None
     try:
         kind = type_.python_type

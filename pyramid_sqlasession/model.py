@@ -38,6 +38,10 @@ class PublicId(TypeDecorator[uuid.UUID]):
     impl = sa.LargeBinary(16)
     cache_ok = True
 
+    @property
+    def python_type(self) -> type[uuid.UUID]:
+        return uuid.UUID
+
     def load_dialect_impl(self, dialect: sa.Dialect) -> TypeEngine[Any]:
         if dialect.name == 'postgresql':
             return dialect.type_descriptor(postgresql.UUID(as_uuid=True))
@@ -64,11 +68,16 @@ class UTCDateTime(TypeDecorator[dt.datetime]):
     """An aware datetime in UTC, to the microsecond, on every database.
 
     PostgreSQL has a type for it; elsewhere UTC is stored without a zone, so
-    that the time zone of server, connection and process never matters.
+    that the time zone of server, connection and process never matters.  A
+    naive datetime is taken as UTC for the same reason.
     """
 
     impl = sa.DateTime()
     cache_ok = True
+
+    @property
+    def python_type(self) -> type[dt.datetime]:
+        return dt.datetime
 
     def load_dialect_impl(self, dialect: sa.Dialect) -> TypeEngine[Any]:
         if dialect.name == 'postgresql':
@@ -82,7 +91,11 @@ class UTCDateTime(TypeDecorator[dt.datetime]):
         return dialect.type_descriptor(sa.DateTime())
 
     def process_bind_param(self, value: Any, dialect: sa.Dialect) -> Any:
-        if value is None or dialect.name == 'postgresql':
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            value = value.replace(tzinfo=dt.UTC)
+        if dialect.name == 'postgresql':
             return value
         return value.astimezone(dt.UTC).replace(tzinfo=None)
 

@@ -17,6 +17,7 @@ database.
 
 import contextlib
 import os
+import time
 
 import pytest
 import transaction
@@ -101,6 +102,19 @@ def redis():
         _missing(str(error))
     with server:
         yield server
+
+
+@pytest.fixture
+def process_zone(monkeypatch):
+    """A function that sets the time zone of the process."""
+
+    def change(zone):
+        monkeypatch.setenv('TZ', zone)
+        time.tzset()
+
+    yield change
+    monkeypatch.undo()
+    time.tzset()
 
 
 @pytest.fixture

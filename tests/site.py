@@ -171,6 +171,25 @@ class Site:
             return answer
         return Response('' if answer is None else str(answer))
 
+    def set_time_zone(self, zone, offset):
+        """Have the connections of the application from now on be in a zone.
+
+        :param offset: of the zone, as MariaDB takes it without its tables.
+        """
+        sql = {
+            'postgresql': f"SET TIME ZONE '{zone}'",
+            'mariadb': f"SET time_zone = '{offset}'",
+        }.get(self.database.name, 'SELECT 1')
+
+        @sa.event.listens_for(self.engine, 'connect')
+        def set_zone(connection, record):
+            cursor = connection.cursor()
+            cursor.execute(sql)
+            cursor.close()
+            connection.commit()
+
+        self.engine.dispose()
+
     def view(self, function):
         """Make *function* the view at ``/<its name>``; returns it."""
         self.views[function.__name__] = function

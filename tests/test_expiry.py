@@ -3,7 +3,6 @@
 import datetime as dt
 import json
 import logging
-import time
 
 from pyramid.response import Response
 import pytest
@@ -1037,19 +1036,6 @@ def test_touch_through_the_given_dbsession_is_one_update(shop, given):
 
 
 # -- one clock (E4) -----------------------------------------------------------
-
-
-@pytest.fixture
-def process_zone(monkeypatch):
-    """A function that sets the time zone of the process."""
-
-    def change(zone):
-        monkeypatch.setenv('TZ', zone)
-        time.tzset()
-
-    yield change
-    monkeypatch.undo()
-    time.tzset()
 
 
 @pytest.mark.parametrize('zone', ['Asia/Kolkata', 'America/St_Johns', 'XYZ+9'])

@@ -108,32 +108,23 @@ def test_field_of_a_type_of_one_database(make_site):
     assert site.browser().get('/find').text == '192.168.1.7'
 
 
+MOMENTS = [
+    'DateTime', 'DateTime(timezone=True)',
+    'pyramid_sqlasession.model.UTCDateTime',
+]
+
+
 @pytest.mark.parametrize(
-    'zone', ['UTC', 'Asia/Tokyo'], ids=['utc', 'tokyo']
+    ('zone', 'offset'), [('UTC', '+00:00'), ('Asia/Tokyo', '+09:00')],
+    ids=['utc', 'tokyo'],
 )
-@pytest.mark.parametrize(
-    'declared', ['DateTime', 'DateTime(timezone=True)']
-)
+@pytest.mark.parametrize('declared', MOMENTS)
 def test_aware_datetime_is_the_same_instant(
-    database, make_site, declared, zone
+    make_site, declared, zone, offset
 ):
     """E4: an aware datetime is stored as UTC, whatever the connection's."""
     site = make_site(additional_fields=f'seen: {declared}')
-    sql = {
-        'postgresql': f"SET TIME ZONE '{zone}'",
-        'mariadb': f"SET time_zone = '{'+09:00' if zone[0] == 'A' else 0}'"
-        .replace("'0'", "'+00:00'"),
-        'sqlite': 'SELECT 1',
-    }[database.name]
-
-    @sa.event.listens_for(site.engine, 'connect')
-    def set_zone(connection, record):
-        cursor = connection.cursor()
-        cursor.execute(sql)
-        cursor.close()
-        connection.commit()
-
-    site.engine.dispose()
+    site.set_time_zone(zone, offset)
 
     def view(request):
         request.session['seen'] = AWARE
@@ -141,6 +132,26 @@ def test_aware_datetime_is_the_same_instant(
     run(site, view)
     found = field(site, 'seen')
     assert found.replace(tzinfo=found.tzinfo or dt.UTC) == AWARE
+
+
+@pytest.mark.parametrize('declared', MOMENTS)
+def test_naive_datetime_is_utc(make_site, process_zone, declared):
+    """E4: whatever the time zone of the process and of the connection."""
+    naive = dt.datetime(2026, 1, 2, 3, 4, 5)
+    site = make_site(additional_fields=f'seen: {declared}')
+    site.set_time_zone('Asia/Tokyo', '+09:00')
+    process_zone('America/Lima')
+
+    @site.view
+    def find(request):
+        return len(request.session_store.find(seen=naive))
+
+    run(site, lambda request: request.session.update(seen=naive))
+    found = field(site, 'seen')
+    assert found.replace(tzinfo=found.tzinfo or dt.UTC) == naive.replace(
+        tzinfo=dt.UTC
+    )
+    assert site.browser().get('/find').text == '1'
 
 
 class Autumn(dt.tzinfo):

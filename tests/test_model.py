@@ -1,5 +1,6 @@
 """The table: its model, its creation, what it holds (Sections 2 and 3)."""
 
+import datetime as dt
 import threading
 import time
 
@@ -255,6 +256,22 @@ def test_schema(make_site, database, create):
     assert sa.inspect(engine).get_table_names('web') == ['sessions']
     assert len(site.rows()) == 1
     assert site.browser().get('/count').text == '1'
+
+
+def test_naive_datetime_in_a_query_is_utc(make_site, process_zone):
+    """E4: whatever the time zone of the process and of the connection."""
+    site = with_views(make_site())
+    returning(site)
+    site.set_time_zone('Asia/Tokyo', '+09:00')
+    process_zone('America/Lima')
+    end = (site.clock() + dt.timedelta(days=1)).replace(tzinfo=None)
+    c = site.application.records.table.c
+
+    @site.view
+    def ends(request):
+        return request.dbsession.scalars(sa.select(c.expires == end)).all()
+
+    assert site.browser().get('/ends').text == '[True]'
 
 
 # -- create_table -------------------------------------------------------------
