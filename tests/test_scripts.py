@@ -35,6 +35,8 @@ from pyramid_sqlasession import scripts
 from pyramid_sqlasession import SessionMixin
 from pyramid_sqlasession import SessionsExpired
 from pyramid_sqlasession.cleaner import running_cleaners
+from pyramid_sqlasession.model import PublicId
+from pyramid_sqlasession.model import UTCDateTime
 from pyramid_sqlasession.scripts import batches
 from pyramid_sqlasession.scripts import starting
 from pyramid_sqlasession.scripts.output import readable_bytes
@@ -551,6 +553,72 @@ def test_list_by_aware_time_and_decimal(stocked, database):
         stocked.new(seen_at=at)
         for text in ('2026-01-02T03:00', '2026-01-02T04:00+01:00'):
             assert len(stocked.json('list', '--field', f'seen_at={text}')) == 1
+
+
+class Money(sa.types.TypeDecorator):
+    """Cents in the session, a text in the database."""
+
+    impl = sa.String(20)
+    cache_ok = True
+
+    def process_bind_param(self, value, dialect):
+        return None if value is None else f'{value / 100:.2f}'
+
+
+class Code(sa.types.TypeDecorator):
+    """A text, of which the case does not matter."""
+
+    impl = sa.String(20)
+    cache_ok = True
+
+    def process_bind_param(self, value, dialect):
+        return None if value is None else value.upper()
+
+
+class DecoratedSession(SessionMixin, Base):
+    """A model with types that are made of others."""
+
+    __tablename__ = 'decorated_sessions'
+
+    seen: Mapped[dt.datetime | None] = mapped_column(UTCDateTime)
+    device: Mapped[uuid.UUID | None] = mapped_column(PublicId)
+    code: Mapped[str | None] = mapped_column(Code)
+    price: Mapped[int | None] = mapped_column(Money)
+
+
+@pytest.fixture
+def decorated(database, make_shop):
+    """A shop whose sessions have fields of such types."""
+    made = make_shop(database.url, model=f'{__name__}.DecoratedSession')
+    made.done('table')
+    return made
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'found', 'other'),
+    [
+        ('seen', dt.datetime(2026, 1, 2, 3, tzinfo=dt.UTC),
+         '2026-01-02T03:00', '2026-01-02T03:00+01:00'),
+        ('device', uuid.UUID(NOBODY), NOBODY, str(uuid.UUID(int=1))),
+        ('code', 'abc', 'Abc', 'abd'),
+    ],
+)
+def test_list_by_a_decorated_type(decorated, name, value, found, other):
+    """Contract 3: --field is read as what the type is made of."""
+    id = decorated.new(**{name: value})
+    decorated.new()
+    (one,) = decorated.json('list', '--field', f'{name}={found}')
+    assert one['id'] == id
+    assert decorated.json('list', '--field', f'{name}={other}') == []
+
+
+def test_list_by_a_type_that_takes_no_text(decorated):
+    """Contract 3: a wrong call, before the database is asked."""
+    line = decorated.fails(2, 'list', '--field', 'price=1.00')
+    assert "'price'" in line
+    assert 'cannot search' in line
+    line = decorated.fails(2, 'list', '--field', 'seen=yesterday')
+    assert "takes a time such as 2026-11-23T12:30:00, not 'yesterday'" in line
 
 
 def test_list_by_two_fields(stocked):

@@ -43,19 +43,9 @@ def conditions_of(
 def _field_value(application: Application, name: str, text: str) -> Any:
     """Return the value that *text* is for the column of the field."""
     type_ = application.fields.columns[name].type
-    try:
-        kind = type_.python_type
-    except NotImplementedError:
-        kind = object
-    if kind is object and not isinstance(type_, sa.JSON):
-        # INET and its like: the database reads text.
-        kind = str
-    what, read = _kind(type_, kind)
+    what, read = _kind(type_, _python_type(type_))
     if read is None:
-        raise UsageFailure(
-            f'the field {name!r} is of the type {type_!r}, by which psessions '
-            f'cannot search'
-        )
+        raise _unsearchable(name, type_)
     try:
         value = read(text)
     except (ValueError, ArithmeticError, KeyError):
@@ -63,9 +53,50 @@ def _field_value(application: Application, name: str, text: str) -> Any:
             f'the field {name!r} takes {what}, not {text!r}'
         ) from None
     try:
-        return application.fields.check(name, value)
+        value = application.fields.check(name, value)
     except SessionFieldError as error:
         raise UsageFailure(str(error)) from error
+    if not _takes(type_, value, application.engine.dialect):
+        raise _unsearchable(name, type_)
+    return value
+
+
+def _unsearchable(name: str, type_: Any) -> UsageFailure:
+    return UsageFailure(
+        f'the field {name!r} is of the type {type_!r}, by which psessions '
+        f'cannot search'
+    )
+
+
+def _python_type(type_: Any) -> type:
+    """Return of which type the values of a column are, as far as one knows."""
+    try:
+        kind: type = type_.python_type
+    except NotImplementedError:
+        if isinstance(type_, sa.types.TypeDecorator):
+            return _python_type(type_.impl)
+        kind = object
+    if kind is object and not isinstance(type_, sa.JSON):
+        # INET and its like: the database reads text.
+        return str
+    return kind
+
+
+def _takes(type_: Any, value: Any, dialect: sa.Dialect) -> bool:
+    """Return whether a type of the application's own takes *value*.
+
+    Below it may be a text, and its values something else.
+    """
+    if not isinstance(type_, sa.types.TypeDecorator):
+        return True
+    bind = type_.bind_processor(dialect)
+    try:
+        if bind is not None:
+            bind(value)
+    # It is not ours, and may raise anything.
+    except Exception:
+        return False
+    return True
 
 
 def _kind(
@@ -77,8 +108,6 @@ def _kind(
             f'one of {", ".join(type_.enums)}',
             type_.enum_class.__getitem__,
         )
-    if kind is dt.datetime and getattr(type_, 'timezone', False):
-        return 'a time such as 2026-11-23T12:30:00+00:00', _aware
     return _KINDS.get(kind, ('', None))
 
 
@@ -87,11 +116,6 @@ def _bool(text: str) -> bool:
     if word not in ('true', 'false', 'yes', 'no', '1', '0'):
         raise ValueError
     return word in ('true', 'yes', '1')
-
-
-def _aware(text: str) -> dt.datetime:
-    found = dt.datetime.fromisoformat(text)
-    return found if found.tzinfo else found.replace(tzinfo=dt.UTC)
 
 
 _KINDS: dict[type, tuple[str, Callable[[str], Any]]] = {
