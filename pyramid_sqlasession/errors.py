@@ -80,11 +80,8 @@ class SessionFieldError(SessionError, ValueError):
         self.field = field
         self.value = value
         self.type = type
-        shown = repr(value)
-        if len(shown) > 60:
-            shown = f'{shown[:57]}...'
         super().__init__(
-            f'the session field {field!r} takes {type}, not {shown}'
+            f'the session field {field!r} takes {type}, not {_shown(value)}'
         )
 
 
@@ -128,3 +125,12 @@ class SessionStoreUnavailable(HTTPServiceUnavailable, SessionError):
 
 class SessionArgumentError(SessionError, TypeError):
     """A method of the store was called with arguments that cannot work."""
+
+
+def _shown(value: object) -> str:
+    try:
+        shown = repr(value)
+    except ValueError:
+        # Python writes out no int of more than 4300 digits.
+        return f'a {type(value).__name__} that is too long to show'
+    return shown if len(shown) <= 60 else f'{shown[:57]}...'

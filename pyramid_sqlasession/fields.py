@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import datetime as dt
 from decimal import Decimal
 import json
+import math
+import sys
 from typing import Any
 
 import sqlalchemy as sa
@@ -94,8 +96,12 @@ class Fields:
             return value
         _check_kind(name, value, kind)
         _check_limits(name, value, column.type)
+        if kind in (float, Decimal):
+            _check_number(name, value, kind)
+        if isinstance(value, dt.timedelta):
+            _check_span(name, value)
         if isinstance(value, dt.datetime):
-            return _in_utc(value, column.type)
+            return _in_utc(name, value, column.type)
         if isinstance(value, str):
             # Drivers adapt by the exact type, and Markup is none they know.
             return str.__str__(value)
@@ -119,12 +125,17 @@ def _default_of(column: sa.Column[Any]) -> Any:
     return default.arg(None) if default.is_callable else default.arg
 
 
-def _in_utc(value: dt.datetime, type_: Any) -> dt.datetime:
+def _in_utc(name: str, value: dt.datetime, type_: Any) -> dt.datetime:
     # One clock: what has no time zone is UTC, whatever the time zone of the
     # process and of the connection.
     if value.utcoffset() is None:
         value = value.replace(tzinfo=dt.UTC)
-    value = value.astimezone(dt.UTC)
+    try:
+        value = value.astimezone(dt.UTC)
+    except OverflowError:
+        raise SessionFieldError(
+            name, value, 'a datetime of the years 1 to 9999 in UTC'
+        ) from None
     if isinstance(type_, UTCDateTime) or type_.timezone:
         return value
     return value.replace(tzinfo=None)
@@ -175,7 +186,7 @@ def _check_kind(name: str, value: Any, kind: type) -> None:
 
 
 #: Those whose values are known; of any other it is its own affair.
-_DECORATORS = (UTCDateTime,)
+_DECORATORS = (UTCDateTime, sa.Interval)
 
 
 def _python_type(type_: Any) -> type | None:
@@ -219,3 +230,30 @@ def _check_limits(name: str, value: Any, type_: Any) -> None:
             raise SessionFieldError(
                 name, value, f'an int of {bits + 1} bits'
             )
+
+
+def _check_number(name: str, value: Any, kind: type) -> None:
+    # SQLite stores NaN as NULL; MariaDB has neither it nor infinity.
+    try:
+        is_finite = math.isfinite(float(value))
+    # An int that is too large; Decimal('sNaN').
+    except (OverflowError, ValueError):
+        is_finite = False
+    if not is_finite:
+        raise SessionFieldError(
+            name, value,
+            f'a finite {kind.__name__} of at most {sys.float_info.max:.2g}',
+        )
+
+
+_EPOCH = dt.date(1970, 1, 1)
+_SPAN = (dt.date.min - _EPOCH).days, (dt.date.max - _EPOCH).days
+
+
+def _check_span(name: str, value: dt.timedelta) -> None:
+    # But for PostgreSQL, it is stored as the moment so long after 1970.
+    least, most = _SPAN
+    if not least <= value.days <= most:
+        raise SessionFieldError(
+            name, value, f'a timedelta of {least} to {most} days'
+        )
