@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from collections.abc import Mapping
 import datetime as dt
 from decimal import Decimal
@@ -13,6 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from pyramid_sqlasession.changes import Changes
 from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.errors import SessionFieldError
 from pyramid_sqlasession.model import fields_of
@@ -49,16 +49,15 @@ class Fields:
         return {name: data.get(name) for name in self.columns}
 
     def values(
-        self, given: Mapping[str, Any], *,
-        deleted: Collection[str] | None = None,
+        self, given: Mapping[str, Any], changes: Changes | None = None
     ) -> dict[str, Any]:
         """Return the values to store, checked, by column.
 
         Where a column has a default, no value means the default.
 
-        :param deleted: for an UPDATE, the keys that the session lost with
-            it: their fields go back to the default, others keep what they
-            have.
+        :param changes: for an UPDATE, what leads to it: fields of the keys
+            that it deletes, or sets to None, go back to the default, others
+            keep what they have.
         :raises SessionFieldError: if a value does not fit its column.
         """
         values = {}
@@ -72,7 +71,9 @@ class Fields:
                 )
             if value is not None or not _has_default(column):
                 values[column.key] = self.check(name, value)
-            elif deleted is not None and name in deleted:
+            elif changes is not None and (
+                name in changes.deleted or name in changes.assigned
+            ):
                 values[column.key] = _default_of(column)
         return values
 

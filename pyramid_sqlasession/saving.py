@@ -347,9 +347,7 @@ class Saver:
         if changes:
             text = values['data'] = self._codec.write(data, heads)
         if changes or self._settings.extend_default_fields is not None:
-            values.update(
-                self._fields.values(extend(data), deleted=changes.deleted)
-            )
+            values.update(self._fields.values(extend(data), changes))
         if wishes.rotate and plan.token is not None:
             after = self._rotate(after, plan.token, wishes, now)
         if after.secret_hash != record.secret_hash:

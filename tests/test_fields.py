@@ -984,21 +984,24 @@ def test_own_model_follows_foreign_keys(own):
         ('user_id', 'user_id', 7, None),
     ],
 )
-@pytest.mark.parametrize('start', ['without', 'with'])
-def test_own_model_has_defaults(own, key, column, value, default, start):
-    """D3: a key that is not there, or not any more, is the default."""
+@pytest.mark.parametrize('way', ['never', 'deleted', 'none'])
+def test_own_model_has_defaults(own, key, column, value, default, way):
+    """D3: a key that is not there, not any more, or None is the default."""
 
     def view(request):
         request.session['n'] = 1
-        if start == 'with':
+        if way != 'never':
             request.session[key] = value
 
     def remove(request):
         request.session['n'] = 2
-        del request.session[key]
+        if way == 'deleted':
+            del request.session[key]
+        else:
+            request.session[key] = None
 
     browser = run(own, view)
-    if start == 'with':
+    if way != 'never':
         assert field(own, column) == value
         run(own, remove, browser)
     assert field(own, column) == default
