@@ -28,6 +28,7 @@ from pyramid_sqlasession.settings import COLUMNS
 from pyramid_sqlasession.settings import Field
 from pyramid_sqlasession.settings import parse_field
 from pyramid_sqlasession.settings import Settings
+from pyramid_sqlasession.settings import TAKEN
 
 _MYSQL = ('mysql', 'mariadb')
 
@@ -256,6 +257,12 @@ def model_of(settings: Settings) -> type[Any]:
             f'sqlasession.model = {model!r}: the column '
             f'{", ".join(missing)} is missing; build the class on '
             f'pyramid_sqlasession.SessionMixin'
+        )
+    for name in fields_of(model).keys() & TAKEN.keys():
+        raise ConfigurationError(
+            f'sqlasession.model = {model!r}: {name!r} {TAKEN[name]}: give '
+            f'the attribute another name, as in other = '
+            f'mapped_column({name!r}, ...)'
         )
     return model
 

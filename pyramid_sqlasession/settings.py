@@ -33,6 +33,16 @@ COLUMNS = (
     'accessed', 'expires', 'sweep', 'lifetime', 'rotated',
 )
 
+#: Names that no additional field can have, as an attribute or an argument has
+#: them already.
+TAKEN = {
+    'metadata': 'is an attribute of SQLAlchemy in each mapped class',
+    'registry': 'is an attribute of SQLAlchemy in each mapped class',
+    'fields': 'is the attribute with all fields in what session_store finds',
+    'except_id': 'is an argument of session_store.revoke_where()',
+    'self': 'is an argument of session_store.find()',
+}
+
 # Above this the arithmetic with datetimes overflows sooner or later.
 _LONGEST = 100 * 366 * 86400.0
 
@@ -705,10 +715,15 @@ def _column(name: Any, line: object) -> str:
             f'{name!r} is not a name of ASCII letters, digits and '
             f'underscores that begins with a letter',
         )
-    if name.lower() in (*COLUMNS, 'metadata', 'registry'):
+    if name.lower() in COLUMNS:
         raise _error(
             'additional_fields', line,
             f'{name!r} is the name of a column that the table has already',
+        )
+    if name in TAKEN:
+        raise _error(
+            'additional_fields', line,
+            f'{name!r} {TAKEN[name]}: give the field another name',
         )
     return name
 

@@ -162,6 +162,18 @@ def test_model_that_is_none(make_site, model):
 
 
 @ON_SQLITE
+@pytest.mark.parametrize('name', ['fields', 'except_id', 'self'])
+def test_model_with_a_name_that_is_taken(make_site, name):
+    """Contract 2: a column that no method could name fails at start-up."""
+    base = type('Base', (DeclarativeBase,), {})
+    model = type('Named', (SessionMixin, base), {
+        '__tablename__': 'named', name: mapped_column(sa.Integer),
+    })
+    with pytest.raises(ConfigurationError, match=f"'{name}' is .* another"):
+        make_site(model=model, create=False)
+
+
+@ON_SQLITE
 @pytest.mark.parametrize(
     'name', ['table_name', 'schema', 'additional_fields']
 )
