@@ -258,6 +258,14 @@ def model_of(settings: Settings) -> type[Any]:
             f'{", ".join(missing)} is missing; build the class on '
             f'pyramid_sqlasession.SessionMixin'
         )
+    for name in COLUMNS:
+        column = mapper.column_attrs[name].columns[0]
+        if column.key != name:
+            raise ConfigurationError(
+                f'sqlasession.model = {model!r}: the column of {name!r} has '
+                f'the key {column.key!r}, by which it is not found: add '
+                f'key={name!r} to its mapped_column(...)'
+            )
     for name in fields_of(model).keys() & TAKEN.keys():
         raise ConfigurationError(
             f'sqlasession.model = {model!r}: {name!r} {TAKEN[name]}: give '

@@ -161,6 +161,33 @@ def test_model_that_is_none(make_site, model):
         make_site(model=model, create=False)
 
 
+def renamed(**options):
+    """Return a model whose column of ``data`` is ``payload``."""
+    base = type('Base', (DeclarativeBase,), {})
+    return type('Renamed', (SessionMixin, base), {
+        '__tablename__': 'renamed',
+        'data': mapped_column('payload', sa.Text, **options),
+    })
+
+
+@ON_SQLITE
+def test_model_whose_column_has_another_name(make_site):
+    """Contract 2: one of ours fails at start-up, and it says what to add."""
+    with pytest.raises(
+        ConfigurationError, match=r"'payload'.* add key='data'"
+    ):
+        make_site(model=renamed(), create=False)
+
+
+def test_model_whose_column_has_another_name_and_our_key(make_site):
+    """Contract 2: with the key of the attribute the column is found."""
+    site = with_views(make_site(model=renamed(key='data')))
+    browser = returning(site)
+    (row,) = site.rows()
+    assert '"n"' in row['payload']
+    assert browser.get('/show').text != '{}'
+
+
 @ON_SQLITE
 @pytest.mark.parametrize('name', ['fields', 'except_id', 'self'])
 def test_model_with_a_name_that_is_taken(make_site, name):

@@ -586,6 +586,33 @@ class DecoratedSession(SessionMixin, Base):
     price: Mapped[int | None] = mapped_column(Money)
 
 
+class RenamedSession(SessionMixin, Base):
+    """A model whose columns have other names in the database."""
+
+    __tablename__ = 'renamed_sessions'
+
+    data: Mapped[str] = mapped_column('payload', sa.Text, key='data')
+    created: Mapped[dt.datetime] = mapped_column(
+        'made', UTCDateTime, key='created'
+    )
+    accessed: Mapped[dt.datetime] = mapped_column(
+        'used', UTCDateTime, key='accessed'
+    )
+
+
+def test_columns_of_other_names(database, make_shop):
+    """Contract 3: every command goes by the attributes of the model."""
+    made = make_shop(database.url, model=f'{__name__}.RenamedSession')
+    made.done('table')
+    id = made.new(ago=HOUR, tea=3)
+    stats = made.json('stats')
+    assert stats['created']['1d'] == stats['last_used']['1d'] == 1
+    (one,) = made.json('list')
+    assert one['id'] == id
+    assert made.json('show', id)['data'] == {'n': 1, 'tea': 3}
+    assert '1 session' in made.done('revoke', id)
+
+
 @pytest.fixture
 def decorated(database, make_shop):
     """A shop whose sessions have fields of such types."""

@@ -86,7 +86,7 @@ def _aggregates(
     # Live ones that are not older; the buckets are the differences.
     ages = [
         count(live & (column > now - dt.timedelta(seconds=age)),
-              f'{column.name}_{name}')
+              f'{column.key}_{name}')
         for column in (c.created, c.accessed)
         for name, _, age in _AGES
     ]
