@@ -305,23 +305,17 @@ class Records:
 
     # -- many records --------------------------------------------------------
 
-    def count(
-        self, connection: sa.Connection, now: dt.datetime,
-        where: Iterable[sa.ColumnElement[bool]] = (),
-    ) -> int:
+    def count(self, connection: sa.Connection, now: dt.datetime) -> int:
         """Return how many records live."""
         table = self.table
         statement = sa.select(sa.func.count()).select_from(table)
         return int(
-            connection.scalar(
-                statement.where(table.c.expires > now, *where)
-            ) or 0
+            connection.scalar(statement.where(table.c.expires > now)) or 0
         )
 
     def rows(
         self, connection: sa.Connection, now: dt.datetime,
-        where: Iterable[sa.ColumnElement[bool]] = (),
-        limit: int | None = None,
+        where: Iterable[sa.ColumnElement[bool]],
     ) -> list[Any]:
         """Return the live rows, all columns, newest first."""
         table = self.table
@@ -329,7 +323,6 @@ class Records:
             sa.select(table)
             .where(table.c.expires > now, *where)
             .order_by(table.c.created.desc(), table.c.id.desc())
-            .limit(limit)
         )
         return list(connection.execute(statement))
 

@@ -31,7 +31,7 @@ def log_in(testapp: Any, **data: Any) -> str:
     registry = registry_of(testapp)
     application = application_of(registry)
     environ = dict(getattr(testapp, 'extra_environ', None) or {})
-    request = _request(testapp, registry, environ)
+    request = _request(registry, environ)
     with RequestContext(request):
         user_field = application.settings.user_field
         session = request.session
@@ -74,7 +74,7 @@ class _Response:
         return self._message
 
 
-def _request(testapp: Any, registry: Any, environ: dict[str, Any]) -> Any:
+def _request(registry: Any, environ: dict[str, Any]) -> Any:
     factory = registry.queryUtility(IRequestFactory, default=Request)
     request = factory.blank('/', environ=environ)
     request.registry = registry

@@ -50,7 +50,7 @@ def run(application: Application, args: argparse.Namespace) -> int:
         return 0
     columns = application.read_aside(lambda c: _columns_in(c, table))
     if columns is None:
-        _create(application, args.ini)
+        _create(application)
         put(f'the table {table.fullname} was created')
         if application.settings.model is not None:
             put(
@@ -106,7 +106,7 @@ def _columns_in(
     return {column['name'] for column in found}
 
 
-def _create(application: Application, ini: str) -> None:
+def _create(application: Application) -> None:
     table = application.records.table
     try:
         dialects.create_once(
