@@ -1,7 +1,8 @@
-"""The SQL on records, each verb one statement on a given connection.
+"""The SQL on records, on a given connection.
 
-Whoever calls decides on connection, transaction and meaning.  Times are
-aware UTC and come from the caller: there is one clock.
+A verb is one statement, but for those that first choose what they delete, or
+look for damage.  Whoever calls decides on connection, transaction and
+meaning.  Times are aware UTC and come from the caller: there is one clock.
 """
 
 from __future__ import annotations
@@ -371,7 +372,8 @@ class Records:
         meanwhile survives.
 
         :param exactly: find all, without the index on ``sweep``, by which
-            a record is found up to a sixteenth of its lifetime late.
+            a record is found up to a sixteenth of ``sqlasession.expiration``
+            late (of what that was when the record was written).
         """
         c = self.table.c
         expired = c.expires <= now

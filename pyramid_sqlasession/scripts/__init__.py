@@ -2,7 +2,7 @@
 
 It starts the application, as Pyramid's own commands do: only then are known
 what ``main()`` sets, the engine in ``registry['dbsession_factory']`` and the
-application's own model.  Its cleaner is stopped at once.
+application's own model.  Its cleaner does not start.
 
 Each command is a module with ``add_to``, its arguments, and ``run``.
 """
