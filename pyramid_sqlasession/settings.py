@@ -350,7 +350,7 @@ def duration(value: Any) -> float:
     if isinstance(value, dt.timedelta):
         return value.total_seconds()
     if isinstance(value, str):
-        return _spoken(value)
+        return _parsed(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(_DURATION)
     try:
@@ -362,7 +362,7 @@ def duration(value: Any) -> float:
     return seconds
 
 
-def _spoken(text: str) -> float:
+def _parsed(text: str) -> float:
     if re.fullmatch(r'[+-]?[0-9]+(\.[0-9]+)?', text, re.ASCII):
         return float(text)
     match = re.fullmatch(
@@ -565,14 +565,6 @@ def _resolve(name: str, value: str, what: str) -> Any:
         ) from error
 
 
-def _function(name: str, value: Any) -> Any:
-    what = 'a function f(defaults, session, request) -> dict'
-    found = _resolve(name, value, what) if isinstance(value, str) else value
-    if not callable(found):
-        raise _error(name, value, f'must be the dotted name of {what}')
-    return found
-
-
 def _serializer(name: str, value: Any) -> Serializer:
     what = 'an object with dumps and loads'
     if isinstance(value, str) and value.lower() == 'json':
@@ -768,7 +760,9 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     'schema': _string,
     'create_table': _flag,
     'additional_fields': _fields,
-    'extend_default_fields': _function,
+    'extend_default_fields': _resolved(
+        'a function f(defaults, session, request) -> dict', callable,
+    ),
     'expiration': _positive,
     'absolute_timeout': _positive,
     'touch_interval': _not_negative,

@@ -34,7 +34,6 @@ _ALLOWED = {
     '_field_name': 'a name',
     '_url': 'a URL, as SQLAlchemy takes it',
     '_resolved': 'a dotted name, or the object',
-    '_function': 'a dotted name, or the function',
     '_serializer': 'json, or a dotted name',
     '_table_name': 'a name of at most 63 characters',
     '_string': 'a name',
