@@ -10,6 +10,7 @@ from pyramid.exceptions import ConfigurationError
 
 from pyramid_sqlasession.changes import join
 from pyramid_sqlasession.changes import split
+from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.errors import SessionTooLarge
 from pyramid_sqlasession.settings import Settings
 
@@ -108,11 +109,23 @@ class Codec:
 
         :raises SessionNotSerializable: if a value cannot be stored.
         :raises SessionTooLarge: above ``sqlasession.max_size``.
+        :raises SessionError: if the serializer makes no bytes.
         """
         raw = self._serializer.dumps(join(data, heads))
+        self._check_raw(raw)
         if len(raw) > self._max_size:
             raise SessionTooLarge(len(raw), self._max_size)
         return self._stored(raw)
+
+    def _check_raw(self, raw: object) -> None:
+        # A serializer of the application may return anything: json.dumps()
+        # makes text.
+        if not isinstance(raw, bytes | bytearray):
+            raise SessionError(
+                f'sqlasession.serializer = {self._serializer!r}: its dumps() '
+                f'returned a {type(raw).__name__} and must return bytes; '
+                f'a str is made bytes by its encode()'
+            )
 
     def read(self, text: str) -> tuple[dict[str, Any], dict[str, int]]:
         """Return data and flash heads of a record's text.

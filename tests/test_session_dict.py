@@ -21,6 +21,7 @@ import pytest
 import sqlalchemy as sa
 from zope.interface.verify import verifyObject
 
+from pyramid_sqlasession import SessionError
 from pyramid_sqlasession import SessionNotSerializable
 from pyramid_sqlasession import SessionStoreUnavailable
 from pyramid_sqlasession import SessionTooLarge
@@ -1441,6 +1442,25 @@ def test_a_serializer_that_gives_no_dict(make_site, caplog, answer):
         {}, True
     )
     assert is_in_log(caplog)
+
+
+class Wordy(Strange):
+    """A serializer whose dumps returns what it likes, too."""
+
+    def dumps(self, data):
+        return self.answer
+
+
+@pytest.mark.parametrize('answer', ['{}', None, memoryview(b'')], ids=type)
+@sqlite
+def test_a_serializer_that_makes_no_bytes(make_site, answer):
+    """R6: an error names the setting and what is needed, nothing is stored."""
+    shop = Shop(make_site(serializer=Wordy(answer)))
+    with pytest.raises(SessionError, match='bytes') as caught:
+        shop.store(a=1)
+    assert 'sqlasession.serializer = ' in str(caught.value)
+    assert f'returned a {type(answer).__name__} ' in str(caught.value)
+    assert shop.site.rows() == []
 
 
 class Refusing(Reversed):
