@@ -58,7 +58,11 @@ def imports_of(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+        elif isinstance(node, ast.ImportFrom):
+            # Its module has no name here, by which it could be judged.
+            assert not node.level, (
+                f'{path}:{node.lineno}: relative import; name the package'
+            )
             names = [f'{node.module}.{alias.name}' for alias in node.names]
         else:
             continue
