@@ -133,6 +133,8 @@ class SessionMixin:
             __tablename__ = 'sessions'
             user_id: Mapped[int | None] = mapped_column(
                 ForeignKey('users.id', ondelete='CASCADE'), index=True)
+
+    On SQLite ``CASCADE`` needs ``PRAGMA foreign_keys = ON``.
     """
 
     #: Public, stable, safe to show and to log.

@@ -919,15 +919,18 @@ def test_page_for_an_unavailable_database(tmp_path):
 
 
 def test_sqlite_engine(tmp_path):
-    """The engine of the page on operating uses WAL and waits."""
+    """The engine of the page on operating uses WAL, waits, and ends the
+    sessions of a user that is deleted.
+    """
     engine = importlib.import_module('sqlite_engine').get_engine(
         {'sqlalchemy.url': f'sqlite:///{tmp_path}/wal.sqlite'}
     )
     with engine.connect() as connection:
         mode = connection.exec_driver_sql('PRAGMA journal_mode').scalar()
         wait = connection.exec_driver_sql('PRAGMA busy_timeout').scalar()
+        keys = connection.exec_driver_sql('PRAGMA foreign_keys').scalar()
     engine.dispose()
-    assert (mode, wait) == ('wal', 30000)
+    assert (mode, wait, keys) == ('wal', 30000, 1)
 
 
 @pytest.mark.parametrize('page', PAGES, ids=NAMES)

@@ -20,4 +20,7 @@ def set_up_sqlite(connection: Any, record: Any) -> None:
     cursor = connection.cursor()
     cursor.execute('PRAGMA journal_mode = WAL')
     cursor.execute('PRAGMA busy_timeout = 30000')
+    # Otherwise ondelete='CASCADE' does nothing, and the sessions of a deleted
+    # user stay.
+    cursor.execute('PRAGMA foreign_keys = ON')
     cursor.close()
