@@ -24,8 +24,10 @@ def device_fields(
     right for ``user_id``, which a login puts into the session.
 
     The address is the one the server saw. WebOb's ``client_addr`` would
-    believe an ``X-Forwarded-For`` that anybody can send; behind a proxy,
-    waitress's ``trusted_proxy`` puts the right one into ``remote_addr``.
+    believe an ``X-Forwarded-For`` that anybody can send. Behind a proxy,
+    waitress puts the right one into ``remote_addr`` if it is given
+    ``trusted_proxy`` and ``trusted_proxy_headers = x-forwarded-for
+    x-forwarded-proto``.
     """
     return {
         **defaults,
