@@ -26,8 +26,9 @@ def note_dropped(event: SessionWriteDropped) -> None:
 
 
 def note_suspicious(event: SuspiciousCookie) -> None:
+    # Not client_addr: it believes an X-Forwarded-For that anybody can send.
     log.warning('%s: a cookie with a wrong %s',
-                event.request.client_addr, event.reason)
+                event.request.remote_addr, event.reason)
 
 
 def note_expired(event: SessionsExpired) -> None:
