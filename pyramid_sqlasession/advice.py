@@ -23,18 +23,28 @@ _MONTH = 30 * 86400.0
 # A browser's parallel requests are over long before.
 _GRACE = 600.0
 
+_ON_RETRY = (
+    'sqlasession.conflict = retry: nothing here runs a request again, so the '
+    'second of two that change one key is answered with an error; add '
+    "config.include('pyramid_retry'), or remove the setting (merge)"
+)
+
 
 def give(
-    settings: Settings, columns: Container[str], *, lacks_dbsession: bool
+    settings: Settings, columns: Container[str], *, lacks_dbsession: bool,
+    lacks_retry: bool,
 ) -> None:
     """Log the advice on *settings*.
 
     :param columns: the names of the additional fields.
     :param lacks_dbsession: the settings name a SQLAlchemy session that the
         application does not have, as it seems.
+    :param lacks_retry: nothing runs a request again.
     """
     if lacks_dbsession:
         log.warning('%s', _on_dbsession(settings))
+    if lacks_retry and settings.conflict == 'retry':
+        log.warning('%s', _ON_RETRY)
     for level, text in _advice(settings, columns):
         log.log(level, '%s', text)
 

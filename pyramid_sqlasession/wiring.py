@@ -10,9 +10,11 @@ from typing import Any
 from pyramid.config import PHASE1_CONFIG
 from pyramid.events import ApplicationCreated
 from pyramid.exceptions import ConfigurationError
+from pyramid.interfaces import IExecutionPolicy
 from pyramid.interfaces import IRequestExtensions
 from pyramid.interfaces import IRequestFactory
 from pyramid.request import Request
+from pyramid.router import default_execution_policy
 import sqlalchemy as sa
 
 from pyramid_sqlasession import advice
@@ -116,6 +118,7 @@ def _application_created(event: Any) -> None:
     advice.give(
         application.settings, application.fields.columns,
         lacks_dbsession=_lacks_dbsession(registry, application),
+        lacks_retry=_lacks_retry(registry),
     )
     if application.settings.create_table:
         _create_table(application)
@@ -136,6 +139,14 @@ def _lacks_dbsession(registry: Any, application: Application) -> bool:
         extensions is None
         or name not in {**extensions.descriptors, **extensions.methods}
     )
+
+
+def _lacks_retry(registry: Any) -> bool:
+    """Return whether nothing runs a request again: neither pyramid_retry nor
+    a policy that the application has set itself, which may.
+    """
+    policy = registry.queryUtility(IExecutionPolicy)
+    return policy is None or policy is default_execution_policy
 
 
 def _check_engine(application: Application) -> None:

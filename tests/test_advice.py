@@ -2,6 +2,7 @@
 
 import logging
 
+from pyramid.router import default_execution_policy
 import pytest
 
 from pyramid_sqlasession import advice
@@ -49,6 +50,27 @@ def test_a_dbsession_of_another_name(said):
         config.add_request_method(lambda request: None, 'db', reify=True)
 
     assert said(**GOOD, dbsession='db', configure=configure) == []
+
+
+def test_retry_without_pyramid_retry(said):
+    """C2: without it the second of two requests is answered with an error."""
+    ((level, text),) = said(**GOOD, conflict='retry')
+    assert level == 'WARNING'
+    assert text.startswith('sqlasession.conflict = retry: ')
+    assert "config.include('pyramid_retry')" in text
+    assert len(text) < 250
+    assert said(**GOOD, conflict='retry', retry=True) == []
+    assert said(**GOOD, conflict='merge') == []
+
+
+def test_retry_by_other_means(said):
+    """C2: a policy of the application's own may run requests again."""
+    def configure(config):
+        config.set_execution_policy(
+            lambda environ, router: default_execution_policy(environ, router)
+        )
+
+    assert said(**GOOD, conflict='retry', configure=configure) == []
 
 
 def test_silence_for_a_good_one(said):
