@@ -10,6 +10,7 @@ from typing import Any
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pyramid_sqlasession.errors import SessionArgumentError
     from pyramid_sqlasession.errors import SessionConflict
     from pyramid_sqlasession.errors import SessionError
     from pyramid_sqlasession.errors import SessionFieldError
@@ -44,6 +45,7 @@ __all__ = [
     'ISessionWriteDropped',
     'ISuspiciousCookie',
     'session_model',
+    'SessionArgumentError',
     'SessionConflict',
     'SessionCreated',
     'SessionError',
@@ -74,9 +76,9 @@ _MODULES = {
     'start_expiring_sessions': 'wiring',
     'stop_expiring_sessions': 'wiring',
     **dict.fromkeys(
-        ('SessionConflict', 'SessionError', 'SessionFieldError',
-         'SessionNotSerializable', 'SessionStoreUnavailable',
-         'SessionTooLarge'),
+        ('SessionArgumentError', 'SessionConflict', 'SessionError',
+         'SessionFieldError', 'SessionNotSerializable',
+         'SessionStoreUnavailable', 'SessionTooLarge'),
         'errors',
     ),
 }
