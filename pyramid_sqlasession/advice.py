@@ -105,7 +105,7 @@ def _on_timeouts(
     if absolute is None and settings.user_field in columns:
         yield (
             f'sqlasession.absolute_timeout is not set, and the field '
-            f'{settings.user_field!r} tells that users log in: a login that '
+            f'{settings.user_field!r} shows that users log in: a login that '
             f'is used never ends; set it, to 30d at most'
         )
     for name in ('expiration', 'absolute_timeout'):
@@ -113,16 +113,16 @@ def _on_timeouts(
         if seconds is not None and seconds > _MONTH:
             yield (
                 f'sqlasession.{name} = {seconds / 86400:.4g} days: a cookie '
-                f'that was stolen or forgotten works as long; set it to 30d '
-                f'at most, and lengthen single sessions by set_expiry()'
+                f'that was stolen or forgotten works for that long; set it '
+                f'to 30d at most, and lengthen single sessions by set_expiry()'
             )
     if settings.renewal_interval is not None and (
         settings.renewal_grace > _GRACE
     ):
         yield (
             f'sqlasession.renewal_grace = {settings.renewal_grace:g} seconds: '
-            f'a token that was renewed works as long beside the new one; set '
-            f'it to a minute or two'
+            f'a token that was renewed works for that long beside the new '
+            f'one; set it to a minute or two'
         )
 
 

@@ -133,7 +133,10 @@ class Cleaner:
         finally:
             # Also of a tick that ends with an error.
             if total:
-                log.info('%d expired sessions were deleted', total)
+                log.info(
+                    '%d expired session%s deleted', total,
+                    ' was' if total == 1 else 's were',
+                )
                 application.watcher.cleaned(total, perf_counter() - started)
                 application.notify(events.SessionsExpired(total))
         return total

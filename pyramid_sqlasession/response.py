@@ -10,7 +10,7 @@ from pyramid_sqlasession.cookie import CookiePolicy
 from pyramid_sqlasession.saving import Outcome
 from pyramid_sqlasession.session import Base
 
-NO_REASON = 'nothing changed that it has to say'
+NO_REASON = 'nothing to update'
 
 
 def cookie_header(

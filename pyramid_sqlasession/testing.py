@@ -44,7 +44,7 @@ def log_in(testapp: Any, **data: Any) -> str:
         token = binding.save_now()
         if token is None:
             raise SessionError(
-                'log_in() was given nothing to store, such as user_id=7'
+                'login_session was given nothing to store, such as user_id=7'
             )
     lifetime = application.settings.expiration
     header = application.cookies.set_header(token, request, lifetime)

@@ -242,14 +242,14 @@ def test_a_statement_that_failed(make_watched):
 @pytest.mark.parametrize(
     ('act', 'words'),
     [
-        (read, 'No Set-Cookie: nothing changed that it has to say.'),
-        (acts.put(a=1), 'No Set-Cookie: nothing changed that it has to say.'),
+        (read, 'No Set-Cookie: nothing to update.'),
+        (acts.put(a=1), 'No Set-Cookie: nothing to update.'),
         (acts.rotate, 'Set-Cookie: the session has a new token.'),
         (acts.logout, 'Set-Cookie: the session was invalidated.'),
         (acts.logout_and_say_so, 'Set-Cookie: the session is new.'),
         (
             lambda request: request.session.touch(),
-            'No Set-Cookie: nothing changed that it has to say.',
+            'No Set-Cookie: nothing to update.',
         ),
         (ignore, 'No Set-Cookie: this request decided nothing about it.'),
     ],

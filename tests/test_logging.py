@@ -57,7 +57,7 @@ def levels_of(seen, words):
 @pytest.mark.parametrize(
     ('act', 'words'),
     [
-        (acts.look, ['was loaded', 'no cookie: nothing changed']),
+        (acts.look, ['was loaded', 'no cookie: nothing to update']),
         (acts.put(a=1), ['was loaded', 'was updated', 'no cookie']),
         (acts.rotate, ['was rotated', 'Set-Cookie: the session has a new']),
         (acts.logout, ['was removed', 'Set-Cookie: the session was invali']),
@@ -98,7 +98,7 @@ def test_a_purge_is_info(make_site, log):
     site.clock.advance(days=2)
     with log.of() as seen:
         site.application.cleaner.clean()
-    assert seen == [('INFO', '1 expired sessions were deleted')]
+    assert seen == [('INFO', '1 expired session was deleted')]
 
 
 def test_a_forged_cookie_is_a_warning(make_site, log):
