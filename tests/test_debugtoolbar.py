@@ -379,13 +379,21 @@ def test_a_forged_cookie(make_watched):
 
 @on_sqlite
 def test_the_effective_settings(make_watched):
-    """All settings are shown, secrets masked."""
+    """All settings are shown as one writes them, secrets masked."""
     watched = make_watched(
-        secret='the-first-secret the-second', expiration='3h'
+        secret='the-first-secret the-second', expiration='3h',
+        absolute_timeout='30d', cookie_httponly='false', max_size='64KiB',
+        additional_fields='user_id: Integer index\nnote: String(64) not null',
     )
     panel = watched.visit(watched.browser(), ignore)
-    assert 'sqlasession.expiration 10800.0' in panel
-    assert 'sqlasession.cookie_name session' in panel
+    for words in (
+        'expiration 3h', 'absolute_timeout 30d', 'touch_interval 60s',
+        'max_size 64KiB', 'cookie_httponly false', 'cookie_name session',
+        'cookie_max_age as expiration', 'serializer json', 'engine.* none',
+        'additional_fields user_id: Integer index, note: String(64) not null',
+    ):
+        assert f'sqlasession.{words}' in panel
+    assert 'engine_options' not in panel
     assert 'the-first-secret' not in panel
     assert 'the-second' not in panel
 
