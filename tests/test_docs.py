@@ -190,7 +190,6 @@ def test_python_blocks_run(page, app, engine, ada):
         request = env['request']
         request.tm.begin()
         names = {
-            'app': app,
             'carry_over': importlib.import_module('migrating').carry_over,
             'datetime': datetime,
             'request': request,
@@ -202,6 +201,7 @@ def test_python_blocks_run(page, app, engine, ada):
             'UTC': UTC,
         }
         for block in blocks(page, 'python'):
+            names['app'] = app
             names['config'] = Configurator(settings={
                 'sqlalchemy.url': str(engine.url),
                 'sqlasession.cookie_name': 'sid',
