@@ -141,19 +141,21 @@ class SessionMixin:
     id: Mapped[uuid.UUID] = mapped_column(PublicId, primary_key=True)
     #: SHA-256 of the secret half of the token.
     secret_hash: Mapped[bytes] = mapped_column(_HASH)
-    #: Hashes of tokens that were replaced lately (see ``records.Retired``).
+    #: Hashes of tokens that were replaced moments ago.
     retired: Mapped[bytes | None] = mapped_column(_RETIRED)
     #: Counts the writes; each write is guarded by the version it read.
     version: Mapped[int] = mapped_column(sa.BigInteger)
-    #: What the serializer wrote.
+    #: What the session holds, as the serializer wrote it.
     data: Mapped[str] = mapped_column(_DATA)
+    #: When the session began; a login does not change it.
     created: Mapped[dt.datetime] = mapped_column(UTCDateTime)
     #: Creation or last login: the absolute timeout counts from here.
     started: Mapped[dt.datetime] = mapped_column(UTCDateTime)
+    #: When the expiry was last extended.
     accessed: Mapped[dt.datetime] = mapped_column(UTCDateTime)
     #: When the current token was handed out.
     rotated: Mapped[dt.datetime] = mapped_column(UTCDateTime)
-    #: Not indexed on purpose: see ``sweep``.
+    #: When the session ends.  Not indexed on purpose: see ``sweep``.
     expires: Mapped[dt.datetime] = mapped_column(UTCDateTime)
     #: ``expires``, rounded up coarsely.  The cleaner finds its rows by it.
     #: An index on ``expires`` itself would have to be written by every
