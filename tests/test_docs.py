@@ -25,9 +25,12 @@ import sqlalchemy as sa
 from webtest import TestApp
 
 import pyramid_sqlasession
+from pyramid_sqlasession import metrics
 from pyramid_sqlasession import SessionFieldError
 from pyramid_sqlasession import SessionNotSerializable
 from pyramid_sqlasession import stop_expiring_sessions
+from pyramid_sqlasession.debugtoolbar import DROPS
+from pyramid_sqlasession.debugtoolbar import KINDS
 from pyramid_sqlasession.model import model_of
 from pyramid_sqlasession.settings import _READERS
 from pyramid_sqlasession.settings import read_settings
@@ -894,6 +897,21 @@ def test_metrics_are_those_of_the_code():
         name for name, _, _ in importlib.import_module('metric_list').metrics()
     ]
     assert len(names) == len(set(names)) > 5
+
+
+def test_attributes_of_metrics_are_those_of_the_code():
+    """Each attribute is there, with its values, at metrics that exist."""
+    extension = importlib.import_module('metric_list')
+    known = {name for name, _, _ in extension.metrics()}
+    values = {one.name: set(one.values) for one in extension.ATTRIBUTES}
+    assert set(values) == {
+        value for value in vars(metrics).values()
+        if isinstance(value, str) and value.startswith('sqlasession.')
+    }
+    for one in extension.ATTRIBUTES:
+        assert {f'sqlasession.{name}' for name in one.metrics} <= known
+    assert values['sqlasession.save.kind'] == set(KINDS)
+    assert values['sqlasession.drop.reason'] == {*DROPS, 'unavailable'}
 
 
 def test_page_for_an_unavailable_database(tmp_path):
