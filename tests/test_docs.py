@@ -347,7 +347,7 @@ def test_readme_names_make_targets_that_exist():
 @pytest.mark.parametrize('settings', [0, 1])
 def test_readme_set_up(settings, tmp_path, monkeypatch, engine):
     """An application set up in each of README.rst's ways counts visits."""
-    _, main, model, view = blocks(ROOT / 'README.rst', 'python')
+    _, main, view, model = blocks(ROOT / 'README.rst', 'python')
     parser = configparser.ConfigParser()
     parser.read_string(
         blocks(ROOT / 'README.rst', 'ini')[settings]
