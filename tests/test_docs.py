@@ -937,9 +937,7 @@ def test_page_for_an_unavailable_database(tmp_path):
 
 
 def test_sqlite_engine(tmp_path):
-    """The engine of the page on operating uses WAL, waits, and ends the
-    sessions of a user that is deleted.
-    """
+    """The engine of the page on operating has WAL, waits, has foreign keys."""
     engine = importlib.import_module('sqlite_engine').get_engine(
         {'sqlalchemy.url': f'sqlite:///{tmp_path}/wal.sqlite'}
     )
