@@ -125,6 +125,8 @@ class Binding:
     _is_answered = False
     _is_over = False
     _plan: Plan | None = None
+    #: What ``extend_default_fields`` has returned for which data.
+    _foreseen: tuple[dict[str, Any], dict[str, Any]] | None = None
     _tentative: Outcome | None = None
     _outcomes: tuple[Outcome, ...] = ()
     #: Of an earlier attempt of pyramid_retry that committed by hand.
@@ -333,7 +335,24 @@ class Binding:
         if self._set_aside is not None:
             self._put_together(self._set_aside)
         self._plan = self._make_plan()
+        if self._plan is not None:
+            self._foresee()
         return self._plan is not None
+
+    def _foresee(self) -> None:
+        """Ask ``extend_default_fields`` while ``request.dbsession`` can join
+        the transaction: when it is being committed, nothing can.
+        """
+        self._foreseen = None
+        if self.application.settings.extend_default_fields is None:
+            return
+        self._is_saving = True
+        try:
+            data = copied(dict(dict.items(self.session)))
+            if data:
+                self._foreseen = data, self._extended(data)
+        finally:
+            self._is_saving = False
 
     def is_rolled_back(self, transaction: Any) -> bool:
         """Return whether the application's part was rolled back by hand."""
@@ -412,6 +431,7 @@ class Binding:
         self._manager = None
         self._joined_with = None
         self._set_aside = None
+        self._foreseen = None
         self.savepoints.clear()
 
     def mark(self) -> Snapshot:
@@ -493,6 +513,8 @@ class Binding:
         extend = self.application.settings.extend_default_fields
         if extend is None:
             return defaults
+        if self._foreseen is not None and self._foreseen[0] == data:
+            return self._foreseen[1]
         session = self.session
         # What the function changes inside of a value is not stored.
         data = copied(dict(data))
@@ -673,6 +695,22 @@ class Binding:
             )
         )
 
+    def _save_beside(self) -> None:
+        """Save in a further transaction of ``request.tm``."""
+        self._part()
+        with self.request.tm:
+            self._join()
+            assert self._manager is not None
+            self._manager.expect_changes()
+
+    @property
+    def _may_use_dbsession(self) -> bool:
+        """Whether ``extend_default_fields`` may use ``request.dbsession``,
+        which joins nothing but a transaction.
+        """
+        settings = self.application.settings
+        return settings.extend_default_fields is not None and self._is_managed
+
     def _part(self) -> None:
         """Leave a transaction that somebody else ends."""
         if self._manager is not None:
@@ -702,6 +740,8 @@ class Binding:
         if plan is not None:
             if self._is_given:
                 self._save_given(plan)
+            elif self._may_use_dbsession:
+                self._save_beside()
             else:
                 self._save_alone(plan)
         return self._base.token

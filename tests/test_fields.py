@@ -19,6 +19,8 @@ from pyramid_sqlasession import SessionError
 from pyramid_sqlasession import SessionFieldError
 from pyramid_sqlasession import SessionMixin
 
+from .failing import answering
+from .failing import Failure
 from .naming import shown
 from .site import Note
 
@@ -804,6 +806,62 @@ def test_extend_is_called_at_each_save(make_site, save):
         extra_environ={'REMOTE_ADDR': '10.0.0.2'},
     )
     assert field(site, 'ip') == '10.0.0.2'
+
+
+def count_notes(defaults, session, request):
+    """Return fields for which the application's database is asked."""
+    found = request.dbsession.scalars(sa.select(Note)).all()
+    return defaults | {'count': len(found)}
+
+
+def change(request):
+    """Change the session, and nothing else."""
+    request.session['n'] = 1
+
+
+def change_beside_data(request):
+    """Change the session beside what the view has read."""
+    request.dbsession.scalars(sa.select(Note)).all()
+    change(request)
+
+
+def change_late(request):
+    """Change the session when the response is on its way."""
+    request.add_response_callback(lambda request, response: change(request))
+
+
+def fail(request):
+    """Have an exception view change the session."""
+    change_beside_data(request)
+    raise Failure
+
+
+@pytest.mark.parametrize(
+    'view', [change, change_beside_data, change_late, fail]
+)
+@pytest.mark.parametrize('is_apart', [False, True])
+def test_extend_may_ask_the_database(make_site, tmp_path, view, is_apart):
+    """D3: with ``request.dbsession``, wherever the change is saved."""
+    site = make_site(
+        additional_fields='count: Integer', configure=answering(change),
+        extend_default_fields=count_notes,
+        engine_options=None if is_apart else {
+            'pool_size': 1, 'max_overflow': 0, 'pool_timeout': 0.1
+        },
+        **{'url': f'sqlite:///{tmp_path}/own.sqlite'} if is_apart else {},
+    )
+    with site.outside.begin() as connection:
+        connection.execute(sa.insert(Note).values(text='a note'))
+    records = site.application.records.table
+    for _ in range(2):
+        browser = run(site, view)
+        run(site, view, browser)
+    with site.application.engine.connect() as connection:
+        assert connection.execute(sa.select(records.c.count)).all() == [
+            (1,), (1,)
+        ]
+    assert site.notes() == ['a note']
+    assert site.engine.pool.checkedout() == 0
 
 
 @ON_SQLITE
