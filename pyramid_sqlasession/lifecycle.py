@@ -59,6 +59,7 @@ from pyramid_sqlasession import dialects
 from pyramid_sqlasession import events
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.changes import apply_changes
+from pyramid_sqlasession.changes import CSRF
 from pyramid_sqlasession.connections import Connections
 from pyramid_sqlasession.cookie import Token
 from pyramid_sqlasession.errors import SessionConflict
@@ -459,6 +460,9 @@ class Binding:
         _, heads = session._base.content.known()
         session._restore(view)
         data, _ = apply_changes(later, dict(dict.items(session)), heads)
+        if later.csrf is not None:
+            # The exception view's page is the one that is sent.
+            data[CSRF] = later.csrf
         dict.clear(session)
         dict.update(session, data)
         pending = session._pending

@@ -91,6 +91,31 @@ def test_both_words_if_the_transaction_commits(accident, visitor):
 
 
 @on_sqlite
+@pytest.mark.parametrize('work', [
+    None, lambda request: request.session.get_csrf_token(),
+    lambda request: request.session.new_csrf_token(),
+])
+@pytest.mark.parametrize('visitor', ['new', 'returning'])
+def test_the_form_of_a_page_whose_transaction_commits(
+    accident, visitor, work
+):
+    """C6, T3: the page that is sent has the CSRF token that is stored."""
+
+    def page(request):
+        return request.session.get_csrf_token()
+
+    def change(request):
+        request.session['n'] = 2
+        if work is not None:
+            work(request)
+
+    site = accident(change, page, **LET_PASS)
+    browser = site.browser() if visitor == 'new' else returning(site)
+    token = browser.get('/fail').text
+    assert site.data()['_csrft_'] == token
+
+
+@on_sqlite
 def test_an_exception_view_that_does_not_look(accident):
     """T3: the words of the view are gone all the same."""
     site = accident(flash_saved, lambda request: 'sorry')
