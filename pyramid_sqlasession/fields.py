@@ -36,13 +36,13 @@ class Fields:
     def __init__(self, model: type[Any]) -> None:
         self.columns = fields_of(model)
         table = sa.inspect(model).local_table
-        #: Whether two records cannot have the same value of some field.
-        self.has_unique = any(
-            column.unique for column in self.columns.values()
-        ) or any(
-            isinstance(constraint, sa.UniqueConstraint)
-            for constraint in table.constraints
-        ) or any(index.unique for index in table.indexes)
+        #: Columns of which no two records can have the same values.
+        self.unique = [
+            tuple(one.columns)
+            for one in (*table.constraints, *table.indexes)
+            if isinstance(one, sa.UniqueConstraint)
+            or (isinstance(one, sa.Index) and one.unique)
+        ]
 
     def defaults(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Return each field with the session's value of that name."""
@@ -77,6 +77,19 @@ class Fields:
                 values[column.key] = _default_of(column)
         return values
 
+    def rivals(
+        self, values: Mapping[str, Any]
+    ) -> sa.ColumnElement[bool] | None:
+        """Return which records the database refuses *values* beside, None if
+        there can be none.
+        """
+        found = [
+            sa.and_(*(column == values[column.key] for column in group))
+            for group in self.unique
+            if all(_is_value(values.get(column.key)) for column in group)
+        ]
+        return sa.or_(*found) if found else None
+
     def check(self, name: str, value: Any) -> Any:
         """Return *value* as it is stored, if it fits the field's column.
 
@@ -107,6 +120,10 @@ class Fields:
             # Drivers adapt by the exact type, and Markup is none they know.
             return str.__str__(value)
         return value
+
+
+def _is_value(value: Any) -> bool:
+    return value is not None and not isinstance(value, sa.ClauseElement)
 
 
 def _has_default(column: sa.Column[Any]) -> bool:

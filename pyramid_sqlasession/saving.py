@@ -148,7 +148,7 @@ class Saver:
         """
         outcome = Outcome(plan.base)
         ended = plan.wishes.ended
-        if ended is not None and self._fields.has_unique:
+        if ended is not None and self._fields.unique:
             # The new session may have the same value.
             self._end(connection, ended, plan.has_revoked, now, outcome)
             ended = None
@@ -221,6 +221,7 @@ class Saver:
             lifetime=lifetime.seconds, rotated=now,
         )
         values = self._fields.values(extend(data))
+        self._make_room(connection, values, now)
         self._records.insert(
             connection, record, self._expiry.sweep(record.expires), values
         )
@@ -241,6 +242,7 @@ class Saver:
         base = plan.base
         for _ in range(_ATTEMPTS):
             values, after, renewed = self._values(plan, base, now, extend)
+            self._make_room(connection, values, now)
             if self._records.update(
                 connection, record.id, record.version, now, values,
                 extends='expires' in values and not plan.wishes.lifetime,
@@ -366,6 +368,16 @@ class Saver:
             )
         after = replace(after, version=record.version + 1, data=text)
         return values, after, renewed
+
+    def _make_room(
+        self, connection: Executor, values: Mapping[str, Any],
+        now: dt.datetime,
+    ) -> None:
+        """Delete expired records whose unique values are taken again (E1)."""
+        if self._fields.unique:
+            rivals = self._fields.rivals(values)
+            if rivals is not None:
+                self._records.remove_expired_of(connection, now, rivals)
 
     def _user_in(self, values: Mapping[str, Any]) -> Any:
         """Return whose session it is by the columns that are set, or None."""

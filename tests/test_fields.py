@@ -680,6 +680,56 @@ def test_unique_value_of_a_session_that_ends_is_free(make_site):
     assert after['seat'] == '7A'
 
 
+class Seated(DeclarativeBase):
+    """The base of the model below."""
+
+
+class Seat(SessionMixin, Seated):
+    """A model with a pair that is unique."""
+
+    __tablename__ = 'sessions'
+    __table_args__ = (sa.UniqueConstraint('line', 'seat'),)
+    line: Mapped[int | None]
+    seat: Mapped[str | None] = mapped_column(sa.String(8))
+
+
+SEATS = {
+    'unique': {'additional_fields': 'line: Integer\nseat: String(8) unique'},
+    'unique index': {
+        'additional_fields': 'line: Integer\nseat: String(8) unique index'
+    },
+    'pair': {'model': Seat},
+}
+
+
+@pytest.mark.parametrize('settings', SEATS.values(), ids=SEATS)
+@pytest.mark.parametrize('beside_data', [False, True])
+def test_unique_value_of_an_expired_session_is_free(
+    make_site, settings, beside_data
+):
+    """E1, D3: whether or not the cleaner has been there."""
+    site = make_site(expiration='1h', **settings)
+
+    def sit(request):
+        if beside_data:
+            request.dbsession.scalars(sa.select(Note)).all()
+        request.session.update(line=1, seat='7A')
+
+    def come(request):
+        request.session['n'] = 1
+
+    browser = run(site, sit)
+    site.clock.advance(hours=2)
+    other = run(site, sit)
+    assert [row['seat'] for row in site.rows()] == ['7A']
+    site.clock.advance(hours=2)
+    run(site, come, browser)
+    run(site, sit, browser)
+    assert [row['seat'] for row in site.rows()] == ['7A']
+    with pytest.raises(sa.exc.IntegrityError):
+        run(site, sit, other)
+
+
 def test_unique_field_allows_many_sessions_without_it(make_site):
     """D3: NULL is no value that could be taken."""
     site = make_site(additional_fields='seat: String(8) unique')
