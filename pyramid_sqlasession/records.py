@@ -7,6 +7,7 @@ meaning.  Times are aware UTC and come from the caller: there is one clock.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 import contextlib
@@ -317,15 +318,20 @@ class Records:
     def rows(
         self, connection: sa.Connection, now: dt.datetime,
         where: Iterable[sa.ColumnElement[bool]],
-    ) -> list[Any]:
-        """Return the live rows, all columns, newest first."""
+    ) -> list[dict[sa.Column[Any], Any]]:
+        """Return the live rows, newest first: by column a value, or an
+        :class:`Unreadable`.
+        """
         table = self.table
         statement = (
-            sa.select(table)
+            sa.select(*map(leniently, table.c))
             .where(table.c.expires > now, *where)
             .order_by(table.c.created.desc(), table.c.id.desc())
         )
-        return list(connection.execute(statement))
+        return [
+            dict(zip(table.c, row, strict=True))
+            for row in connection.execute(statement)
+        ]
 
     def remove(
         self, connection: sa.Connection, now: dt.datetime,
@@ -421,6 +427,44 @@ class Records:
     def create_table(self, connection: sa.Connection) -> None:
         """Create the table and its indexes if they are missing."""
         self.table.create(connection, checkfirst=True)
+
+
+class Unreadable:
+    """A value that SQLite keeps although it does not fit the column."""
+
+    def __str__(self) -> str:
+        return '(damaged)'
+
+
+class _Lenient(sa.types.UserDefinedType[Any]):
+    """Reads as another type does, and survives what that cannot read."""
+
+    cache_ok = False
+
+    def __init__(self, type_: Any) -> None:
+        # By the name of the argument, or SQLAlchemy cannot copy it.
+        self.type_ = type_
+
+    def result_processor(
+        self, dialect: sa.Dialect, coltype: object
+    ) -> Callable[[Any], Any] | None:
+        read = self.type_.dialect_impl(dialect).result_processor(
+            dialect, coltype
+        )
+
+        def process(value: Any) -> Any:
+            try:
+                return value if read is None else read(value)
+            # Whatever an application's own type raises.
+            except Exception:
+                return Unreadable()
+
+        return process
+
+
+def leniently(column: Any) -> Any:
+    """Return *column*, read so that a damaged value hides no other row."""
+    return sa.type_coerce(column, _Lenient(column.type))
 
 
 def _with_expressions(

@@ -16,6 +16,7 @@ from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.codec import DamagedData
 from pyramid_sqlasession.errors import SessionArgumentError
 from pyramid_sqlasession.errors import SessionFieldError
+from pyramid_sqlasession.records import Unreadable
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class StoredSession:
     .. attribute:: accessed
     .. attribute:: expires
 
-       Aware datetimes, UTC.
+       Aware datetimes, UTC; None if the value in the table is damaged.
 
     .. attribute:: data
 
@@ -228,10 +229,22 @@ class SessionStore:
                 where.append(column == known.check(name, value))
         return where
 
-    def _stored(self, row: Any) -> StoredSession:
+    def _stored(self, row: dict[sa.Column[Any], Any]) -> StoredSession:
         application = self._application
         c = application.records.table.c
-        values = row._mapping
+        damaged = sorted(
+            column.key for column, value in row.items()
+            if isinstance(value, Unreadable)
+        )
+        if damaged:
+            log.warning(
+                'session %s has values that do not fit their columns: %s',
+                row[c.id], ', '.join(damaged),
+            )
+        values: dict[sa.Column[Any], Any] = {
+            column: None if isinstance(value, Unreadable) else value
+            for column, value in row.items()
+        }
         try:
             data, _ = application.codec.read(values[c.data] or '')
         except DamagedData as error:

@@ -267,6 +267,29 @@ def test_record_that_cannot_be_read_is_listed(shop):
 
 
 @ON_SQLITE
+@pytest.mark.parametrize('column', ['accessed', 'created', 'data', 'version'])
+def test_a_damaged_value_hides_no_other_session(shop, caplog, column):
+    """R8: SQLite keeps any value in any column; the log names it."""
+    shop.execute(f"UPDATE sessions SET {column} = x'00' WHERE user_id = 8")
+    seen = []
+
+    def ask(request):
+        store = request.session_store
+        seen.extend(store.find())
+        (damaged,) = store.find(user_id=8)
+        assert store.get(damaged.id).user_id == 8
+        if column in ('accessed', 'created'):
+            assert getattr(damaged, column) is None
+        return damaged.id
+
+    id = run(shop, ask)
+    assert len(seen) == 4
+    if column != 'version':
+        assert f'session {id} ' in caplog.text
+    assert run(shop, lambda r: r.session_store.revoke(id)) == 1
+
+
+@ON_SQLITE
 def test_nothing_of_a_record_works_as_a_cookie(shop, caplog):
     """Section 1: neither token nor secret nor hash, whatever is shown."""
     token = shop.token(shop.browsers[1])

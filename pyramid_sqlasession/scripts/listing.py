@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from pyramid_sqlasession.application import Application
-from pyramid_sqlasession.scripts.columns import leniently
+from pyramid_sqlasession.records import leniently
 from pyramid_sqlasession.scripts.columns import size_of
 from pyramid_sqlasession.scripts.conditions import conditions_of
 from pyramid_sqlasession.scripts.options import add_command
