@@ -30,9 +30,16 @@ _ON_RETRY = (
 )
 
 
+_ON_FACTORY = (
+    'request.session is made by a session factory that the application has '
+    'set (%s), and not by pyramid_sqlasession: remove that '
+    'set_session_factory() or session_factory='
+)
+
+
 def give(
     settings: Settings, columns: Container[str], *, lacks_dbsession: bool,
-    lacks_retry: bool,
+    lacks_retry: bool, other_factory: object | None,
 ) -> None:
     """Log the advice on *settings*.
 
@@ -40,13 +47,21 @@ def give(
     :param lacks_dbsession: the settings name a SQLAlchemy session that the
         application does not have, as it seems.
     :param lacks_retry: nothing runs a request again.
+    :param other_factory: of ``request.session``, if it is not this package's.
     """
+    if other_factory is not None:
+        log.warning(_ON_FACTORY, _name_of(other_factory))
     if lacks_dbsession:
         log.warning('%s', _on_dbsession(settings))
     if lacks_retry and settings.conflict == 'retry':
         log.warning('%s', _ON_RETRY)
     for level, text in _advice(settings, columns):
         log.log(level, '%s', text)
+
+
+def _name_of(factory: object) -> str:
+    name = getattr(factory, '__qualname__', type(factory).__qualname__)
+    return f'{factory.__module__}.{name}'
 
 
 def _on_dbsession(settings: Settings) -> str:

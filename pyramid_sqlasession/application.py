@@ -95,8 +95,8 @@ class _Translation(AbstractContextManager[None]):
             raise SessionStoreUnavailable() from error
         if fault is Fault.MISSING:
             raise SessionError(
-                f'the table {self._table!r} of the sessions, or a column of '
-                f'it, is missing in the database. {self._hint}. The database '
+                f'the session table {self._table!r}, or one of its columns, '
+                f'is missing in the database. {self._hint}. The database '
                 f'says: {getattr(error, "orig", error)}'
             ) from error
 

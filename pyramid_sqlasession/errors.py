@@ -76,12 +76,15 @@ class SessionFieldError(SessionError, ValueError):
        What the column takes, in words.
     """
 
-    def __init__(self, field: str, value: object, type: str) -> None:
+    def __init__(
+        self, field: str, value: object, type: str, text: str = ''
+    ) -> None:
         self.field = field
         self.value = value
         self.type = type
         super().__init__(
-            f'the session field {field!r} takes {type}, not {_shown(value)}'
+            text or f'the session field {field!r} takes {type}, not '
+            f'{_shown(value)}'
         )
 
 

@@ -56,7 +56,11 @@ class ISessionWriteDropped(Interface):
 
 
 class ISuspiciousCookie(Interface):
-    """A cookie that no browser could have got from this application."""
+    """A cookie that is signed wrongly, or whose secret is wrong.
+
+    A browser may have one of before a login whose answer was lost, or of
+    before a change of ``secret``; most others are made up.
+    """
 
     request = Attribute('The request.')
     reason = Attribute("``'signature'`` or ``'secret'``.")

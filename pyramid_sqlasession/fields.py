@@ -98,7 +98,9 @@ class Fields:
         column = self.columns[name]
         if value is None:
             if not column.nullable:
-                raise SessionFieldError(name, value, 'no None (not null)')
+                raise SessionFieldError(
+                    name, value, 'a value (the column is not null)'
+                )
             # Or it would be the null of JSON, which is not NULL.
             return sa.null() if isinstance(column.type, sa.JSON) else None
         if isinstance(column.type, sa.JSON):

@@ -700,12 +700,16 @@ def _column(name: Any, line: object) -> str:
     if (
         not isinstance(name, str)
         or not re.fullmatch(r'[A-Za-z][A-Za-z0-9_]{0,62}', name)
-        or keyword.iskeyword(name)
     ):
         raise _error(
             'additional_fields', line,
             f'{name!r} is not a name of ASCII letters, digits and '
             f'underscores that begins with a letter',
+        )
+    if keyword.iskeyword(name):
+        raise _error(
+            'additional_fields', line,
+            f'{name!r} is a word of Python: give the field another name',
         )
     if name.lower() in COLUMNS:
         raise _error(
@@ -739,8 +743,8 @@ def _arguments(
     except (SyntaxError, ValueError):
         raise _error(
             'additional_fields', line,
-            f'the arguments {text} must be plain numbers, texts, true or '
-            f'false in the way of Python; {_FIELD}',
+            f'the arguments {text} must be numbers, quoted texts, True or '
+            f'False; {_FIELD}',
         ) from None
 
 

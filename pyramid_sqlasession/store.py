@@ -215,8 +215,8 @@ class SessionStore:
             if column is None:
                 names = ', '.join(sorted(known.columns)) or 'none'
                 raise SessionFieldError(
-                    name, value,
-                    f'no value: there is no such field, there are: {names}',
+                    name, value, 'no value',
+                    f'there is no session field {name!r}; there are: {names}',
                 )
             if value is None:
                 where.append(column.is_(None))

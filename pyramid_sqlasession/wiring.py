@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+import logging
 from typing import Any
 
 from pyramid.config import PHASE1_CONFIG
@@ -13,6 +14,7 @@ from pyramid.exceptions import ConfigurationError
 from pyramid.interfaces import IExecutionPolicy
 from pyramid.interfaces import IRequestExtensions
 from pyramid.interfaces import IRequestFactory
+from pyramid.interfaces import ISessionFactory
 from pyramid.request import Request
 from pyramid.router import default_execution_policy
 import sqlalchemy as sa
@@ -29,6 +31,8 @@ from pyramid_sqlasession.session import SQLASession
 from pyramid_sqlasession.settings import read_settings
 from pyramid_sqlasession.settings import Settings
 from pyramid_sqlasession.store import SessionStore
+
+log = logging.getLogger(__name__)
 
 _INCLUDED = 'sqlasession.included'
 _PLACE = "the settings sqlasession.* (config.include('pyramid_sqlasession'))"
@@ -119,6 +123,7 @@ def _application_created(event: Any) -> None:
         application.settings, application.fields.columns,
         lacks_dbsession=_lacks_dbsession(registry, application),
         lacks_retry=_lacks_retry(registry),
+        other_factory=_other_factory(registry),
     )
     if application.settings.create_table:
         _create_table(application)
@@ -139,6 +144,14 @@ def _lacks_dbsession(registry: Any, application: Application) -> bool:
         extensions is None
         or name not in {**extensions.descriptors, **extensions.methods}
     )
+
+
+def _other_factory(registry: Any) -> object | None:
+    """Return the factory of ``request.session`` that is set in our place:
+    Pyramid lets an application override what it includes.
+    """
+    factory: object = registry.queryUtility(ISessionFactory)
+    return None if factory is _session_factory else factory
 
 
 def _lacks_retry(registry: Any) -> bool:
@@ -180,6 +193,13 @@ def start_expiring_sessions(app: Any) -> None:
     if pooling.has_one_connection(application.engine):
         # An SQLite database in memory: the thread would work within the
         # transaction of a request.
+        if application.engine.url.database not in (None, '', ':memory:'):
+            log.warning(
+                'expired sessions are not deleted: the engine has one '
+                'connection for everything (%s); have another pool, or call '
+                'request.session_store.delete_expired() now and then',
+                type(application.engine.pool).__name__,
+            )
         return
     application.ensure_cleaner(Cleaner).start()
 

@@ -73,6 +73,21 @@ def test_retry_by_other_means(said):
     assert said(**GOOD, conflict='retry', configure=configure) == []
 
 
+def test_a_session_factory_that_was_left(said):
+    """Section 1: Pyramid lets it override the one that is included."""
+    ((level, text),) = said(
+        **GOOD,
+        configure=lambda config: config.set_session_factory(left_factory),
+    )
+    assert level == 'WARNING'
+    assert f'({__name__}.left_factory)' in text
+
+
+def left_factory(request):
+    """Return the session of another package, as it were."""
+    return {}
+
+
 def test_silence_for_a_good_one(said):
     """Who follows the advice hears nothing any more."""
     assert said(**GOOD) == []

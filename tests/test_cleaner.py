@@ -195,12 +195,19 @@ def test_each_application_has_its_own(database, make_site, started):
 
 
 @pytest.mark.parametrize('pool', [sa.StaticPool, sa.SingletonThreadPool])
-def test_no_cleaner_on_a_single_connection(started, pool):
-    """E3: in-memory SQLite: it would work in a request's transaction."""
-    engine = sa.create_engine('sqlite://', poolclass=pool)
+@pytest.mark.parametrize('file', ['', '/{}/sessions.sqlite'])
+def test_no_cleaner_on_a_single_connection(
+    started, caplog, tmp_path, pool, file
+):
+    """E3: it would work in a request's transaction; for a file it is said."""
+    engine = sa.create_engine(
+        f'sqlite:///{file.format(tmp_path)}', poolclass=pool
+    )
     app = make_app(engine, create_table='false')
+    caplog.clear()
     start_expiring_sessions(app)
     assert started() == set()
+    assert ('not deleted' in caplog.text) == bool(file)
     stop_expiring_sessions(app)
     engine.dispose()
 

@@ -31,7 +31,8 @@ def conditions_of(
     for name, value in pairs:
         if name not in columns:
             there = f'there are: {names}' if names else (
-                'this application has none (sqlasession.additional_fields)'
+                'this application has none (sqlasession.additional_fields, '
+                'or columns of the class in sqlasession.model)'
             )
             raise UsageFailure(f'{name!r} is no additional field; {there}')
         if name in where:

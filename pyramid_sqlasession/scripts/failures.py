@@ -41,7 +41,7 @@ def explained(error: Exception, ini: str) -> str:
             )
         if fault is Fault.MISSING:
             return line(
-                f'the table of the sessions, or a column of it, is missing; '
+                f'the session table, or one of its columns, is missing; '
                 f'run the migrations of the application, or where they do '
                 f'not make it, "psessions {ini} table"', text, *notes,
             )
