@@ -343,6 +343,13 @@ class Application:
             log.exception('a subscriber to %r failed', event)
 
 
+def found_in(registry: Any) -> Application | None:
+    """Return the :class:`Application` of *registry*, if there is one."""
+    # Fixtures are given whatever a test has.
+    found = registry.get(REGISTRY_KEY) if isinstance(registry, dict) else None
+    return found if isinstance(found, Application) else None
+
+
 def _hint(settings: Settings) -> str:
     if settings.model is not None:
         # Alembic fails on a table that something else has created.
@@ -391,7 +398,7 @@ def _find_engine(
     registry: Any, settings: Settings, mapper: Any
 ) -> sa.Engine:
     if settings.url is not None:
-        return _own_engine('sqlasession', settings)
+        return _own_engine(settings)
     if settings.engine is not None:
         return _given_engine(registry, settings.engine)
     try:
@@ -424,7 +431,7 @@ def _find_engine(
     return engine
 
 
-def _own_engine(prefix: str, settings: Settings) -> sa.Engine:
+def _own_engine(settings: Settings) -> sa.Engine:
     options = {
         name.removeprefix('engine.'): value
         for name, value in settings.engine_options
@@ -440,7 +447,7 @@ def _own_engine(prefix: str, settings: Settings) -> sa.Engine:
         if settings.url is not None and str(settings.url) in text:
             text = 'it cannot be parsed'
         raise ConfigurationError(
-            f'{prefix}.url or {prefix}.engine.* cannot make an engine: '
+            f'sqlasession.url or sqlasession.engine.* cannot make an engine: '
             f'{type(error).__name__}: {text}. A URL is written '
             f'dialect://user:password@host/name, the options are '
             f'those of sqlalchemy.create_engine'

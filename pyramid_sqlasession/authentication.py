@@ -9,11 +9,12 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-from pyramid_sqlasession.application import Application
-from pyramid_sqlasession.application import REGISTRY_KEY
+from pyramid_sqlasession.application import found_in
+from pyramid_sqlasession.application import utcnow
 from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.session import SQLASession
 from pyramid_sqlasession.settings import duration
+from pyramid_sqlasession.settings import Settings
 
 #: When the user logged in: seconds since the epoch.
 LOGIN = '_login_'
@@ -101,17 +102,15 @@ class SessionAuthenticationHelper:
     def _key(self, request: Any) -> str:
         if self._field is not None:
             return self._field
-        application = _application(request)
+        application = found_in(request.registry)
         if application is None:
-            return 'user_id'
+            return Settings.user_field
         return application.settings.user_field
 
     @staticmethod
     def _now(request: Any) -> dt.datetime:
-        application = _application(request)
-        if application is None:
-            return dt.datetime.now(dt.UTC)
-        return application.now()
+        application = found_in(request.registry)
+        return utcnow() if application is None else application.now()
 
     @staticmethod
     def _session(request: Any) -> SQLASession:
@@ -124,8 +123,3 @@ class SessionAuthenticationHelper:
                 f'in this application?'
             )
         return session
-
-
-def _application(request: Any) -> Application | None:
-    found = request.registry.get(REGISTRY_KEY)
-    return found if isinstance(found, Application) else None

@@ -153,12 +153,7 @@ class Cleaner:
         ):
             if _has_nothing_to_do(application, connection):
                 return
-            if dialects.locks_rows(connection.dialect):
-                # No gap locks on MariaDB, no serialization failures on
-                # PostgreSQL.
-                connection.execution_options(
-                    isolation_level='READ COMMITTED'
-                )
+            dialects.read_committed(connection)
             while not stop.is_set():
                 begun, attempts = perf_counter(), attempts + 1
                 try:

@@ -20,8 +20,7 @@ from pyramid_debugtoolbar.panels import DebugPanel
 import sqlalchemy as sa
 
 from pyramid_sqlasession import events
-from pyramid_sqlasession.application import Application
-from pyramid_sqlasession.application import REGISTRY_KEY
+from pyramid_sqlasession.application import found_in
 from pyramid_sqlasession.changes import FLASH
 from pyramid_sqlasession.changes import FlashChange
 from pyramid_sqlasession.lifecycle import binding_of
@@ -37,6 +36,7 @@ from pyramid_sqlasession.settings import spoken
 from pyramid_sqlasession.watching import ATTRIBUTE
 from pyramid_sqlasession.watching import Found
 from pyramid_sqlasession.watching import kind_of
+from pyramid_sqlasession.watching import listed
 from pyramid_sqlasession.watching import Watcher
 
 _STARTED = 'sqlasession.started'
@@ -131,7 +131,7 @@ class Trace(Watcher):
     def set_aside(self, keys: Iterable[str], error: BaseException) -> None:
         self.losses.append(
             f'The view raised {type(error).__name__}: what it did to the '
-            f'session ({_listed(keys)}) counts only if the transaction is '
+            f'session ({listed(keys)}) counts only if the transaction is '
             f'committed all the same.'
         )
         self._following.set_aside(keys, error)
@@ -139,7 +139,7 @@ class Trace(Watcher):
     def taken_back(self, keys: Iterable[str]) -> None:
         self.losses.append(
             f'The transaction was aborted: what was done to the session in '
-            f'it ({_listed(keys)}) is gone.'
+            f'it ({listed(keys)}) is gone.'
         )
         self._following.taken_back(keys)
 
@@ -149,7 +149,7 @@ class Trace(Watcher):
 
     def conflicted(self, keys: Iterable[str]) -> None:
         self.losses.append(
-            f'Another request changed the same keys ({_listed(keys)}). With '
+            f'Another request changed the same keys ({listed(keys)}). With '
             f'sqlasession.conflict = retry this one has to run again.'
         )
         self._following.conflicted(keys)
@@ -216,8 +216,8 @@ class SQLASessionPanel(DebugPanel):
 
     def __init__(self, request: Any) -> None:
         self._trace: Trace | None = None
-        application = request.registry.get(REGISTRY_KEY)
-        if not isinstance(application, Application):
+        application = found_in(request.registry)
+        if application is None:
             return
         self._settings = application.settings
         self._trace = trace = Trace(
@@ -376,10 +376,6 @@ def _flashed(key: str, change: FlashChange) -> str:
         said.append('taken')
     queue = key.removeprefix(FLASH) or '(default)'
     return f'{queue}: {", ".join(said) or "changed"}'
-
-
-def _listed(keys: Iterable[str]) -> str:
-    return ', '.join(sorted(map(str, keys))) or 'no key'
 
 
 # -- the statements ----------------------------------------------------------

@@ -775,6 +775,7 @@ class Binding:
             else:
                 outcome = self.application.write_aside(care)
         # The page is done; that it extends nothing is no reason to lose it.
+        # (AssertionPool asserts that nobody has its one connection.)
         except (exc.SQLAlchemyError, SessionError, AssertionError) as error:
             if is_given:
                 # What broke is the transaction that goes on.

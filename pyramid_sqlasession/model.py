@@ -24,10 +24,10 @@ from sqlalchemy.orm import registry
 from sqlalchemy.types import TypeDecorator
 from sqlalchemy.types import TypeEngine
 
-from pyramid_sqlasession.settings import COLUMNS
 from pyramid_sqlasession.settings import Field
 from pyramid_sqlasession.settings import parse_field
 from pyramid_sqlasession.settings import Settings
+from pyramid_sqlasession.settings import TABLE_COLUMNS
 from pyramid_sqlasession.settings import TAKEN
 
 _MYSQL = ('mysql', 'mariadb')
@@ -252,7 +252,7 @@ def model_of(settings: Settings) -> type[Any]:
             f'pyramid_sqlasession.SessionMixin'
         )
     missing = [
-        name for name in COLUMNS
+        name for name in TABLE_COLUMNS
         if name not in mapper.column_attrs
         or not isinstance(mapper.local_table, sa.Table)
     ]
@@ -262,7 +262,7 @@ def model_of(settings: Settings) -> type[Any]:
             f'{", ".join(missing)} is missing; build the class on '
             f'pyramid_sqlasession.SessionMixin'
         )
-    for name in COLUMNS:
+    for name in TABLE_COLUMNS:
         column = mapper.column_attrs[name].columns[0]
         if column.key != name:
             raise ConfigurationError(
@@ -295,7 +295,7 @@ def fields_of(model: type[Any]) -> dict[str, sa.Column[Any]]:
     return {
         attribute.key: attribute.columns[0]
         for attribute in mapper.column_attrs
-        if attribute.key not in COLUMNS
+        if attribute.key not in TABLE_COLUMNS
         and isinstance(attribute.columns[0], sa.Column)
         and attribute.columns[0].computed is None
         and attribute.columns[0].identity is None

@@ -82,10 +82,15 @@ def lease(engine: sa.Engine) -> Lease:
     return found
 
 
+# What is private here is the same in SQLAlchemy 2.0 and 2.1; a pool that has
+# it no more, or is told of each connection, works as usual.
+_HAS_ENTRIES = all(
+    hasattr(pool.QueuePool, name) for name in ('_do_get', '_do_return_conn')
+)
+
+
 def _wants_proxy(source: Any) -> bool:
-    # What is private here is the same in SQLAlchemy 2.0 and 2.1; a pool that
-    # has it no more, or is told of each connection, works as usual.
-    if type(source) is not pool.QueuePool:
+    if type(source) is not pool.QueuePool or not _HAS_ENTRIES:
         return True
     try:
         told = source.dispatch

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import contextlib
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import fields
 import datetime as dt
 import enum
 import hmac
@@ -96,6 +97,8 @@ class Record:
     version: int
     #: What the serializer wrote; None if the row is damaged.
     data: str | None = field(repr=False)
+    # Those that are often the same one side by side: a driver reads them
+    # once.
     created: dt.datetime
     started: dt.datetime
     rotated: dt.datetime
@@ -130,13 +133,8 @@ class Executor(Protocol):
         """Return how it is executed."""
 
 
-#: What a :class:`Record` is made of, in its order.  Moments that are often the
-#: same one stand side by side: a driver reads them once.
-COLUMNS = (
-    'id', 'secret_hash', 'retired', 'version', 'data', 'created', 'started',
-    'rotated', 'accessed', 'expires', 'lifetime',
-)
-
+#: What a :class:`Record` is made of, in its order.
+COLUMNS = tuple(one.name for one in fields(Record))
 
 #: The columns that a touch sets.
 EXPIRY = ('accessed', 'expires', 'sweep')

@@ -28,7 +28,7 @@ from pyramid_sqlasession.serializers import Serializer
 PREFIX = 'sqlasession.'
 
 #: Names of the columns that every session table has.
-COLUMNS = (
+TABLE_COLUMNS = (
     'id', 'secret_hash', 'retired', 'version', 'data', 'created', 'started',
     'accessed', 'expires', 'sweep', 'lifetime', 'rotated',
 )
@@ -711,7 +711,7 @@ def _column(name: Any, line: object) -> str:
             'additional_fields', line,
             f'{name!r} is a word of Python: give the field another name',
         )
-    if name.lower() in COLUMNS:
+    if name.lower() in TABLE_COLUMNS:
         raise _error(
             'additional_fields', line,
             f'{name!r} is the name of a column that the table has already',

@@ -330,7 +330,4 @@ def _record(id: uuid.UUID, row: tuple[Any, ...]) -> Record:
     ):
         # SQLite keeps any value in any column.
         raise Uncommon
-    return Record(
-        id, secret_hash, retired, version, data, created, started, rotated,
-        accessed, expires, lifetime,
-    )
+    return Record(id, *row)

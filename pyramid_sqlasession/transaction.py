@@ -205,7 +205,8 @@ class SessionDataManager:
         #: An error after which the request must not run again, whatever has
         #: caused it.
         self._final: BaseException | None = None
-        self.transaction_manager = transaction._manager
+        # Part of IDataManager, though nobody asks for it.
+        self.transaction_manager = getattr(transaction, '_manager', None)
         transaction.join(self)
         transaction.set_data(key, self)
         if gate.rollback_can_fail:

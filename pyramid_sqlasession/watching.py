@@ -59,14 +59,14 @@ class Watcher:
         """Note that a view failed, after it had changed these keys."""
         log.debug(
             'the view raised %s, its changes of the session (%s) are set '
-            'aside', type(error).__name__, _listed(keys),
+            'aside', type(error).__name__, listed(keys),
         )
 
     def taken_back(self, keys: Iterable[str]) -> None:
         """Note that a transaction was aborted that had changed these keys."""
         log.debug(
             'the transaction was aborted, the changes of the session (%s) '
-            'are taken back', _listed(keys),
+            'are taken back', listed(keys),
         )
 
     def written(self, plan: Plan, outcome: Outcome, seconds: float) -> None:
@@ -81,7 +81,7 @@ class Watcher:
         """Note a write that was refused (``conflict = retry``)."""
         log.debug(
             'another request changed the same keys of the session (%s)',
-            _listed(keys),
+            listed(keys),
         )
 
     def committed(self, outcome: Outcome) -> None:
@@ -128,5 +128,6 @@ def _id_of(outcome: Outcome) -> uuid.UUID | None:
     return None if record is None else record.id
 
 
-def _listed(keys: Iterable[str]) -> str:
+def listed(keys: Iterable[str]) -> str:
+    """Return the names of keys, for a text."""
     return ', '.join(sorted(map(str, keys))) or 'no key'

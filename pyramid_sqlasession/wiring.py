@@ -22,6 +22,7 @@ import sqlalchemy as sa
 from pyramid_sqlasession import advice
 from pyramid_sqlasession import pooling
 from pyramid_sqlasession.application import Application
+from pyramid_sqlasession.application import found_in
 from pyramid_sqlasession.application import REGISTRY_KEY
 from pyramid_sqlasession.cleaner import Cleaner
 from pyramid_sqlasession.connections import Connections
@@ -75,9 +76,8 @@ def application_of(registry: Any) -> Application:
 
     :raises ConfigurationError: if the package was not included.
     """
-    # Fixtures are given whatever a test has.
-    found = registry.get(REGISTRY_KEY) if isinstance(registry, dict) else None
-    if not isinstance(found, Application):
+    found = found_in(registry)
+    if found is None:
         raise ConfigurationError(
             "pyramid_sqlasession is not set up in this application: call "
             "config.include('pyramid_sqlasession') and config.commit() or "

@@ -35,7 +35,7 @@ LAYERS = [
     # The command: words and options, what commands have in common, each of
     # them, all of them.
     {'scripts.failures', 'scripts.output', 'scripts.progress',
-     'scripts.columns', 'scripts.options', 'scripts.interruption'},
+     'scripts.options', 'scripts.interruption'},
     {'scripts.batches', 'scripts.conditions', 'scripts.starting'},
     {'scripts.stats', 'scripts.listing', 'scripts.showing', 'scripts.table',
      'scripts.revoking', 'scripts.expiring', 'scripts.reencrypting'},

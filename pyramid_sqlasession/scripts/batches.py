@@ -110,12 +110,7 @@ def commit(
     for attempt in range(1, REPETITIONS + 1):
         try:
             with application.connect() as connection:
-                if dialects.locks_rows(connection.dialect):
-                    # No gap locks on MariaDB, no serialization failures on
-                    # PostgreSQL.
-                    connection.execution_options(
-                        isolation_level='READ COMMITTED'
-                    )
+                dialects.read_committed(connection)
                 dialects.begin_writing(connection)
                 result = work(connection)
                 connection.commit()

@@ -11,9 +11,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from pyramid_sqlasession import dialects
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.records import leniently
-from pyramid_sqlasession.scripts.columns import size_of
 from pyramid_sqlasession.scripts.conditions import conditions_of
 from pyramid_sqlasession.scripts.options import add_command
 from pyramid_sqlasession.scripts.options import add_fields
@@ -54,7 +54,7 @@ def run(application: Application, args: argparse.Namespace) -> int:
             sa.select(
                 *(leniently(column) for column in
                   (c.id, c.created, c.accessed, c.expires)),
-                size_of(c.data, connection.dialect),
+                dialects.size_of(c.data, connection.dialect),
                 *(leniently(column) for column in fields.values()),
             )
             .where(c.expires > application.now(), *where)

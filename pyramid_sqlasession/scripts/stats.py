@@ -10,9 +10,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import exc
 
+from pyramid_sqlasession import dialects
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.errors import SessionError
-from pyramid_sqlasession.scripts.columns import size_of
 from pyramid_sqlasession.scripts.options import add_command
 from pyramid_sqlasession.scripts.options import add_json
 from pyramid_sqlasession.scripts.output import bold
@@ -90,7 +90,7 @@ def _aggregates(
         for column in (c.created, c.accessed)
         for name, _, age in _AGES
     ]
-    size = size_of(c.data, dialect)
+    size = dialects.size_of(c.data, dialect)
     return sa.select(
         count(live, 'live'),
         (sa.func.count() - sa.func.count(sa.case((live, 1)))).label('expired'),
