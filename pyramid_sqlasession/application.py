@@ -132,6 +132,9 @@ class Application:
         self.now: Callable[[], dt.datetime] = utcnow
         #: Told what becomes of sessions.
         self.watcher = watcher()
+        #: Whether requests keep their dbsession in their __dict__; None until
+        #: the first one has come.
+        self.keeps_dbsession: bool | None = None
         #: Set when the application is created, if there is one.
         self.cleaner: Any = None
         self._engine: sa.Engine | None = None

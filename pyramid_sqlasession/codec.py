@@ -112,7 +112,8 @@ class Codec:
         :raises SessionError: if the serializer makes no bytes.
         """
         raw = self._serializer.dumps(join(data, heads))
-        self._check_raw(raw)
+        if type(raw) is not bytes:
+            self._check_raw(raw)
         if len(raw) > self._max_size:
             raise SessionTooLarge(len(raw), self._max_size)
         return self._stored(raw)

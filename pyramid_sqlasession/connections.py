@@ -72,13 +72,22 @@ class Connections:
         """The application's SQLAlchemy session if it was used already."""
         found = self._request.__dict__.get(self._name)
         if found is None:
-            made = getattr(type(self._request), self._name, None)
-            if made is None or isinstance(made, _KEPT):
+            if self._is_kept():
                 return None
             found = getattr(self._request, self._name)
         if isinstance(found, scoped_session):
             return found() if found.registry.has() else None
         return found
+
+    def _is_kept(self) -> bool:
+        """Return whether each request has, or may have, it in its __dict__."""
+        application = self._application
+        if application.keeps_dbsession is None:
+            made = getattr(type(self._request), self._name, None)
+            application.keeps_dbsession = made is None or isinstance(
+                made, _KEPT
+            )
+        return application.keeps_dbsession
 
     @property
     def _dbsession(self) -> Any:
@@ -167,6 +176,11 @@ class Connections:
                         return application.write_aside(work)
                     except WriteRefused:
                         atomic = True
+                    except exc.IntegrityError:
+                        # What is in the way may have expired.
+                        if not application.fields.unique:
+                            raise
+                        atomic = True
                 with application.own_transaction() as connection:
                     return work(connection)
             except exc.DBAPIError as error:
@@ -192,7 +206,8 @@ class Connections:
         """
         application = self._application
         return (
-            self.begun_dbsession is None
+            self._name not in self._request.__dict__
+            and self._is_kept()
             and not self._is_begun_by_others(transaction)
             # Those of other requests may hold a connection of it.
             and len(threadlocals.stack) == 1

@@ -119,8 +119,8 @@ class Binding:
     #: Kept for the view, if nobody could answer it at the first look.
     _unavailable: SessionStoreUnavailable | None = None
     _is_registered = False
-    #: Whether pyramid_tm has begun a transaction for the request.
-    _is_managed = False
+    #: Whether pyramid_tm's manager was used before the first look.
+    _has_manager = False
     _is_loaded = False
     _is_saving = False
     _is_answered = False
@@ -175,9 +175,12 @@ class Binding:
     def _register(self) -> None:
         self._is_registered = True
         request = self.request
-        # It may have ended already, and has used the manager then.
-        self._is_managed = is_managed(request) or 'tm' in request.__dict__
-        self._is_over = _is_finished(request)
+        given = request.__dict__
+        self._has_manager = 'tm' in given
+        # Pyramid takes it away at the end; above of all views it is not there
+        # yet.
+        if 'context' not in given:
+            self._is_over = _is_finished(request)
         self._carried = request.environ.pop(_CARRIED, ())
         request.add_response_callback(self._respond)
         request.add_finished_callback(self._finish)
@@ -658,7 +661,7 @@ class Binding:
                 # The visitor gets the error page in any case.
                 log.exception('the session could not be saved')
             elif not self._answer_error(response):
-                if self._is_managed and isinstance(error, TransientError):
+                if self._was_managed and isinstance(error, TransientError):
                     # Run again, it would leave two orders.
                     raise SessionError(
                         'the session was changed after the transaction of '
@@ -713,7 +716,14 @@ class Binding:
         which joins nothing but a transaction.
         """
         settings = self.application.settings
-        return settings.extend_default_fields is not None and self._is_managed
+        return (
+            settings.extend_default_fields is not None and self._was_managed
+        )
+
+    @property
+    def _was_managed(self) -> bool:
+        """Whether a transaction of the request may have been committed."""
+        return self._has_manager or is_managed(self.request)
 
     def _part(self) -> None:
         """Leave a transaction that somebody else ends."""
@@ -930,10 +940,10 @@ def _can_be_answered() -> bool:
 
 
 def _is_finished(request: Any) -> bool:
-    """Return whether Pyramid has done with *request*: its body is sent."""
-    # Pyramid takes both away then; above of all views the first is not
-    # there yet, in a thread of the view's the second one.
-    return 'context' not in request.__dict__ and all(
+    """Return whether Pyramid, which keeps no context of *request*, has done
+    with it: its body is sent.
+    """
+    return all(
         entry.get('request') is not request for entry in threadlocals.stack
     )
 

@@ -373,8 +373,14 @@ class Saver:
         self, connection: Executor, values: Mapping[str, Any],
         now: dt.datetime,
     ) -> None:
-        """Delete expired records whose unique values are taken again (E1)."""
-        if self._fields.unique:
+        """Delete expired records whose unique values are taken again (E1).
+
+        Not where only one statement can be executed: whoever is refused
+        there comes again with a transaction.
+        """
+        if self._fields.unique and dialects.keeps_locks(
+            connection.get_execution_options()
+        ):
             rivals = self._fields.rivals(values)
             if rivals is not None:
                 self._records.remove_expired_of(connection, now, rivals)

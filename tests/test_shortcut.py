@@ -27,6 +27,7 @@ from pyramid_sqlasession.session import SQLASession
 
 from .failing import Failure
 from .failing import raiser
+from .failing import refused_inserts
 from .failing import Voter
 from .site import Note
 
@@ -226,15 +227,11 @@ def own(request):
 @postgresql
 def test_an_error_shows_the_statement(make_quick):
     """As SQLAlchemy shows it: text, and no value beside it."""
-    quick = make_quick(additional_fields='name: String(20) unique')
-
-    @quick.view
-    def put(request):
-        request.session['name'] = 'one'
-
-    quick.browser().get('/put')
-    with pytest.raises(sa.exc.IntegrityError) as caught:
-        quick.browser().get('/put')
+    quick = make_quick(additional_fields='owner: Integer')
+    quick.views['own'] = own
+    with refused_inserts(quick, '23514'):
+        with pytest.raises(sa.exc.IntegrityError) as caught:
+            quick.browser().get('/own?owner=7')
     assert '[SQL: INSERT INTO sessions (' in str(caught.value)
     assert 'parameters' not in str(caught.value)
 
