@@ -328,6 +328,10 @@ def create_once(
             # commits while we wait, is met at a key of the catalogue.
             if fault_of(error) not in (Fault.EXISTS, Fault.DUPLICATE):
                 raise
+            # Now it is seen to be there; or what is in the way is another
+            # table's, an index of the same name.
+            create(connection)
+            connection.commit()
 
 
 def _number(name: str) -> int:

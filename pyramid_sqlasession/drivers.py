@@ -42,7 +42,7 @@ _INFO = 'sqlasession.statements'
 
 
 class Uncommon(Exception):
-    """There is no short way for this; nothing was executed."""
+    """There is no short way for this; nothing was written."""
 
 
 def _as_is(value: Any) -> Any:

@@ -329,6 +329,18 @@ def test_no_table_by_default(make_site):
     assert not sa.inspect(site.outside).has_table('sessions')
 
 
+@pytest.mark.parametrize(
+    'database', ['sqlite', 'postgresql'], indirect=True
+)
+def test_create_table_whose_index_has_a_name_that_is_taken(make_site):
+    """Section 2: an error at start-up, not at each request."""
+    site = make_site(create=False)
+    site.execute('CREATE TABLE others (n INTEGER)')
+    site.execute('CREATE INDEX ix_sessions_sweep ON others (n)')
+    with pytest.raises(ConfigurationError, match='create_table = true'):
+        make_site(create=False, create_table='true')
+
+
 def test_create_table_leaves_an_existing_one_alone(make_site):
     """Section 2: the sessions of before the restart are there."""
     site = make_site()
