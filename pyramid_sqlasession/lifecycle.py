@@ -5,8 +5,8 @@ The way of a request::
     first look    the cookie's token; one SELECT
     in the view   plain dict operations, no SQL; the first change joins the
                   transaction
-    exception     an exception view begins with what was loaded: the words
-                  of the view that failed are set aside
+    exception     an exception view begins with what was loaded: the
+                  changes of the view that failed are set aside
     commit        one guarded write, last (transaction.py says when)
     response      what is still unsaved, the touch, the cookie
     end           too late for a change: an error in the log
@@ -14,8 +14,8 @@ The way of a request::
 What becomes of the session's changes is decided by one table:
 
 =============================  ==========================  ================
-what happened                  the view's words            an exception
-                                                           view's words
+what happened                  the view's changes          an exception
+                                                           view's changes
 =============================  ==========================  ================
 commit                         stored in the transaction   (there are none)
 commit though a view failed    stored in the transaction   stored with them
@@ -27,7 +27,7 @@ COMMIT by pyramid_tm                                       transaction of
 pyramid_retry runs it again    gone                        gone
 nobody ends the transaction    stored through the          stored through
 before the response (tests     application's               it; the view's
-with ``tm.active``)            ``dbsession``               words are gone
+with ``tm.active``)            ``dbsession``               changes are gone
 no transaction                 stored in a transaction of  the same; the
                                their own                   view's are gone
 subrequest in a transaction    left to the outer request   (there are none)
@@ -112,7 +112,7 @@ class Binding:
     _manager: SessionDataManager | None = None
     #: The state to come back to if the transaction is aborted.
     _joined_with: Snapshot | None = None
-    #: The words of the view that failed, while an exception view runs.
+    #: The changes of the view that failed, while an exception view runs.
     _set_aside: Snapshot | None = None
     _in_exception_view = False
     _exception: BaseException | None = None
@@ -246,7 +246,7 @@ class Binding:
             self._manager.expect_changes()
 
     def _notice_exception(self) -> None:
-        """Set the view's words aside once an exception view runs."""
+        """Set the view's changes aside once an exception view runs."""
         error = self.request.__dict__.get('exception')
         if error is None or error is self._exception:
             return
@@ -452,7 +452,7 @@ class Binding:
     # -- saving --------------------------------------------------------------
 
     def _put_together(self, view: Snapshot) -> None:
-        """Add an exception view's words to those of the view (veto)."""
+        """Add an exception view's changes to those of the view (veto)."""
         self._set_aside = None
         session = self.session
         if session._pending.wishes.ended is not None:
@@ -795,7 +795,7 @@ class Binding:
             is_known = isinstance(error, SessionStoreUnavailable) or (
                 dialects.fault_of(error) is dialects.Fault.CONFLICT
             )
-            # Not SQLAlchemy's words: they repeat the parameters.
+            # Not SQLAlchemy's text: they repeat the parameters.
             log.log(
                 logging.DEBUG if is_known else logging.WARNING,
                 'the expiry was not extended: %s',

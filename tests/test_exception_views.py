@@ -117,7 +117,7 @@ def test_the_form_of_a_page_whose_transaction_commits(
 
 @on_sqlite
 def test_an_exception_view_that_does_not_look(accident):
-    """T3: the words of the view are gone all the same."""
+    """T3: the changes of the view are gone all the same."""
     site = accident(flash_saved, lambda request: 'sorry')
     browser = returning(site)
     before = site.rows()
@@ -128,7 +128,7 @@ def test_an_exception_view_that_does_not_look(accident):
 
 @on_sqlite
 def test_an_exception_view_that_does_not_look_and_a_commit(accident):
-    """T3: with the transaction the words of the view are committed."""
+    """T3: with the transaction the changes of the view are committed."""
     site = accident(flash_saved, lambda request: 'sorry', **LET_PASS)
     returning(site).get('/fail')
     assert site.data() == {'n': 2, 'list': [1], '_f_': ['Saved!']}
@@ -531,7 +531,7 @@ def test_an_exception_view_for_a_failing_commit(make_shop, ending):
 
 @on_sqlite
 def test_a_doomed_transaction_whose_view_raised(accident):
-    """T3: doomed or not, the error page's words are stored."""
+    """T3: doomed or not, the error page's changes are stored."""
     site = accident(
         lambda request: (flash_saved(request), request.tm.doom()), **LET_PASS
     )
