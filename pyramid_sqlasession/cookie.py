@@ -105,6 +105,15 @@ class CookiePolicy:
             return extended
         return touched and settings.cookie_max_age is not None
 
+    def is_outdated(self, environ: dict[str, Any], token: Token) -> bool:
+        """Return whether the cookie that came is signed with a word that is
+        no longer the first one of ``secret``.
+        """
+        return len(self._keys) > 1 and (
+            f'{self._prefix}{self.value(token)}'
+            not in environ.get('HTTP_COOKIE', '')
+        )
+
     def read(self, environ: dict[str, Any]) -> tuple[Token | None, bool]:
         """Return the token that came, and whether one was badly signed.
 

@@ -24,6 +24,10 @@ class Lifetime(NamedTuple):
 
 BY_SETTINGS = Lifetime(None)
 
+# "Never".  A moment later than this is beyond the calendar of Python in some
+# time zone, and drivers read moments in the time zone of the connection.
+_LATEST = dt.datetime(9999, 12, 30, tzinfo=dt.UTC)
+
 
 def lifetime_of(
     value: dt.timedelta | dt.datetime | float | int | None, now: dt.datetime
@@ -52,7 +56,7 @@ def lifetime_of(
                 f'set_expiry: {value} is in the past; call invalidate() to '
                 f'end a session'
             )
-        return Lifetime(FIXED, at)
+        return Lifetime(FIXED, min(at, _LATEST))
     # No text such as '1h': that is the language of the ini file.
     given: object = value
     try:
@@ -100,6 +104,16 @@ class Expiry:
         if self._absolute is not None:
             end = min(end, started + dt.timedelta(seconds=self._absolute))
         return end
+
+    def is_over(self, started: dt.datetime, now: dt.datetime) -> bool:
+        """Return whether the absolute timeout has passed.
+
+        ``expires`` knows it too, but for one that was set, or shortened,
+        after the last write.
+        """
+        return self._absolute is not None and (
+            (now - started).total_seconds() >= self._absolute
+        )
 
     def is_touch_due(
         self, now: dt.datetime, accessed: dt.datetime, lifetime: int | None

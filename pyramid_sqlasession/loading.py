@@ -59,7 +59,7 @@ def load(
         if in_exception_view:
             return Base(token=token, ghost='unavailable'), Found.UNAVAILABLE
         raise
-    if record is None:
+    if record is None or application.expiry.is_over(record.started, now):
         return NOTHING, Found.UNKNOWN
     standing = record.standing(token, now)
     if standing is Standing.WRONG:

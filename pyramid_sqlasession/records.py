@@ -326,10 +326,36 @@ class Records:
             .where(table.c.expires > now, *where)
             .order_by(table.c.created.desc(), table.c.id.desc())
         )
+        try:
+            return self._read(connection, statement)
+        except (ValueError, OverflowError, sa.exc.DataError):
+            # A moment that PostgreSQL has and Python has not: the driver
+            # raises it before a type could.
+            ids = connection.scalars(statement.with_only_columns(table.c.id))
+            return [self._read_alone(connection, id) for id in ids.all()]
+
+    def _read(
+        self, connection: sa.Connection, statement: Any
+    ) -> list[dict[sa.Column[Any], Any]]:
         return [
-            dict(zip(table.c, row, strict=True))
+            dict(zip(self.table.c, row, strict=True))
             for row in connection.execute(statement)
         ]
+
+    def _read_alone(
+        self, connection: sa.Connection, id: uuid.UUID
+    ) -> dict[sa.Column[Any], Any]:
+        """Return the row *id*, read column by column."""
+        c = self.table.c
+        found: dict[sa.Column[Any], Any] = {}
+        for column in c:
+            try:
+                found[column] = connection.scalar(
+                    sa.select(leniently(column)).where(c.id == id)
+                )
+            except (ValueError, OverflowError, sa.exc.DataError):
+                found[column] = Unreadable()
+        return found
 
     def remove(
         self, connection: sa.Connection, now: dt.datetime,

@@ -32,7 +32,7 @@ def cookie_header(
             reason = 'the session was invalidated'
         if outcome.dropped:
             reason = 'the session ended while the request ran'
-        if cause := _cause(cookies, outcome):
+        if cause := _cause(cookies, outcome, request):
             base, is_removed, reason = outcome.base, False, cause
     if base is not None and base.record is not None and base.token is not None:
         left = base.record.expires - now
@@ -41,7 +41,9 @@ def cookie_header(
     return (cookies.removal_header(request) if is_removed else None), reason
 
 
-def _cause(cookies: CookiePolicy, outcome: Outcome) -> str | None:
+def _cause(
+    cookies: CookiePolicy, outcome: Outcome, request: Any
+) -> str | None:
     """Return why *outcome* needs a cookie, None if it does not."""
     if outcome.created:
         return 'the session is new'
@@ -49,11 +51,14 @@ def _cause(cookies: CookiePolicy, outcome: Outcome) -> str | None:
         return 'the session has a new token'
     if outcome.renewed:
         return 'the token was renewed'
+    base = outcome.base
     # A token in its grace must not overwrite its successor.
-    if outcome.base.has_current_token and (
-        cookies.slides(outcome.touched, outcome.extended)
-    ):
+    if not base.has_current_token or base.token is None:
+        return None
+    if cookies.slides(outcome.touched, outcome.extended):
         return 'the session lives longer'
+    if outcome.touched and cookies.is_outdated(request.environ, base.token):
+        return 'the cookie is signed with an older secret'
     return None
 
 

@@ -404,6 +404,24 @@ def test_a_cookie_is_signed_anew_when_it_is_sent_again(views):
     ).text == "False [('a', 1)]"
 
 
+@pytest.mark.parametrize('settings', [
+    {}, {'cookie_max_age': 'session'}, {'cookie_max_age': '30d'},
+])
+def test_a_cookie_in_use_outlives_its_secret(views, settings):
+    """R11, Section 2: whatever its Max-Age, a touch signs it anew."""
+    value = stored(views(secret='old'))
+    both = views(secret='new old', **settings)
+    both.clock.advance(minutes=2)
+    again, _ = cookie_of(ask(both, '/read', f'session={value}'))
+    assert ask(
+        views(secret='new'), '/read', f'session={again}'
+    ).text == "False [('a', 1)]"
+    both.clock.advance(minutes=2)
+    answer = ask(both, '/read', f'session={again}')
+    is_sliding = settings.get('cookie_max_age') != 'session'
+    assert ('Set-Cookie' in answer.headers) == is_sliding
+
+
 # -- sent ---------------------------------------------------------------------
 
 def test_the_name_alone_sends_nothing(shop):

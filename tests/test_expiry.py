@@ -217,6 +217,25 @@ def test_a_login_stays_one_when_the_token_changes_once_more(make_shop):
 
 
 @ON_SQLITE
+@pytest.mark.parametrize('path', ['/read', '/write', '/touch', '/login'])
+def test_absolute_timeout_that_is_set_later(make_shop, path):
+    """E1: it ends sessions that were stored without it, too."""
+    before = make_shop(expiration='60d')
+    browser = before.browser()
+    browser.get('/write')
+    (row,) = before.rows()
+    shop = make_shop(expiration='1d', absolute_timeout='2d', create=False)
+    browser = shop.browser(like=browser)
+    shop.clock.advance(hours=47)
+    assert browser.get('/read').text == '1'
+    shop.clock.advance(hours=1)
+    browser.get(path)
+    assert browser.get('/read').text == ('1' if path == '/write' else '')
+    assert row['id'] in [row['id'] for row in shop.rows()]
+    assert len(shop.rows()) == (2 if path == '/write' else 1)
+
+
+@ON_SQLITE
 def test_login_begins_the_absolute_timeout_anew(make_shop):
     """E1: at login the absolute timeout counts from zero."""
     shop = make_shop(expiration='2h', absolute_timeout='2h')
@@ -301,6 +320,47 @@ def test_set_expiry_can_be_longer_than_the_setting(shop, value):
     shop.clock.advance(days=29)
     assert lives(browser)
     assert left(shop) == 30 * 86400
+
+
+@pytest.mark.parametrize('zone', ['Europe/Berlin', 'America/Lima'])
+def test_set_expiry_never_ends(make_shop, zone):
+    """E4, R8: ``datetime.max`` works in every time zone of connections."""
+    shop = make_shop(additional_fields='n: Integer')
+    shop.set_time_zone(zone, '+02:00' if zone[0] == 'E' else '-05:00')
+    # Whoever listens has the long way taken.
+    shop.listen()
+
+    @shop.view
+    def stay(request):
+        request.session['n'] = 1
+        request.session.set_expiry(dt.datetime.max.replace(tzinfo=UTC))
+
+    @shop.view
+    def find(request):
+        return [one.data for one in request.session_store.find(n=1)]
+
+    browser = shop.browser()
+    browser.get('/stay')
+    shop.clock.advance(days=3650)
+    assert browser.get('/read').text == '1'
+    assert browser.get('/find').text == "[{'n': 1}]"
+
+
+@pytest.mark.parametrize('database', ['postgresql'], indirect=True)
+@pytest.mark.parametrize('column', ['expires', 'created', 'accessed'])
+def test_a_moment_beyond_python_hides_no_other(shop, column):
+    """R8: PostgreSQL has an infinity; the others are still listed."""
+
+    @shop.view
+    def find(request):
+        found = request.session_store.find()
+        return sorted(getattr(one, column) is None for one in found)
+
+    browser = shop.browser()
+    browser.get('/write')
+    shop.execute(f"UPDATE sessions SET {column} = 'infinity'")
+    shop.browser().get('/write')
+    assert browser.get('/find').text == '[False, True]'
 
 
 @ON_SQLITE
@@ -449,7 +509,9 @@ def test_set_expiry_to_never(shop, end):
     browser = expiring(shop, end)
     shop.clock.advance(days=365 * 50)
     assert lives(browser)
-    assert shop.rows()[0]['expires'] == end
+    # The last day that is one in every time zone.
+    latest = dt.datetime(9999, 12, 30, tzinfo=UTC)
+    assert shop.rows()[0]['expires'] == latest
 
 
 @pytest.mark.parametrize('end', ['min', 'max'])
