@@ -139,7 +139,8 @@ class Application:
         self.cleaner: Any = None
         self._engine: sa.Engine | None = None
         self._shortcuts: dict[int, Shortcut] = {}
-        self._lock = threading.Lock()
+        # A cleaner that is made with it asks for the engine.
+        self._lock = threading.RLock()
         table, hint = self.records.table.fullname, _hint(settings)
         self._translation = _Translation(table, hint, warns=True)
         self._quiet_translation = _Translation(table, hint, warns=False)
@@ -178,7 +179,8 @@ class Application:
     def create_table(self) -> None:
         """Create the table and its indexes if they are missing."""
         dialects.create_once(
-            self.engine, self.records.create_table, self.records.table.fullname
+            self.engine, self.records.create_table, self.records.is_there,
+            self.records.table.fullname,
         )
 
     def ensure_cleaner(self, make: Callable[[Application], Any]) -> Any:

@@ -84,9 +84,10 @@ class Connections:
         application = self._application
         if application.keeps_dbsession is None:
             made = getattr(type(self._request), self._name, None)
-            application.keeps_dbsession = made is None or isinstance(
-                made, _KEPT
-            )
+            if made is None:
+                # This one's alone: another request may have one.
+                return True
+            application.keeps_dbsession = isinstance(made, _KEPT)
         return application.keeps_dbsession
 
     @property

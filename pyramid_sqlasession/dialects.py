@@ -306,10 +306,16 @@ def begin_writing(connection: sa.Connection) -> None:
 
 
 def create_once(
-    engine: sa.Engine, create: Callable[[sa.Connection], None], name: str
+    engine: sa.Engine, create: Callable[[sa.Connection], None],
+    is_there: Callable[[sa.Connection], bool], name: str,
 ) -> None:
     """Run *create*, also when many processes do so at the same moment."""
     with private_connection(engine) as connection:
+        # Without the lock below, for which whoever asks may have to wait for
+        # itself.
+        if is_there(connection):
+            return
+        connection.rollback()
         if engine.dialect.name == 'postgresql':
             # CREATE TABLE IF NOT EXISTS can fail in a race there; the lock
             # ends with the transaction.

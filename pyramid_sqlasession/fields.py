@@ -86,7 +86,8 @@ class Fields:
         found = [
             sa.and_(*(column == values[column.key] for column in group))
             for group in self.unique
-            if all(_is_value(values.get(column.key)) for column in group)
+            if group
+            and all(_is_value(values.get(column.key)) for column in group)
         ]
         return sa.or_(*found) if found else None
 

@@ -98,6 +98,10 @@ except ImportError:  # pragma: no cover
 log = logging.getLogger(__name__)
 
 
+#: The mark of a savepoint that takes nothing back: it was released, or the
+#: view that made it has failed.
+RELEASED: Any = object()
+
 #: Where an attempt leaves what it committed for the next one.
 _CARRIED = 'sqlasession.carried'
 
@@ -119,8 +123,8 @@ class Binding:
     #: Kept for the view, if nobody could answer it at the first look.
     _unavailable: SessionStoreUnavailable | None = None
     _is_registered = False
-    #: Whether pyramid_tm's manager was used before the first look.
-    _has_manager = False
+    #: Whether pyramid_tm may have begun a transaction for the request.
+    _may_be_managed = False
     _is_loaded = False
     _is_saving = False
     _is_answered = False
@@ -176,10 +180,11 @@ class Binding:
         self._is_registered = True
         request = self.request
         given = request.__dict__
-        self._has_manager = 'tm' in given
+        self._may_be_managed = 'tm' in given
         # Pyramid takes it away at the end; above of all views it is not there
-        # yet.
+        # yet, and a transaction may begin.
         if 'context' not in given:
+            self._may_be_managed = True
             self._is_over = _is_finished(request)
         self._carried = request.environ.pop(_CARRIED, ())
         request.add_response_callback(self._respond)
@@ -233,9 +238,9 @@ class Binding:
             raise self._unavailable
         if self._is_over and not self._is_in_transaction():
             log.error(
-                'the session was changed (%s) after the response: this is '
-                'lost. Change it in the view, or in a response callback',
-                ', '.join(map(str, what)),
+                'the session was changed (%s) outside of a request, or after '
+                'the response: this is lost. Change it in the view, or in a '
+                'response callback', ', '.join(map(str, what)),
             )
 
     def lend(self) -> None:
@@ -256,6 +261,8 @@ class Binding:
                 self.watcher.set_aside(self.session._pending.touched, error)
             self._set_aside = self.session._snapshot()
             self._start_over()
+            # They end with the view's transaction.
+            self.savepoints = dict.fromkeys(self.savepoints, RELEASED)
         self._in_exception_view = True
 
     def _start_over(self) -> None:
@@ -353,7 +360,7 @@ class Binding:
         self._is_saving = True
         try:
             data = copied(dict(dict.items(self.session)))
-            if data:
+            if data or self._base.record is not None:
                 self._foreseen = data, self._extended(data)
         finally:
             self._is_saving = False
@@ -660,16 +667,29 @@ class Binding:
             if self._in_exception_view:
                 # The visitor gets the error page in any case.
                 log.exception('the session could not be saved')
-            elif not self._answer_error(response):
-                if self._was_managed and isinstance(error, TransientError):
-                    # Run again, it would leave two orders.
-                    raise SessionError(
-                        'the session was changed after the transaction of '
-                        'the request had ended, and by another request at '
-                        'the same time: this is lost. Change it in the view: '
-                        'then the request can run again'
-                    ) from error
-                raise error
+                return
+            final = self._final(error)
+            if not self._answer_error(response, final):
+                if final is error:
+                    raise
+                raise final from error
+
+    def _final(self, error: Exception) -> Exception:
+        """Return *error*, or one after which the request does not run again:
+        with its data committed, it would leave two orders.
+        """
+        if not self._was_managed or not (
+            isinstance(error, TransientError)
+            or is_error_retryable(self.request, error)
+        ):
+            return error
+        final = SessionError(
+            'the session was changed after the transaction of the request '
+            'had ended, and by another request at the same time: this is '
+            'lost. Change it in the view: then the request can run again'
+        )
+        final.__cause__ = error
+        return final
 
     @property
     def _is_given(self) -> bool:
@@ -717,13 +737,15 @@ class Binding:
         """
         settings = self.application.settings
         return (
-            settings.extend_default_fields is not None and self._was_managed
+            settings.extend_default_fields is not None
+            and getattr(self.request, 'tm', None) is not None
+            and active_transaction(self.request) is None
         )
 
     @property
     def _was_managed(self) -> bool:
         """Whether a transaction of the request may have been committed."""
-        return self._has_manager or is_managed(self.request)
+        return self._may_be_managed or is_managed(self.request)
 
     def _part(self) -> None:
         """Leave a transaction that somebody else ends."""
@@ -731,10 +753,12 @@ class Binding:
             self._manager.remove(self)
         self._leave()
 
-    def _answer_error(self, response: Any) -> bool:
+    def _answer_error(self, response: Any, error: Exception) -> bool:
         """Turn *response* into the answer to the error that was raised."""
         try:
-            found = self.request.invoke_exception_view(sys.exc_info())
+            found = self.request.invoke_exception_view(
+                (type(error), error, error.__traceback__)
+            )
         except (HTTPNotFound, exc.SQLAlchemyError, SessionError):
             return False
         log.error('the session could not be saved', exc_info=True)

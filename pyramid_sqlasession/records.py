@@ -427,6 +427,8 @@ class Records:
     ) -> None:
         """Delete those of some records that have expired.
 
+        :param where: which.
+
         Usually there are none, and on MariaDB a DELETE that finds nothing
         locks the gap that others insert into.
         """
@@ -448,6 +450,12 @@ class Records:
 
     # -- the table -----------------------------------------------------------
 
+    def is_there(self, connection: sa.Connection) -> bool:
+        """Return whether the table exists."""
+        return sa.inspect(connection).has_table(
+            self.table.name, schema=self.table.schema
+        )
+
     def create_table(self, connection: sa.Connection) -> None:
         """Create the table and its indexes if they are missing."""
         self.table.create(connection, checkfirst=True)
@@ -463,11 +471,15 @@ class Unreadable:
 class _Lenient(sa.types.UserDefinedType[Any]):
     """Reads as another type does, and survives what that cannot read."""
 
-    cache_ok = False
+    cache_ok = True
 
     def __init__(self, type_: Any) -> None:
         # By the name of the argument, or SQLAlchemy cannot copy it.
         self.type_ = type_
+
+    def column_expression(self, column: Any) -> Any:
+        found = self.type_.column_expression(column)
+        return column if found is None else found
 
     def result_processor(
         self, dialect: sa.Dialect, coltype: object

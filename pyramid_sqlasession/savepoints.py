@@ -13,9 +13,7 @@ from sqlalchemy.orm import Session
 
 from pyramid_sqlasession.lifecycle import Binding
 from pyramid_sqlasession.lifecycle import binding_of
-
-#: The mark of a savepoint that was released, not rolled back.
-RELEASED: Any = object()
+from pyramid_sqlasession.lifecycle import RELEASED
 
 
 def follow_savepoints() -> None:
@@ -49,7 +47,9 @@ def _ended(dbsession: Any, transaction: Any) -> None:
     if not transaction.nested:
         return
     if binding := _binding_with(dbsession):
-        mark = binding.savepoints.pop(transaction, None)
+        mark = binding.savepoints.pop(
+            transaction, RELEASED if binding._in_exception_view else None
+        )
         if mark is not RELEASED:
             binding.return_to(mark)
 

@@ -17,6 +17,7 @@ from dataclasses import replace
 import datetime as dt
 import logging
 from typing import Any
+import uuid
 
 import sqlalchemy as sa
 
@@ -136,6 +137,11 @@ class Saver:
         self._expiry = expiry
         user = fields.columns.get(settings.user_field)
         self._user_key = '' if user is None else user.key
+        unique = {column for group in fields.unique for column in group}
+        self._unique_names = {
+            name for name, column in fields.columns.items()
+            if column in unique
+        }
 
     def save(
         self, connection: Executor, plan: Plan, now: dt.datetime,
@@ -221,7 +227,7 @@ class Saver:
             lifetime=lifetime.seconds, rotated=now,
         )
         values = self._fields.values(extend(data))
-        self._make_room(connection, values, now)
+        self._make_room(connection, values, now, record.id)
         self._records.insert(
             connection, record, self._expiry.sweep(record.expires), values
         )
@@ -240,9 +246,15 @@ class Saver:
         assert record is not None
         assert token is not None
         base = plan.base
+        # A value that stays has no rival.
+        takes_unique = (
+            self._settings.extend_default_fields is not None
+            or not self._unique_names.isdisjoint(plan.changes.assigned)
+        )
         for _ in range(_ATTEMPTS):
             values, after, renewed = self._values(plan, base, now, extend)
-            self._make_room(connection, values, now)
+            if takes_unique:
+                self._make_room(connection, values, now, record.id)
             if self._records.update(
                 connection, record.id, record.version, now, values,
                 extends='expires' in values and not plan.wishes.lifetime,
@@ -371,7 +383,7 @@ class Saver:
 
     def _make_room(
         self, connection: Executor, values: Mapping[str, Any],
-        now: dt.datetime,
+        now: dt.datetime, id: uuid.UUID,
     ) -> None:
         """Delete expired records whose unique values are taken again (E1).
 
@@ -383,7 +395,10 @@ class Saver:
         ):
             rivals = self._fields.rivals(values)
             if rivals is not None:
-                self._records.remove_expired_of(connection, now, rivals)
+                others = self._records.table.c.id != id
+                self._records.remove_expired_of(
+                    connection, now, rivals & others
+                )
 
     def _user_in(self, values: Mapping[str, Any]) -> Any:
         """Return whose session it is by the columns that are set, or None."""

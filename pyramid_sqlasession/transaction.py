@@ -13,7 +13,7 @@ joined   something of the application       commit()    by zope.sqlalchemy,
 alone    nothing else takes part, or it     tpc_vote()  at once: saves making
          was rolled back by hand: there is              a SQLAlchemy session,
          nothing to commit together with                BEGIN and COMMIT
-apart    the sessions have a database of    commit()    in tpc_vote(), after
+apart    the sessions have a database of    tpc_begin() in tpc_vote(), after
          their own                                      all others
 =======  =================================  ==========  =====================
 """
@@ -209,8 +209,7 @@ class SessionDataManager:
         self.transaction_manager = getattr(transaction, '_manager', None)
         transaction.join(self)
         transaction.set_data(key, self)
-        if gate.rollback_can_fail:
-            transaction.addBeforeAbortHook(self._before_abort)
+        transaction.addBeforeAbortHook(self._before_abort)
 
     @classmethod
     def of(
@@ -353,11 +352,32 @@ class SessionDataManager:
             participant.open()
 
     def _before_abort(self) -> None:
-        for participant in self._participants:
-            participant.roll_back()
+        # Not called when a savepoint is rolled back: that calls abort() of
+        # who has joined since.
+        if self.is_open and (
+            self._gate.rollback_can_fail or self._leaves_open()
+        ):
+            for participant in self._participants:
+                participant.roll_back()
+
+    def _leaves_open(self) -> bool:
+        """Return whether an abort leaves a database transaction open, and its
+        locks with it: a write beside it would wait for them.
+        """
+        # zope.sqlalchemy's data managers with keep_session.
+        return any(
+            getattr(resource, 'keep_session', False)
+            for resource in resources_of(self.transaction) or ()
+        )
 
     def tpc_begin(self, transaction: Any) -> None:
-        """Nothing: the application's sessions flush now."""
+        """Write what is apart, while the application's sessions can be used:
+        in commit() those that have nothing to commit have ended.
+        """
+        if self._failure is None and self._has_work and (
+            self._route is Route.APART
+        ):
+            self._write(self.own_connection())
 
     def commit(self, transaction: Any) -> None:
         """Write all records, unless they are written alone."""
@@ -374,8 +394,6 @@ class SessionDataManager:
                     'config.add_request_method(..., reify=True) does'
                 )
             self._write(self._gate.inside(connection))
-        elif self._route is Route.APART:
-            self._write(self.own_connection())
 
     def _write(self, connection: Any) -> None:
         try:
@@ -433,11 +451,11 @@ class SessionDataManager:
     def abort(self, transaction: Any) -> None:
         """Nothing of the transaction counts."""
         self._close()
-        # Those of zope.sqlalchemy with keep_session leave it open, and its
-        # locks with it: a write beside it would wait for them.
-        is_kept = any(
-            getattr(resource, 'keep_session', False)
-            for resource in resources_of(transaction) or ()
+        # A savepoint that is rolled back aborts who has joined since, and
+        # nothing else.
+        is_kept = (
+            self.is_open and transaction.status == 'Committing'
+            and self._leaves_open()
         )
         for participant in self._end():
             if is_kept:

@@ -109,10 +109,7 @@ def _columns_in(
 def _create(application: Application) -> None:
     table = application.records.table
     try:
-        dialects.create_once(
-            application.engine, application.records.create_table,
-            table.fullname,
-        )
+        application.create_table()
     except exc.DBAPIError as error:
         if dialects.fault_of(error) is Fault.UNAVAILABLE:
             raise
