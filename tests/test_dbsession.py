@@ -188,6 +188,41 @@ def test_an_exception_view(shop):
     assert shop.notes() == []
 
 
+@pytest.mark.parametrize(
+    'database', ['postgresql', 'mariadb'], indirect=True
+)
+def test_a_savepoint_before_the_session(shop):
+    """T9: what was done before it stays, whoever joins after it."""
+
+    @shop.view
+    def point(request):
+        request.dbsession.add(Note(text='before'))
+        request.dbsession.flush()
+        savepoint = request.tm.savepoint()
+        request.session['n'] = 1
+        savepoint.rollback()
+
+    shop.browser().get('/point')
+    assert shop.notes() == ['before']
+    assert shop.rows() == []
+
+
+def test_a_first_request_without_one(make_shop):
+    """T1: a plain subrequest decides nothing for those that come later."""
+    shop = make_shop(WAYS['property of the class'])
+
+    @shop.view
+    def outer(request):
+        inner = Request.blank('/put')
+        return request.invoke_subrequest(inner, use_tweens=True).text
+
+    shop.browser().get('/outer')
+    browser = shop.browser()
+    browser.get('/put')
+    browser.get('/note')
+    assert shop.notes() == ['a note']
+
+
 def test_one_that_is_new_each_time(make_shop):
     """T1: an error that says what to do, and nothing is stored."""
     shop = make_shop(lambda config: config.add_request_method(

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.orm import Mapped
 from sqlalchemy.orm import mapped_column
+import transaction
 import webob.exc
 
 from pyramid_sqlasession import SessionError
@@ -730,6 +731,41 @@ def test_unique_value_of_an_expired_session_is_free(
         run(site, sit, other)
 
 
+@pytest.mark.parametrize('database', ['sqlite', 'postgresql'], indirect=True)
+def test_a_unique_index_over_an_expression(make_site):
+    """D3, E1: whose values nobody can compare deletes no other record."""
+    def email(request):
+        request.session['email'] = 'one@example.com'
+
+    def email_beside_data(request):
+        request.dbsession.scalars(sa.select(Note)).all()
+        request.session['email'] = 'two@example.com'
+
+    site = make_site(additional_fields='email: String(40)')
+    table = site.application.records.table
+    index = sa.Index('lowered', sa.text('lower(email)'), unique=True)
+    table.append_constraint(index)
+    try:
+        site = make_site(model=site.application.model, expiration='1h')
+        browser = run(site, lambda request: request.session.update(n=1))
+        site.clock.advance(hours=2)
+        for view in (email, email_beside_data):
+            run(site, view, browser)
+    finally:
+        table.indexes.discard(index)
+    assert len(site.rows()) == 2
+
+
+@ON_SQLITE
+def test_a_unique_value_that_stays_costs_nothing(make_site):
+    """D4, D3: nobody is asked for it at another change."""
+    site = make_site(additional_fields='seat: String(8) unique')
+    browser = run(site, lambda request: request.session.update(seat='7A'))
+    site.listen()
+    run(site, lambda request: request.session.update(n=1), browser)
+    assert site.statements.verbs == ['SELECT', 'UPDATE']
+
+
 def test_unique_field_allows_many_sessions_without_it(make_site):
     """D3: NULL is no value that could be taken."""
     site = make_site(additional_fields='seat: String(8) unique')
@@ -912,6 +948,68 @@ def test_extend_may_ask_the_database(make_site, tmp_path, view, is_apart):
         ]
     assert site.notes() == ['a note']
     assert site.engine.pool.checkedout() == 0
+
+
+@pytest.mark.parametrize('is_apart', [False, True])
+@pytest.mark.parametrize('case', ['emptied', 'merged', 'renewed'])
+def test_extend_may_ask_for_what_is_not_foreseen(
+    make_site, tmp_path, stage, case, is_apart
+):
+    """D3, C1: also where the record will hold other data than the session."""
+    site = make_site(
+        additional_fields='count: Integer',
+        extend_default_fields=count_notes, renewal_interval='1h',
+        **{'url': f'sqlite:///{tmp_path}/own.sqlite'} if is_apart else {},
+    )
+    site.views['change'] = change
+
+    @site.view
+    def act(request):
+        if case == 'emptied':
+            request.session.clear()
+        else:
+            request.session['other'] = 1
+        request.dbsession.scalars(sa.select(Note)).all()
+        if case == 'merged':
+            stage.reach('changed')
+
+    browser = site.browser()
+    browser.get('/change')
+    if case == 'renewed':
+        site.clock.advance(hours=2)
+    running = stage.run(site.browser(like=browser).get, '/act')
+    if case == 'merged':
+        stage.wait('changed')
+        site.views['change'] = lambda request: request.session.update(n=2)
+        browser.get('/change')
+        stage.let('changed')
+    assert running.result().status_int == 200
+    records = site.application.records.table
+    with site.application.engine.connect() as connection:
+        assert connection.scalar(sa.select(records.c.count)) == 0
+
+
+@ON_SQLITE
+@pytest.mark.parametrize('explicit', [False, True])
+def test_extend_beside_a_transaction_of_the_tests(
+    make_site, tmp_path, explicit
+):
+    """T0, T7, D3: no other one is begun in its place."""
+    site = make_site(
+        additional_fields='n: Integer', url=f'sqlite:///{tmp_path}/own.sqlite',
+        extend_default_fields=lambda defaults, *_: defaults,
+    )
+    manager = transaction.TransactionManager(explicit=explicit)
+    begun = manager.begin()
+    run(site, change, extra_environ={
+        'tm.active': True, 'tm.manager': manager,
+    })
+    assert manager.get() is begun
+    manager.abort()
+    with site.application.engine.connect() as connection:
+        assert len(connection.execute(
+            sa.select(site.application.records.table)
+        ).all()) == 1
 
 
 @ON_SQLITE

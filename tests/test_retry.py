@@ -18,6 +18,7 @@ from .failing import answering
 from .failing import on_sqlite
 from .failing import Passing
 from .failing import raiser
+from .failing import refuse_commits
 from .failing import Voter
 from .meeting import put
 from .shop import with_views
@@ -449,3 +450,90 @@ def test_a_conflict_after_the_commit(make_site, when):
     assert attempts == [1]
     assert site.notes() == ['an order']
     assert site.data() == {'n': 7}
+
+
+def change_late(other):
+    """Return a view that meets another request after its commit."""
+
+    def order(request):
+        request.dbsession.add(Note(text='an order'))
+        request.session.get('n')
+        request.add_response_callback(change)
+
+    def change(request, response):
+        other[0].get('/put')
+        request.session['n'] += 1
+
+    return order
+
+
+@on_sqlite
+@pytest.mark.parametrize('context', [Exception, SessionError])
+def test_a_late_conflict_that_is_answered(make_site, context):
+    """T5: neither the error nor the page that answers it runs it again."""
+    site = make_site(
+        conflict='retry', retry=True, configure=answering(
+            lambda request: request.session.flash('Sorry!'), context
+        ),
+    )
+    other = []
+    site.views.update(put=put(n=1), order=change_late(other))
+    browser = site.browser()
+    browser.get('/put')
+    other.append(site.browser(like=browser))
+    site.views['put'] = put(n=7)
+    browser.get('/order')
+    assert site.notes() == ['an order']
+    assert site.data() == {'n': 7, '_f_': ['Sorry!']}
+
+
+@on_sqlite
+def test_a_late_conflict_of_a_session_that_a_tween_has_seen(make_site):
+    """T5, T10: a look above pyramid_tm is no sign that it was not there."""
+
+    def configure(config):
+        config.add_tween(
+            f'{__name__}.look_first', over='pyramid_tm.tm_tween_factory'
+        )
+
+    site = make_site(conflict='retry', retry=True, configure=configure)
+    other = []
+    site.views.update(put=put(n=1), order=change_late(other))
+    browser = site.browser()
+    browser.get('/put')
+    other.append(site.browser(like=browser))
+    site.views['put'] = put(n=7)
+    with pytest.raises(SessionError, match='Change it in the view'):
+        browser.get('/order')
+    assert site.notes() == ['an order']
+
+
+def look_first(handler, registry):
+    """Return a tween that looks at the session before everybody else."""
+
+    def tween(request):
+        request.session.get('n')
+        return handler(request)
+
+    return tween
+
+
+@pytest.mark.parametrize('database', ['postgresql'], indirect=True)
+def test_a_late_conflict_with_extend_default_fields(make_site):
+    """T5, D3: nor does the database's own conflict run it again."""
+    site = make_site(
+        retry=True, extend_default_fields=lambda defaults, *_: defaults
+    )
+
+    @site.view
+    def order(request):
+        request.dbsession.add(Note(text='an order'))
+        request.add_response_callback(
+            lambda request, response: request.session.update(n=1)
+        )
+
+    refuse_commits(site, 99, '40001')
+    with pytest.raises(SessionError, match='Change it in the view'):
+        site.browser().get('/order')
+    assert site.notes() == ['an order']
+    assert site.rows() == []

@@ -330,6 +330,25 @@ def test_a_rolled_back_savepoint_takes_each_change_back(shop, mark):
         assert 'Set-Cookie' not in response.headers
 
 
+def test_a_savepoint_of_a_view_that_fails(make_shop, mark):
+    """T3: it ends with the transaction, and takes nothing back."""
+    site = make_shop(configure=answering(flash_error))
+
+    @site.view
+    def fail(request):
+        add_note(request)
+        request.dbsession.flush()
+        request.session['n'] = 2
+        # zope.sqlalchemy has no other one on SQLite.
+        (nested if site.database.name == 'sqlite' else mark)(request)
+        raise Failure
+
+    browser = returning(site)
+    browser.get('/fail')
+    assert site.data() == STORED | {'_f_': ['Please log in']}
+    assert site.notes() == []
+
+
 class Named(list):
     """A list of a class of its own."""
 

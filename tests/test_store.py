@@ -15,6 +15,7 @@ from pyramid_sqlasession import SessionFieldError
 from pyramid_sqlasession import SessionStore
 from pyramid_sqlasession.errors import SessionArgumentError
 
+from .failing import give_up_early
 from .given import Given
 from .naming import shown
 from .site import Note
@@ -264,6 +265,40 @@ def test_record_that_cannot_be_read_is_listed(shop):
     )
     assert run(shop, lambda r: len(r.session_store.find())) == 4
     assert run(shop, lambda r: r.session_store.revoke(id)) == 1
+
+
+def test_create_table_beside_what_was_written(shop):
+    """Section 3: where the table is there, nobody waits for itself."""
+    give_up_early(shop.engine)
+
+    def write(request):
+        request.dbsession.add(Note(text='a note'))
+        request.dbsession.flush()
+        request.session_store.create_table()
+
+    run(shop, write)
+    assert shop.notes() == ['a note']
+
+
+class Shouted(sa.types.UserDefinedType):
+    """A text that the database is asked for in capitals."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **kw):
+        return 'VARCHAR(20)'
+
+    def column_expression(self, column):
+        return sa.func.upper(column)
+
+
+def test_a_type_with_an_expression_of_its_own(make_site):
+    """Section 3: a field is what SQLAlchemy makes of its type."""
+    site = make_site(additional_fields=f'word: {__name__}.Shouted')
+    run(site, lambda request: request.session.update(word='abc'))
+    assert run(
+        site, lambda r: [one.word for one in r.session_store.find()]
+    ) == ['ABC']
 
 
 @ON_SQLITE
