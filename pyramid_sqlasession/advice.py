@@ -117,6 +117,14 @@ def _on_timeouts(
     settings: Settings, columns: Container[str]
 ) -> Iterator[str]:
     absolute = settings.absolute_timeout
+    if settings.user_field not in columns and (
+        settings.user_field != Settings.user_field
+    ):
+        yield (
+            f'sqlasession.user_field = {settings.user_field}: is no '
+            f'additional field, so that no session is found by its user; '
+            f'correct the name, or add the field'
+        )
     if absolute is None and settings.user_field in columns:
         yield (
             f'sqlasession.absolute_timeout is not set, and the field '

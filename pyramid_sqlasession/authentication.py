@@ -11,6 +11,7 @@ from typing import Any
 
 from pyramid_sqlasession.application import found_in
 from pyramid_sqlasession.application import utcnow
+from pyramid_sqlasession.errors import SessionArgumentError
 from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.session import SQLASession
 from pyramid_sqlasession.settings import duration
@@ -60,7 +61,13 @@ class SessionAuthenticationHelper:
         session stays, unless it belongs to another user: then it goes.
 
         :returns: no headers; the cookie comes with the response.
+        :raises SessionArgumentError: if *userid* is None (a ``TypeError``).
         """
+        if userid is None:
+            raise SessionArgumentError(
+                'remember() needs the id of a user, not None: a new user has '
+                'one after request.dbsession.flush()'
+            )
         session = self._session(request)
         key = self._key(request)
         before = session.get(key)

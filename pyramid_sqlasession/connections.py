@@ -187,8 +187,8 @@ class Connections:
             except exc.DBAPIError as error:
                 # Above READ COMMITTED the database refuses the second of
                 # two writers; nothing but this has to be done again.
-                if attempt == _REPETITIONS or not dialects.is_repeatable(
-                    error, application.engine.dialect
+                if attempt == _REPETITIONS or (
+                    not dialects.is_repeatable(error)
                 ):
                     raise
         raise AssertionError('unreachable')  # pragma: no cover

@@ -210,17 +210,12 @@ def is_retryable(error: BaseException | None) -> bool:
     return fault_of(error) in (Fault.CONFLICT, Fault.LOCKED)
 
 
-def is_repeatable(error: BaseException, dialect: sa.Dialect) -> bool:
-    """Return whether doing the same again at once can succeed.
+def is_repeatable(error: BaseException) -> bool:
+    """Return whether the same should be done again at once.
 
-    Who has waited for a lock in vain shall not wait for as long again.  On
-    SQLite there is no queue, only asking from time to time: who came later
-    may have been first.
+    Who has waited for a lock in vain shall not wait for as long again.
     """
-    fault = fault_of(error)
-    return fault is Fault.CONFLICT or (
-        fault is Fault.LOCKED and dialect.name == 'sqlite'
-    )
+    return fault_of(error) is Fault.CONFLICT
 
 
 def has_cheap_autocommit(engine: sa.Engine) -> bool:

@@ -68,7 +68,7 @@ class ISuspiciousCookie(Interface):
 
 #: What the reasons of :class:`ISessionWriteDropped` mean.
 DROPS = {
-    'gone': 'it was ended by another request (log out, revoke)',
+    'gone': 'its row is gone (logout, revocation, a deleted account)',
     'expired': 'it has expired meanwhile',
     'rotated': 'another request logged in and replaced the token',
     'unavailable': 'it could not be read when the request looked',

@@ -39,6 +39,7 @@ A cookie is sent only for what was really committed.
 from __future__ import annotations
 
 from collections.abc import Mapping
+import contextlib
 import datetime as dt
 from functools import partial
 import logging
@@ -53,6 +54,7 @@ from pyramid.threadlocal import get_current_request
 from pyramid.threadlocal import manager as threadlocals
 import sqlalchemy as sa
 from sqlalchemy import exc
+from transaction.interfaces import NoTransaction
 from transaction.interfaces import TransientError
 
 from pyramid_sqlasession import dialects
@@ -666,7 +668,7 @@ class Binding:
             self.session._begin(self._base)
             if self._in_exception_view:
                 # The visitor gets the error page in any case.
-                log.exception('the session could not be saved')
+                _log_unsaved(error)
                 return
             final = self._final(error)
             if not self._answer_error(response, final):
@@ -725,6 +727,9 @@ class Binding:
     def _save_beside(self) -> None:
         """Save in a further transaction of ``request.tm``."""
         self._part()
+        with contextlib.suppress(NoTransaction):
+            # One whose COMMIT has failed is still there.
+            self.request.tm.abort()
         with self.request.tm:
             self._join()
             assert self._manager is not None
@@ -761,15 +766,15 @@ class Binding:
             )
         except (HTTPNotFound, exc.SQLAlchemyError, SessionError):
             return False
-        log.error('the session could not be saved', exc_info=True)
+        _log_unsaved(error)
         replace_content(response, found)
         if self.session._is_unsaved():
             try:
                 self.save_now()
-            except Exception:
+            except Exception as later:
                 self._part()
                 self.session._begin(self._base)
-                log.exception('what the exception view said could not either')
+                _log_unsaved(later)
         return True
 
     def save_now(self) -> Token | None:
@@ -941,6 +946,16 @@ def binding_of(request: Any) -> Binding | None:
         if isinstance(source, Binding):
             return source
     return None
+
+
+def _log_unsaved(error: Exception) -> None:
+    # A database that is away is warned of, once in a while.
+    is_away = isinstance(error, SessionStoreUnavailable)
+    log.error(
+        'the session could not be saved%s',
+        ': the database does not answer' if is_away else '',
+        exc_info=None if is_away else error,
+    )
 
 
 # pyramid_tm's for the user's name, and the debug toolbar's for everything.

@@ -88,6 +88,15 @@ def left_factory(request):
     return {}
 
 
+def test_a_user_field_that_is_not_there(said):
+    """Section 2: a name that was mistyped would find nobody's sessions."""
+    ((level, text),) = said(
+        **GOOD, **LOGIN, user_field='uid', absolute_timeout='1d',
+    )
+    assert level == 'WARNING'
+    assert text.startswith('sqlasession.user_field = uid: is no additional')
+
+
 def test_silence_for_a_good_one(said):
     """Who follows the advice hears nothing any more."""
     assert said(**GOOD) == []

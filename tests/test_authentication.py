@@ -14,6 +14,7 @@ from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.orm import Mapped
 from sqlalchemy.orm import mapped_column
 
+from pyramid_sqlasession import SessionArgumentError
 from pyramid_sqlasession import SessionError
 from pyramid_sqlasession import SessionFieldError
 from pyramid_sqlasession import SessionInvalidated
@@ -242,6 +243,14 @@ def test_another_field(make_club):
     (row,) = club.site.rows()
     assert row['member'] == 'ada'
     assert [asked(club, browser) for browser in browsers] == ['', 'ada']
+
+
+def test_nobody_cannot_log_in(club):
+    """Section 3: None is the id that a new user has before a flush."""
+    browser = shopper(club, cart=['tea'])
+    with pytest.raises(SessionArgumentError, match='flush'):
+        club.do(browser, login(None))
+    assert club.site.data() == {'cart': ['tea']}
 
 
 def test_a_user_column_of_another_name(make_club):

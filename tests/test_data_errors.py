@@ -278,7 +278,6 @@ def test_a_server_that_is_out_of_service(make_site, number):
     assert len(site.rows()) == 1
 
 
-@ON_SERVERS
 def test_a_write_that_waited_in_vain(shop):
     """C7: it waits once, for as long as the application has set."""
     give_up_early(shop.engine)
@@ -291,28 +290,6 @@ def test_a_write_that_waited_in_vain(shop):
             browser.get('/write')
     assert shop.statements.verbs.count('UPDATE') == 1
     assert shop.data() == {'n': 1}
-
-
-@ON_SQLITE
-def test_a_write_that_found_sqlite_locked(shop):
-    """C7: it is tried again: who waits there is in no queue."""
-    browser = shop.browser()
-    browser.get('/write')
-    other, tried = shop.outside.connect(), []
-
-    @sa.event.listens_for(shop.engine, 'before_cursor_execute')
-    def note(connection, cursor, statement, *args):
-        if statement.startswith('UPDATE'):
-            cursor.execute('PRAGMA busy_timeout = 0')
-            tried.append(other.in_transaction())
-            if len(tried) == 2:
-                other.rollback()
-
-    with other:
-        other.exec_driver_sql('BEGIN IMMEDIATE')
-        browser.get('/write')
-    assert tried == [True, True]
-    assert shop.data() == {'n': 2}
 
 
 @ON_SERVERS

@@ -950,6 +950,29 @@ def test_extend_may_ask_the_database(make_site, tmp_path, view, is_apart):
     assert site.engine.pool.checkedout() == 0
 
 
+@pytest.mark.parametrize('manager', ['explicit', None])
+def test_extend_after_a_commit_that_failed(make_site, manager):
+    """D3, T3: what the exception view changes is stored all the same."""
+    site = make_site(
+        additional_fields='count: Integer',
+        extend_default_fields=count_notes,
+        configure=answering(change, sa.exc.IntegrityError),
+        **{'tm.manager_hook': (
+            manager and 'pyramid_tm.explicit_manager'
+        )},
+    )
+    with site.outside.begin() as connection:
+        connection.execute(sa.insert(Note).values(text='a note'))
+
+    def add_the_same(request):
+        request.session['paid'] = True
+        request.dbsession.add(Note(text='a note'))
+
+    run(site, add_the_same)
+    assert site.data() == {'n': 1}
+    assert field(site, 'count') == 1
+
+
 @pytest.mark.parametrize('is_apart', [False, True])
 @pytest.mark.parametrize('case', ['emptied', 'merged', 'renewed'])
 def test_extend_may_ask_for_what_is_not_foreseen(
