@@ -5,17 +5,17 @@ It says *when*: the record is written last, after all flushes and just before
 COMMIT, so that no lock on it is held while a view runs.  What is written is
 the binding's affair (:class:`Participant`).
 
-=======  =================================  ==========  =====================
-route    when                               written in  committed
-=======  =================================  ==========  =====================
-joined   something of the application       commit()    by zope.sqlalchemy,
-         takes part in the transaction                  with its data
-alone    nothing else takes part, or it     tpc_vote()  at once: saves making
-         was rolled back by hand: there is              a SQLAlchemy session,
-         nothing to commit together with                BEGIN and COMMIT
-apart    the sessions have a database of    tpc_begin() in tpc_vote(), after
-         their own                                      all others
-=======  =================================  ==========  =====================
+=======  =================================  ===========  ====================
+route    when                               written in   committed
+=======  =================================  ===========  ====================
+joined   something of the application       commit()     by zope.sqlalchemy,
+         takes part in the transaction                   with its data
+alone    nothing else takes part, or it     tpc_vote()   at once: saves making
+         was rolled back by hand: there is               a SQLAlchemy session,
+         nothing to commit together with                 BEGIN and COMMIT
+apart    the sessions have a database of    tpc_begin()  in tpc_vote(), after
+         their own                                       all others
+=======  =================================  ===========  ====================
 """
 
 from __future__ import annotations
