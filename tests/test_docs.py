@@ -677,6 +677,21 @@ def test_devices(app, ada):
     Browser(app).get('/devices', status=403)
 
 
+def test_devices_while_the_database_is_away(make_app, ada, engine, tmp_path):
+    """D1: pyramid_tm is told that nobody is logged in, the visitor is not."""
+    browser = Browser(make_app())
+    browser.login()
+    engine.dispose()
+    database = tmp_path / 'docs.sqlite'
+    database.rename(tmp_path / 'away')
+    database.mkdir()
+    browser.get('/devices', status=503)
+    browser.get('/', status=503)
+    database.rmdir()
+    (tmp_path / 'away').rename(database)
+    assert len(browser.get('/devices').json['devices']) == 1
+
+
 def test_checkout_that_fails(app, engine):
     """Nothing of it stays but the words of the exception view."""
     browser = Browser(app)

@@ -17,7 +17,7 @@ from .models import User
 class SecurityPolicy:
     def __init__(self) -> None:
         self.helper = SessionAuthenticationHelper()
-        self.users = RequestLocalCache(self.load_user)
+        self.users = RequestLocalCache()
         self.acl = ACLHelper()
 
     def load_user(self, request: Request) -> Any:
@@ -27,7 +27,15 @@ class SecurityPolicy:
         return request.dbsession.get(User, userid)
 
     def identity(self, request: Request) -> Any:
-        return self.users.get_or_create(request)
+        user = self.users.get(request)
+        if user is not RequestLocalCache.NO_VALUE:
+            return user
+        user = self.load_user(request)
+        # Nobody is no answer to keep: it may be that of a database that is
+        # away, and the view has to hear of that.
+        if user is not None:
+            self.users.set(request, user)
+        return user
 
     def authenticated_userid(self, request: Request) -> int | None:
         user = self.identity(request)
