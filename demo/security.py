@@ -79,7 +79,7 @@ class ShopPolicy:
 
     def __init__(self) -> None:
         self.helper = SessionAuthenticationHelper()
-        self.identities = RequestLocalCache(self._load_identity)
+        self.identities = RequestLocalCache()
 
     def _load_identity(self, request: Request) -> Identity | None:
         userid = self.helper.authenticated_userid(request)
@@ -89,7 +89,13 @@ class ShopPolicy:
 
     def identity(self, request: Request) -> Identity | None:
         """Return the account, or None for a visitor."""
-        found: Identity | None = self.identities.get_or_create(request)
+        found: Identity | None = self.identities.get(request)
+        if found is RequestLocalCache.NO_VALUE:
+            found = self._load_identity(request)
+            # Nobody is no answer to keep: it may be that of a database that
+            # is away, and the view has to hear of that.
+            if found is not None:
+                self.identities.set(request, found)
         return found
 
     def authenticated_userid(self, request: Request) -> int | None:
