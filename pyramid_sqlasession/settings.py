@@ -132,10 +132,19 @@ class Settings:
 
 
 def _error(key: str, value: object, problem: str) -> ConfigurationError:
-    shown = repr(value)
+    # Before it is cut: the end of a password may be what is recognised.
+    shown = _without_passwords(repr(value))
     if len(shown) > 200:
         shown = f'{shown[:197]}...'
+    # The problem may quote a part of the value.
+    problem = _without_passwords(problem)
     return ConfigurationError(f'{PREFIX}{key} = {shown}: {problem}')
+
+
+def _without_passwords(text: str) -> str:
+    """Return *text* without those in URLs, which get under any key."""
+    text = re.sub(r'://\S*@', '://(not shown)@', text)
+    return re.sub(r'(pass\w*=)[^&\s]+', r'\1(not shown)', text)
 
 
 def read_settings(given: Mapping[str, Any]) -> Settings:
@@ -168,7 +177,7 @@ def read_settings(given: Mapping[str, Any]) -> Settings:
 
 def _unknown(key: str, value: object) -> ConfigurationError:
     name = key[len(PREFIX):]
-    shown = repr(value)
+    shown = _without_passwords(repr(value))
     near = difflib.get_close_matches(name.lower(), _READERS, n=1, cutoff=0.5)
     hint = f'did you mean {PREFIX}{near[0]}?' if near else (
         'the settings are ' + ', '.join(sorted(_READERS))

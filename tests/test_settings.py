@@ -567,6 +567,15 @@ HIDDEN = 'hunter2'
         {'sqlasession.encryption_key': HIDDEN},
         {'sqlasession.ulr': f'postgresql://me:{HIDDEN}@host/db'},
         {'sqlasession.uri': f'postgresql://me:{HIDDEN}@host/db'},
+        {'engine': f'postgresql://me:{HIDDEN}@host/db'},
+        {'engine': f'postgresql://me:a/b@{HIDDEN}@host/db'},
+        {'engine': f'postgresql://{"m" * 175}:{HIDDEN}@host/db'},
+        {'model': f'postgresql://me:{HIDDEN}@host/db'},
+        {'model': f'postgresql:///db?user=me&password={HIDDEN}'},
+        {'additional_fields': f'url: postgresql://me:{HIDDEN}@host/db'},
+        {'sqlasession.dsn': f'postgresql://me:{HIDDEN}@host/db'},
+        {'sqlasession.database': f'postgresql://me:{HIDDEN}@host/db'},
+        {'sqlasession.db': f'postgresql://me:{HIDDEN}@host/db'},
         {'secret': HIDDEN.encode()},
         {'secret': [HIDDEN, 7]},
         {'encryption_keys': HIDDEN},
@@ -591,6 +600,13 @@ HIDDEN = 'hunter2'
 def test_errors_do_not_show_secrets(tmp_path, given):
     """Section 1: a start that fails prints no secret, key or password."""
     assert HIDDEN not in refused(tmp_path, **given)
+
+
+@pytest.mark.parametrize('name', ['engine', 'sqlasession.dsn'])
+def test_what_is_left_of_a_url(tmp_path, name):
+    """Section 2: without its password, the wrong value is still known."""
+    text = refused(tmp_path, **{name: f'postgresql://me:{HIDDEN}@host/db'})
+    assert " = 'postgresql://(not shown)@host/db': " in text
 
 
 @pytest.mark.parametrize('url', [
