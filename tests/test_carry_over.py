@@ -15,6 +15,8 @@ import pytest
 import sqlalchemy as sa
 from webtest import TestApp
 
+from pyramid_sqlasession.authentication import SessionAuthenticationHelper
+
 from .test_docs import blocks
 
 PAGE = Path(__file__).parents[1] / 'docs' / 'migrating.rst'
@@ -101,6 +103,8 @@ def make(store, tmp_path, monkeypatch):
         config.add_route('any', '/{name}')
         config.add_view(view, route_name='any', renderer='json')
         config.add_exception_view(failed, context=ZeroDivisionError)
+        config.add_route('login', '/login/{id}')
+        config.add_view(login, route_name='login', renderer='json')
         app = config.make_wsgi_app()
         if 'sqlasession' in app.registry:
             engines.append(app.registry['sqlasession'].engine)
@@ -121,15 +125,29 @@ def view(request):
         request.session['other'] = 'x'
     elif name == 'change':
         request.session['cart'] = ['cup']
+    elif name == 'other':
+        request.session['other'] = 'y'
     elif name == 'fail':
         raise ZeroDivisionError
     elif name == 'logout':
         request.session.invalidate()
-    return {
+    found = {
         key: request.session[key]
         for key in ('auth.userid', 'user_id', 'cart', 'other')
         if key in request.session
     }
+    if SessionAuthenticationHelper('user_id').fresh(request, '15m'):
+        found['fresh'] = True
+    return found
+
+
+def login(request):
+    """Log in where the helper does it; say nothing of an older login."""
+    helper = SessionAuthenticationHelper()
+    helper.remember(request, int(request.matchdict['id']))
+    if 'forgets' in request.params:
+        del request.session['user_id']
+    return None
 
 
 def failed(error, request):
@@ -223,11 +241,37 @@ def test_a_signed_cookie_cannot_be_ended(make, store, old, new):
 
 def test_it_is_a_login(store, old, new):
     """A token that somebody had planted before opens nothing (C5)."""
-    new.get('/change')
+    new.get('/other')
     before = new.cookies['sid']
     take_cookie(old, new)
-    assert new.get('/look').json == {'user_id': 7, 'cart': ['tea']}
+    assert new.get('/look').json == {
+        'user_id': 7, 'cart': ['tea'], 'other': 'y',
+    }
     assert new.cookies['sid'] != before
+
+
+def test_a_login_is_not_taken_over(store, old, new):
+    """R3: a planted old cookie makes nobody of who is logged in; it goes."""
+    new.get('/login/8')
+    take_cookie(old, new)
+    assert new.get('/look').json == {'user_id': 8, 'fresh': True}
+    assert set(new.cookies) == {'sid'}
+    assert new.get('/look').json == {'user_id': 8, 'fresh': True}
+
+
+def test_what_is_in_use_takes_nothing_over(store, old, new):
+    """R3: nor does a session with one of the keys become somebody's."""
+    new.get('/change')
+    take_cookie(old, new)
+    assert new.get('/look').json == {'cart': ['cup']}
+    assert set(new.cookies) == {'sid'}
+
+
+def test_who_is_carried_over_is_not_fresh(store, old, new):
+    """Section 3: a login that is over makes no carried one a fresh one."""
+    new.get('/login/8?forgets')
+    take_cookie(old, new)
+    assert 'fresh' not in new.get('/look').json
 
 
 def test_it_is_read_once(store, old, new):

@@ -25,6 +25,9 @@ def carry_over(
     :param keys: what is carried over: old key to new key.
     :param end: removes an old session from its store.
     """
+    # A session that somebody has logged in to, or that is in use otherwise,
+    # takes nothing: the old cookie may be another user's.
+    taken = {MARK, '_login_', *keys.values()}
 
     def read_once(event: NewRequest) -> None:
         request = event.request
@@ -36,7 +39,7 @@ def carry_over(
         old = old_factory(request_of_old)
         session = request.session
         found = {}
-        if MARK not in session:
+        if taken.isdisjoint(session):
             found = {keys[key]: old[key] for key in keys if key in old}
         if found:
             session.update({**found, MARK: True})
