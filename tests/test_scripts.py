@@ -1213,6 +1213,34 @@ def test_output_that_nobody_takes(on_sqlite, args):
     assert err.count('\n') == 1
 
 
+def _with_closed(closed, *args):
+    """Run the command as a shell does that closes streams; what it says."""
+    return subprocess.run(
+        ['/bin/sh', '-c', f'exec "$@" {closed}', 'sh', sys.executable, '-m',
+         'pyramid_sqlasession.scripts', *args],
+        cwd=ROOT, check=False, capture_output=True, text=True, timeout=60,
+    )
+
+
+@pytest.mark.parametrize('closed', ['>&-', '2>&-', '<&- >&- 2>&-'])
+def test_closed_streams(on_sqlite, closed):
+    """C4: the work is done, although there is nobody to be told."""
+    on_sqlite.new(user_id=7)
+    done = _with_closed(
+        closed, str(on_sqlite.ini), 'revoke', '--field', 'user_id=7'
+    )
+    assert (done.returncode, done.stderr) == (0, '')
+    assert on_sqlite.ids() == set()
+
+
+def test_closed_streams_and_a_question(on_sqlite):
+    """Section 3: --all without a stream to ask at is a wrong call."""
+    on_sqlite.new()
+    done = _with_closed('<&-', str(on_sqlite.ini), 'revoke', '--all')
+    assert done.returncode == 2
+    assert 'add --yes' in done.stderr
+
+
 def test_text_that_the_terminal_has_not(on_sqlite):
     """A letter that the encoding lacks is escaped, no traceback."""
     on_sqlite.new(agent='Grüße')

@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     :param argv: the arguments, without the name of the command.
     """
+    _replace_closed_streams()
     args = argparse.Namespace(ini='<your.ini>', traceback=False)
     try:
         # Into ours: --traceback counts for what is wrong behind it, too.
@@ -63,6 +64,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(explained(error, args.ini))
         _give_up_stdout()
         return code_of(error)
+
+
+def _replace_closed_streams() -> None:
+    """Open those standard streams that are closed, to where nothing is.
+
+    Python has None in their place, and the first look for a terminal would
+    end the work.
+    """
+    for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):
+        if getattr(sys, name) is None:
+            # Never closed: it lives as long as the process.
+            stream = open(os.devnull, mode, encoding='utf-8')  # noqa: SIM115
+            setattr(sys, name, stream)
 
 
 def _run(args: argparse.Namespace) -> int:
