@@ -27,6 +27,7 @@ import sqlalchemy as sa
 
 from pyramid_sqlasession import dialects
 from pyramid_sqlasession.cookie import Token
+from pyramid_sqlasession.model import StoredId
 from pyramid_sqlasession.model import table_of
 
 log = logging.getLogger(__name__)
@@ -146,6 +147,8 @@ class Records:
     def __init__(self, model: type[Any]) -> None:
         self.table = table = table_of(model)
         c = table.c
+        #: For finding rows by what they have, an id or not.
+        self.stored_id = sa.type_coerce(c.id, StoredId())
         alive = c.expires > sa.bindparam('_now')
         this = c.id == sa.bindparam('_id')
         # Whoever looks for an id knows it.
@@ -376,10 +379,10 @@ class Records:
         Two statements: MariaDB and MySQL refuse to delete from a table what
         a LIMIT on it selects.
         """
-        c = self.table.c
+        c, id = self.table.c, self.stored_id
         surplus = list(
             connection.scalars(
-                sa.select(c.id)
+                sa.select(id)
                 .where(c.expires > now, where)
                 .order_by(c.started.desc(), c.created.desc(), c.id.desc())
                 # MariaDB knows OFFSET only behind LIMIT.
@@ -389,7 +392,7 @@ class Records:
         if not surplus:
             return 0
         return connection.execute(
-            self.table.delete().where(c.id.in_(surplus))
+            self.table.delete().where(id.in_(surplus))
         ).rowcount
 
     def remove_expired(
@@ -405,12 +408,12 @@ class Records:
             a record is found up to a sixteenth of ``sqlasession.expiration``
             late (of what that was when the record was written).
         """
-        c = self.table.c
+        c, id = self.table.c, self.stored_id
         expired = c.expires <= now
         if not exactly:
             expired &= c.sweep <= now
         chosen = (
-            sa.select(c.id).where(expired).order_by(c.sweep).limit(limit)
+            sa.select(id).where(expired).order_by(c.sweep).limit(limit)
         )
         if dialects.locks_rows(connection.dialect):
             chosen = chosen.with_for_update(skip_locked=True)
@@ -418,7 +421,7 @@ class Records:
         if not ids:
             return 0
         return connection.execute(
-            self.table.delete().where(c.id.in_(ids), expired)
+            self.table.delete().where(id.in_(ids), expired)
         ).rowcount
 
     def remove_expired_of(
@@ -432,13 +435,13 @@ class Records:
         Usually there are none, and on MariaDB a DELETE that finds nothing
         locks the gap that others insert into.
         """
-        c = self.table.c
+        c, id = self.table.c, self.stored_id
         found = connection.execute(
-            sa.select(c.id).where(c.expires <= now, where), {}
+            sa.select(id).where(c.expires <= now, where), {}
         )
         if ids := [row.id for row in found]:
             connection.execute(
-                self.table.delete().where(c.id.in_(ids), c.expires <= now), {}
+                self.table.delete().where(id.in_(ids), c.expires <= now), {}
             )
 
     def has_expired(self, connection: Executor, now: dt.datetime) -> bool:

@@ -298,6 +298,19 @@ def test_a_login_by_the_key_alone_counts(make_club):
     assert row['user_id'] == ADA
 
 
+@pytest.mark.parametrize('database', ['sqlite'], indirect=True)
+def test_a_damaged_id_keeps_nobody_from_logging_in(make_club):
+    """Section 2: SQLite keeps any value as an id; such a session ends, too."""
+    club = make_club(max_sessions_per_user='1')
+    browsers = [club.site.browser() for _ in range(2)]
+    club.do(browsers[0], login())
+    club.site.execute("UPDATE sessions SET id = 'abc'")
+    club.site.clock.advance(seconds=1)
+    club.do(browsers[1], login())
+    assert asked(club, browsers[1]) == str(ADA)
+    assert len(club.site.rows()) == 1
+
+
 def test_a_field_of_the_helper(site):
     """A helper can be given a key of its own, for a second kind of login."""
     helper = SessionAuthenticationHelper('admin_id')

@@ -264,6 +264,19 @@ def test_cleaner_deletes_what_has_expired(make_site):
     assert 0 not in counted
 
 
+@ON_SQLITE
+@pytest.mark.parametrize('damaged', ["'abc'", "x'00'", '16'])
+def test_a_damaged_id_stops_no_cleaner(shop, damaged):
+    """E3: SQLite keeps any value as an id; such a row goes with the others."""
+    with_rows(shop, expired=3)
+    shop.execute(
+        f'UPDATE sessions SET id = {damaged} WHERE id = '
+        f'(SELECT id FROM sessions ORDER BY expires LIMIT 1)'
+    )
+    assert clean(shop) == 3
+    assert len(shop.rows()) == 1
+
+
 def test_nothing_expired_is_no_event(shop):
     """Section 3: ``SessionsExpired`` has a count that is never 0."""
     counted = Counted(shop.registry)

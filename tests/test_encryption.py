@@ -489,6 +489,24 @@ def test_reencrypt_of_damaged_rows(safe, data):
     assert '1 session cannot be read' in err
 
 
+@sqlite
+def test_reencrypt_of_damaged_ids(safe, monkeypatch):
+    """R8: SQLite keeps any value as an id; such rows are encrypted, too."""
+    monkeypatch.setattr(reencrypting, 'BATCH', 2)
+    fill(safe.start(OLD), 5)
+    with safe.application.engine.begin() as connection:
+        for n, id in enumerate(("'abc'", "x'00'", '7'), 1):
+            connection.execute(
+                sa.text(f'UPDATE sessions SET id = {id} WHERE rowid = {n}')
+            )
+    fill(safe.start(OTHER), 1)
+    safe.start(NEW, OLD)
+    code, out, err = safe.run()
+    assert (code, out) == (1, '5 sessions were encrypted\n')
+    assert '1 session cannot be read' in err
+    assert sorted(safe.is_current()) == [False] + [True] * 5
+
+
 def test_reencrypt_keeps_what_is_written_meanwhile(safe, monkeypatch):
     """C1: a request between its look and its write loses nothing."""
     (browser,) = fill(safe.start(OLD), 1)

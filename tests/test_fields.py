@@ -766,6 +766,23 @@ def test_a_unique_value_that_stays_costs_nothing(make_site):
     assert site.statements.verbs == ['SELECT', 'UPDATE']
 
 
+@pytest.mark.parametrize('database', ['sqlite'], indirect=True)
+def test_unique_value_of_an_expired_session_with_a_damaged_id(make_site):
+    """E1, D3: SQLite keeps any value as an id; such a row goes, too."""
+    site = make_site(
+        expiration='1h', additional_fields='seat: String(8) unique'
+    )
+
+    def sit(request):
+        request.session['seat'] = '7A'
+
+    run(site, sit)
+    site.execute("UPDATE sessions SET id = 'abc'")
+    site.clock.advance(hours=2)
+    run(site, sit)
+    assert [row['seat'] for row in site.rows()] == ['7A']
+
+
 def test_unique_field_allows_many_sessions_without_it(make_site):
     """D3: NULL is no value that could be taken."""
     site = make_site(additional_fields='seat: String(8) unique')

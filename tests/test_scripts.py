@@ -932,6 +932,16 @@ def test_expire(stocked, monkeypatch):
     assert len(EXPIRED) == 1
 
 
+@pytest.mark.parametrize('args', [('expire',), ('revoke', '--all', '--yes')])
+def test_a_damaged_id_is_in_nobodys_way(on_sqlite, args):
+    """E3, C4: SQLite keeps any value as an id; such a row is deleted, too."""
+    for _ in range(3):
+        on_sqlite.new(ago=48 * HOUR if args == ('expire',) else None)
+    on_sqlite.execute("UPDATE sessions SET id = 'abc' WHERE rowid = 2")
+    assert on_sqlite.done(*args).startswith('3 ')
+    assert on_sqlite.ids() == set()
+
+
 def test_expire_after_the_expiration_was_lowered(stocked, database):
     """E1: what was stored under another setting goes as soon as it expires."""
     rest = {'check_expiration_interval': '0'}

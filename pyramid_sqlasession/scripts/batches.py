@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import time
 from typing import Any
 from typing import TypeVar
-import uuid
 
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -40,6 +39,7 @@ class Deletion:
     ) -> None:
         self._application = application
         self._table = application.records.table
+        self._id = application.records.stored_id
         self._condition = condition
         self._order = order
         #: How many were deleted, also if :meth:`run` raises.
@@ -64,10 +64,9 @@ class Deletion:
         finally:
             progress.clear()
 
-    def _batches(self) -> Iterator[Sequence[uuid.UUID]]:
-        id = self._table.c.id
+    def _batches(self) -> Iterator[Sequence[Any]]:
         choose = (
-            sa.select(id).where(self._condition).order_by(self._order)
+            sa.select(self._id).where(self._condition).order_by(self._order)
             .limit(CHOSEN)
         )
         while ids := self._application.read_aside(
@@ -78,9 +77,9 @@ class Deletion:
             if len(ids) < CHOSEN:
                 return
 
-    def _statement(self, ids: Sequence[uuid.UUID]) -> sa.Delete:
+    def _statement(self, ids: Sequence[Any]) -> sa.Delete:
         return self._table.delete().where(
-            self._table.c.id.in_(ids),
+            self._id.in_(ids),
             # Still: one that was touched meanwhile survives.
             self._condition,
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from typing import Any
-import uuid
 
 import sqlalchemy as sa
 
@@ -79,19 +78,19 @@ class Reencryption:
     def __init__(self, application: Application) -> None:
         self._application = application
         self._table = table = application.records.table
-        self._rows = sa.select(table.c.id, table.c.version, table.c.data)
+        self._id = application.records.stored_id
+        self._rows = sa.select(self._id, table.c.version, table.c.data)
         self._last: Any = None
         #: How many rows were looked at, and how many rewritten.
         self.seen = 0
         self.done = 0
-        self.unreadable: list[uuid.UUID] = []
+        self.unreadable: list[Any] = []
 
     def next_rows(self) -> Sequence[Any]:
         """Return the rows of the next batch, none at the end."""
-        c = self._table.c
-        statement = self._rows.order_by(c.id).limit(BATCH)
+        statement = self._rows.order_by(self._id).limit(BATCH)
         if self._last is not None:
-            statement = statement.where(c.id > self._last)
+            statement = statement.where(self._id > self._last)
         rows = self._read(statement)
         if rows:
             self._last = rows[-1].id
@@ -107,7 +106,7 @@ class Reencryption:
             if not missed:
                 return
             # Gone, or written by a process that may not have the new key.
-            rows = self._read(self._rows.where(self._table.c.id.in_(missed)))
+            rows = self._read(self._rows.where(self._id.in_(missed)))
         raise Failure(
             f'session {missed[0]} is being written all the time; run it again'
         )
@@ -134,14 +133,14 @@ class Reencryption:
                 self.unreadable.append(row.id)
         return new
 
-    def _write(self, new: list[dict[str, Any]]) -> list[uuid.UUID]:
+    def _write(self, new: list[dict[str, Any]]) -> list[Any]:
         """Write in one transaction; return the ids that were missed."""
-        c = self._table.c
         statement = self._table.update().where(
-            c.id == sa.bindparam('_id'), c.version == sa.bindparam('_version')
+            self._id == sa.bindparam('_id'),
+            self._table.c.version == sa.bindparam('_version'),
         )
 
-        def write(connection: sa.Connection) -> list[uuid.UUID]:
+        def write(connection: sa.Connection) -> list[Any]:
             return [
                 values['_id'] for values in new
                 if not connection.execute(statement, values).rowcount
