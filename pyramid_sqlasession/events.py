@@ -58,8 +58,9 @@ class ISessionWriteDropped(Interface):
 class ISuspiciousCookie(Interface):
     """A cookie that is signed wrongly, or whose secret is wrong.
 
-    A browser may have one of before a login whose answer was lost, or of
-    before a change of ``secret``; most others are made up.
+    A browser may have one of before a login, or a periodic renewal, whose
+    answer was lost, or of before a change of ``secret``; most others are made
+    up.
     """
 
     request = Attribute('The request.')
