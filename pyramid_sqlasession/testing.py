@@ -15,6 +15,7 @@ from pyramid.threadlocal import RequestContext
 from pyramid_sqlasession.authentication import SessionAuthenticationHelper
 from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.lifecycle import binding_of
+from pyramid_sqlasession.settings import Settings
 from pyramid_sqlasession.wiring import application_of
 from pyramid_sqlasession.wiring import registry_of
 
@@ -54,13 +55,27 @@ def log_in(testapp: Any, **data: Any) -> str:
             "extra_environ={'wsgi.url_scheme': 'https'}, or set "
             'sqlasession.cookie_secure = false for the tests'
         )
+    value = application.cookies.value(token)
     # As a response would: TestApp.set_cookie() takes another domain, and
     # both cookies would be sent once the application sets its own.
     testapp.cookiejar.extract_cookies(
         _Response(header),
         URLRequest(request.url),  # noqa: S310 - nothing is opened
     )
-    return application.cookies.value(token)
+    if value not in [cookie.value for cookie in testapp.cookiejar]:
+        raise _refused(application.settings, request.host)
+    return value
+
+
+def _refused(settings: Settings, host: str) -> SessionError:
+    domain = settings.cookie_domain
+    allowed = f'www.{(domain or "example.com").lstrip(".")}'
+    return SessionError(
+        f'sqlasession.cookie_domain = {domain!r}: testapp takes no such '
+        f'cookie from the host {host!r}. Give it a host of the domain, '
+        f"extra_environ={{'HTTP_HOST': {allowed!r}}}, or leave the setting "
+        f'empty for the tests'
+    )
 
 
 class _Response:

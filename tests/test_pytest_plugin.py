@@ -240,6 +240,22 @@ OUTSIDE = """
             login_session(browser, user_id=7)
             assert browser.get('/who').text == '7'
 
+        def test_domain(dbengine, login_session):
+            import pytest
+            from application import main
+            from pyramid_sqlasession import stop_expiring_sessions
+            domain = {'sqlasession.cookie_domain': 'shop.example'}
+            app = main(dbengine, **domain)
+            stop_expiring_sessions(app)
+            browser = TestApp(app)
+            with pytest.raises(Exception, match='cookie_domain') as caught:
+                login_session(browser, user_id=7)
+            assert "'localhost:80'" in str(caught.value)
+            assert "'HTTP_HOST': 'www.shop.example'" in str(caught.value)
+            browser = TestApp(app, {'HTTP_HOST': 'www.shop.example'})
+            login_session(browser, user_id=7)
+            assert browser.get('/who').text == '7'
+
         def test_nothing_given(app, login_session):
             import pytest
             with pytest.raises(Exception, match='user_id=7'):
@@ -282,7 +298,7 @@ def test_in_the_cookiecutters_form(suite):
     suite(
         test_a_logged_in=LOGGED_IN, test_b_from=FROM_LOGIN_TO_LOGIN,
         test_c_frozen=FROZEN, test_d_outside=OUTSIDE,
-    ).assert_outcomes(passed=12)
+    ).assert_outcomes(passed=13)
 
 
 CLEANERS = """
