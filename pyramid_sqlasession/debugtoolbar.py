@@ -59,6 +59,7 @@ FOUND = {
         'is empty; the record stays.'
     ),
     Found.UNAVAILABLE: 'The database does not answer.',
+    Found.STILL_UNAVAILABLE: 'The database does not answer.',
 }
 
 KINDS = {

@@ -50,7 +50,7 @@ def load(
     if isinstance(
         request.__dict__.get('exception'), SessionStoreUnavailable
     ):
-        return Base(token=token, ghost='unavailable'), Found.UNAVAILABLE
+        return Base(token=token, ghost='unavailable'), Found.STILL_UNAVAILABLE
     try:
         record = connections.find(
             token.id, now, manager, may_be_broken=in_exception_view

@@ -15,6 +15,7 @@ from pyramid_sqlasession.saving import Plan
 from pyramid_sqlasession.session import Base
 from pyramid_sqlasession.watching import Found
 from pyramid_sqlasession.watching import kind_of
+from pyramid_sqlasession.watching import kinds_of
 from pyramid_sqlasession.watching import Watcher
 
 _RESULT = 'sqlasession.load.result'
@@ -113,9 +114,9 @@ class Metrics(Watcher):
 
     def committed(self, outcome: Outcome) -> None:
         super().committed(outcome)
-        kind = kind_of(outcome)
-        if kind != 'drop':
-            self._saves.add(1, {_KIND: kind})
+        for kind in kinds_of(outcome):
+            if kind != 'drop':
+                self._saves.add(1, {_KIND: kind})
         if outcome.renewed:
             self._renewals.add(1)
         for _, reason in outcome.dropped:

@@ -37,11 +37,15 @@ class Found(enum.StrEnum):
     DAMAGED = 'damaged'
     #: The database does not answer.
     UNAVAILABLE = 'unavailable'
+    #: It did not answer this request before, and was not asked again.
+    STILL_UNAVAILABLE = 'still unavailable'
 
     @property
     def asked_the_database(self) -> bool:
         """Whether it took a look into the database to know."""
-        return self not in (Found.ABSENT, Found.FORGED)
+        return self not in (
+            Found.ABSENT, Found.FORGED, Found.STILL_UNAVAILABLE
+        )
 
 
 class Watcher:
@@ -113,13 +117,19 @@ class Watcher:
 
 def kind_of(outcome: Outcome) -> str:
     """Return what a save was, in a word."""
+    return kinds_of(outcome)[0]
+
+
+def kinds_of(outcome: Outcome) -> tuple[str, ...]:
+    """Return all that a save was: a new session may follow an end."""
+    ends = () if outcome.removed is None else ('remove',)
     if outcome.created:
-        return 'create'
+        return ('create', *ends)
     if outcome.rotated:
-        return 'rotate'
+        return ('rotate', *ends)
     if outcome.updated:
-        return 'update'
-    return 'remove' if outcome.removed is not None else 'drop'
+        return ('update', *ends)
+    return ends or ('drop',)
 
 
 def _id_of(outcome: Outcome) -> uuid.UUID | None:

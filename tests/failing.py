@@ -1,6 +1,8 @@
 """Ways in which a view, the end of its transaction or a connection fails."""
 
 import contextlib
+import sqlite3
+import time
 
 from pyramid.response import Response
 import pytest
@@ -95,6 +97,19 @@ def refusal(database, number):
 
 
 @contextlib.contextmanager
+def refuse_connections(engine, delay=0.0):
+    """Have no database from now on; the pool of *engine* must keep none.
+
+    :param delay: seconds after which the driver gives up.
+    """
+
+    def refuse(*args):
+        time.sleep(delay)
+        raise sqlite3.OperationalError('unable to open database file')
+
+    sa.event.listen(engine, 'do_connect', refuse)
+
+
 def refused_inserts(site, number):
     """Have the server refuse each INSERT of a session with this error."""
     name = site.database.name

@@ -9,11 +9,15 @@ import re
 from pyramid.config import Configurator
 from pyramid.response import Response
 import pytest
+import sqlalchemy as sa
 from webtest import TestApp
+
+from pyramid_sqlasession import SessionStoreUnavailable
 
 from . import meeting as acts
 from .failing import answering
 from .failing import Failure
+from .failing import refuse_connections
 from .meeting import Meeting
 from .site import Note
 
@@ -237,6 +241,21 @@ def test_a_statement_that_failed(make_watched):
     watched.site.execute('DROP TABLE sessions')
     panel = watched.visit(browser, read)
     assert re.search(r'Error SELECT|ProgrammingError SELECT|Undefined', panel)
+
+
+@on_sqlite
+def test_a_database_that_is_away(make_watched):
+    """D1: the panel has the time of the look that was in vain."""
+    watched = make_watched(
+        engine_options={'poolclass': sa.NullPool},
+        configure=answering(read, SessionStoreUnavailable),
+        **{'debugtoolbar.panels': 'sqlasession'},
+    )
+    browser = watched.visitor()
+    refuse_connections(watched.site.engine, delay=0.02)
+    panel = watched.visit(browser, read)
+    assert 'The database does not answer. ' in panel
+    assert float(re.search(r'([0-9.]+) ms', panel)[1]) > 10
 
 
 @pytest.mark.parametrize(

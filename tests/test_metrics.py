@@ -10,11 +10,14 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import AggregationTemporality
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 import pytest
+import sqlalchemy as sa
 
+from pyramid_sqlasession import SessionStoreUnavailable
 from pyramid_sqlasession.metrics import Metrics
 
 from . import meeting as acts
 from .failing import answering
+from .failing import refuse_connections
 from .meeting import Meeting
 
 DELTA = AggregationTemporality.DELTA
@@ -87,23 +90,43 @@ def test_a_request_that_stores_nothing(make_counted, meter):
 
 
 @pytest.mark.parametrize(
-    ('act', 'kind'),
+    ('act', 'kinds'),
     [
-        (acts.put(a=1), 'update'),
-        (acts.rotate, 'rotate'),
-        (acts.logout, 'remove'),
-        (acts.logout_and_say_so, 'create'),
+        (acts.put(a=1), ['update']),
+        (acts.rotate, ['rotate']),
+        (acts.logout, ['remove']),
+        # One was removed, another one created.
+        (acts.logout_and_say_so, ['create', 'remove']),
     ],
 )
-def test_loads_and_saves(make_counted, meter, act, kind):
-    """A load and a save count once, with what they were."""
+def test_loads_and_saves(make_counted, meter, act, kinds):
+    """C4: a load and a save count once, with what they were; an end, too."""
     counted = make_counted()
     browser = counted.visitor()
     assert meter.counts() == {('session.saves', 'create'): 1}
     counted.do(browser, act)
     assert meter.counts() == {
-        ('session.loads', 'current'): 1, ('session.saves', kind): 1,
+        ('session.loads', 'current'): 1,
+        **{('session.saves', kind): 1 for kind in kinds},
     }
+
+
+@on_sqlite
+def test_a_database_that_is_away(make_counted, meter):
+    """D1: a look of the page that says so asks nobody, and counts nowhere."""
+    counted = make_counted(
+        engine_options={'poolclass': sa.NullPool},
+        configure=answering(acts.look, SessionStoreUnavailable),
+    )
+    browser = counted.visitor()
+    refuse_connections(counted.site.engine)
+    meter.counts()
+    assert counted.do(browser, acts.look).text == '{}'
+    metrics = meter.metrics()
+    (loads,) = metrics['session.loads'].data.data_points
+    (durations,) = metrics['load.duration'].data.data_points
+    assert list(loads.attributes.values()) == ['unavailable']
+    assert (loads.value, durations.count) == (1, 1)
 
 
 @on_sqlite
