@@ -260,7 +260,11 @@ def _check_timeouts(settings: Settings, given: Mapping[str, Any]) -> None:
         )
     for limit in ('expiration', 'cookie_max_age'):
         seconds = getattr(settings, limit)
-        if seconds is not None and settings.touch_interval >= seconds:
+        if (
+            seconds is not None and settings.touch_interval >= seconds
+            # Or there is nothing that could come too late.
+            and not settings.disable_touch
+        ):
             raise _clash(
                 settings, given, ('touch_interval', 'must be below'),
                 (limit, 'must be above'),
