@@ -75,7 +75,8 @@ def freeze_sessions() -> Iterator[Callable[[Any], FrozenClock]]:
             ...
             clock.advance(hours=25)
 
-    The argument is the application, its registry or a Configurator.
+    The argument is the application, its registry or a Configurator.  Called
+    again, it returns the same clock.
     """
     from pyramid_sqlasession.application import utcnow
     from pyramid_sqlasession.wiring import application_of
@@ -85,6 +86,9 @@ def freeze_sessions() -> Iterator[Callable[[Any], FrozenClock]]:
 
     def freeze(app: Any) -> FrozenClock:
         application = application_of(registry_of(app))
+        if isinstance(application.now, FrozenClock):
+            # Another one would set the time back.
+            return application.now
         clock = FrozenClock(utcnow())
         frozen.append((application, application.now))
         application.now = clock

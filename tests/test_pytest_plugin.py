@@ -285,8 +285,11 @@ FROZEN = """
 
         def test_twice(app, testapp, freeze_sessions):
             first = freeze_sessions(app)
+            first.advance(hours=25)
+            later = first.time
             second = freeze_sessions(testapp)
-            assert app.registry['sqlasession'].now() == second.time
+            assert second is first
+            assert app.registry['sqlasession'].now() == later
     """
 
 
