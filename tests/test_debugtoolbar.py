@@ -310,7 +310,7 @@ def test_a_renewal(make_watched):
     ('meanwhile', 'words'),
     [
         (acts.put(other=1), 'the changes were merged'),
-        (acts.logout, 'it was ended by another request'),
+        (acts.logout, 'its row is gone'),
         (acts.rotate, 'another request logged in'),
     ],
     ids=['merge', 'end', 'rotate'],
