@@ -74,7 +74,7 @@ class Fields:
             elif changes is not None and (
                 name in changes.deleted or name in changes.assigned
             ):
-                values[column.key] = _default_of(column)
+                values[column.key] = _default_of(name, column)
         return values
 
     def rivals(
@@ -133,17 +133,47 @@ def _has_default(column: sa.Column[Any]) -> bool:
     return column.default is not None or column.server_default is not None
 
 
-def _default_of(column: sa.Column[Any]) -> Any:
+class _NoContext:
+    """Stands for the context of an INSERT: an UPDATE of ours has none."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, asked: str) -> Any:
+        raise SessionError(
+            f'the session field {self._name!r} goes back to its default, as '
+            f'its key was deleted or set to None, and the default asks for '
+            f'{asked!r} of the context, which is there in an INSERT only: '
+            f'give the column a default that needs no context, or the field '
+            f'a value in sqlasession.extend_default_fields'
+        )
+
+
+def _default_of(name: str, column: sa.Column[Any]) -> Any:
     """Return what a column holds that nobody gave a value."""
     default: Any = column.default
     if default is None:
-        default = column.server_default
-        # A text is a literal there. (SQLite has no DEFAULT in an UPDATE.)
-        if not isinstance(default, sa.DefaultClause):
-            return sa.null()
-        return default.arg
+        return _server_default_of(column.server_default)
+    if isinstance(default, sa.Sequence):
+        return default.next_value()
     # SQLAlchemy has made every callable take a context.
-    return default.arg(None) if default.is_callable else default.arg
+    return default.arg(_NoContext(name)) if default.is_callable else (
+        default.arg
+    )
+
+
+def _server_default_of(default: Any) -> Any:
+    # SQLite has no DEFAULT in an UPDATE.
+    if not isinstance(default, sa.DefaultClause):
+        return sa.null()
+    if not isinstance(default.arg, str):
+        return default.arg
+    # A literal, as in the DDL: the database makes of '0' or '{}' what the
+    # column holds, where the column's type would take it for a value of
+    # Python.
+    return sa.bindparam(
+        None, default.arg, sa.String(), unique=True, literal_execute=True
+    )
 
 
 def _in_utc(name: str, value: dt.datetime, type_: Any) -> dt.datetime:

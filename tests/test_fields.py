@@ -1253,6 +1253,87 @@ def test_own_model_has_defaults(own, key, column, value, default, way):
     assert field(own, column) == default
 
 
+TEXTS = {
+    'str': (sa.String(20), "it's 5%: \\ä", 'x'),
+    'int': (sa.Integer, '5', 7),
+    'bool': (sa.Boolean, '0', True),
+    'date': (sa.Date, '2026-01-02', dt.date(2026, 11, 23)),
+    'time': (sa.Time, '03:04:05', dt.time(1)),
+    'datetime': (
+        sa.DateTime, '2026-01-02 03:04:05', dt.datetime(2026, 11, 23)
+    ),
+    'decimal': (sa.Numeric(5, 2), '1.25', Decimal(3)),
+    'float': (sa.Float, '1.5', 2.5),
+    'uuid': (sa.Uuid, uuid.UUID(int=5).hex, uuid.UUID(int=7)),
+    'json': (sa.JSON, '{"a": [1]}', [2]),
+    'enum': (sa.Enum('red', 'green', name='colour'), 'red', 'green'),
+}
+
+
+def with_column(*args, **kwargs):
+    """Return a model with a field ``extra``."""
+    base = type('Base', (DeclarativeBase,), {})
+    return type('Session', (SessionMixin, base), {
+        '__tablename__': 'sessions',
+        'extra': mapped_column(*args, nullable=True, **kwargs),
+    })
+
+
+def begin_without(request):
+    """Begin a session without the field."""
+    request.session['n'] = 1
+
+
+def take_back(request):
+    """Delete the field's key."""
+    del request.session['extra']
+
+
+@pytest.mark.parametrize(
+    ('type_', 'default', 'value'), TEXTS.values(), ids=TEXTS
+)
+def test_default_that_is_a_text_of_the_database(
+    make_site, type_, default, value
+):
+    """D3: a deleted key is the value that a new record has, of any type."""
+    site = make_site(model=with_column(type_, server_default=default))
+    browser = run(site, begin_without)
+    at_first = field(site, 'extra')
+    run(site, lambda request: request.session.update(extra=value), browser)
+    assert field(site, 'extra') == value != at_first
+    run(site, take_back, browser)
+    assert field(site, 'extra') == at_first
+    assert type(field(site, 'extra')) is type(at_first)
+
+
+@pytest.mark.parametrize('database', ['postgresql'], indirect=True)
+def test_default_that_is_a_sequence(make_site):
+    """D3: a deleted key takes the next number, as a new record does."""
+    site = make_site(model=with_column(
+        sa.Integer, sa.Sequence('numbers', start=50)
+    ))
+    browser = run(site, begin_without)
+    assert field(site, 'extra') == 50
+    run(site, lambda request: request.session.update(extra=7), browser)
+    run(site, take_back, browser)
+    assert field(site, 'extra') == 51
+
+
+@ON_SQLITE
+def test_default_that_asks_its_context(make_site):
+    """D3: there is none in an UPDATE; the error names the field."""
+    site = make_site(model=with_column(
+        sa.Integer,
+        default=lambda context: context.get_current_parameters()['version'],
+    ))
+    browser = run(site, begin_without)
+    assert field(site, 'extra') == 1
+    run(site, lambda request: request.session.update(extra=7), browser)
+    with pytest.raises(SessionError, match=r"'extra' goes back .* context"):
+        run(site, take_back, browser)
+    assert field(site, 'extra') == 7
+
+
 @ON_SQLITE
 @pytest.mark.parametrize('value', ['x' * 21, 5])
 def test_own_model_checks_its_columns(own, value):
