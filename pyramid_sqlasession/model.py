@@ -6,6 +6,7 @@ from settings alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterable
 import datetime as dt
 from typing import Any
@@ -142,10 +143,10 @@ class UTCDateTime(TypeDecorator[dt.datetime]):
 
 _HASH = sa.LargeBinary(32).with_variant(mysql.BINARY(32), *_MYSQL)
 _RETIRED = sa.LargeBinary(1024).with_variant(mysql.VARBINARY(1024), *_MYSQL)
-# TEXT of MariaDB ends at 64 KiB, and its default collation compares.
-_DATA = sa.Text().with_variant(
-    mysql.LONGTEXT(charset='utf8mb4', collation='utf8mb4_bin'), *_MYSQL
-)
+# The default collation takes 'aB3' and 'Ab3' for the same.
+_EXACTLY = {'charset': 'utf8mb4', 'collation': 'utf8mb4_bin'}
+# TEXT of MariaDB ends at 64 KiB.
+_DATA = sa.Text().with_variant(mysql.LONGTEXT(**_EXACTLY), *_MYSQL)
 
 
 class SessionMixin:
@@ -252,7 +253,7 @@ def session_model(
     }
     for one in parsed:
         attributes[one.name] = mapped_column(
-            _column_type(one), index=one.index or None,
+            _with_variant(_column_type(one)), index=one.index or None,
             unique=one.unique or None, nullable=one.nullable,
         )
     # Of its own name: a base may have several.
@@ -345,6 +346,44 @@ def _column_type(field: Field) -> TypeEngine[Any]:
         raise field.error(
             f'{field.type} cannot be made with these arguments: {error}'
         ) from error
+
+
+def _with_variant(type_: TypeEngine[Any]) -> TypeEngine[Any]:
+    """Return *type_* with what it takes on MariaDB and MySQL to keep and to
+    find its values as other databases do.
+
+    A subclass is left as it is, as is what somebody has chosen themselves.
+    """
+    make = _ON_MYSQL.get(type(type_))
+    variant = make(type_) if make is not None else None
+    if variant is None or type_._variant_mapping.keys() & {*_MYSQL}:
+        return type_
+    return type_.with_variant(variant, *_MYSQL)
+
+
+def _exact_varchar(type_: Any) -> TypeEngine[Any] | None:
+    if type_.length is None or type_.collation is not None:
+        return None
+    return mysql.VARCHAR(type_.length, **_EXACTLY)
+
+
+def _exact_char(type_: Any) -> TypeEngine[Any] | None:
+    if type_.collation is not None:
+        return None
+    return mysql.CHAR(type_.length, **_EXACTLY)
+
+
+def _exact_text(type_: Any) -> TypeEngine[Any] | None:
+    if type_.collation is not None:
+        return None
+    return mysql.TEXT(type_.length, **_EXACTLY)
+
+
+_ON_MYSQL: dict[type, Callable[[Any], TypeEngine[Any] | None]] = {
+    sa.String: _exact_varchar, sa.Unicode: _exact_varchar,
+    sa.VARCHAR: _exact_varchar, sa.CHAR: _exact_char,
+    sa.Text: _exact_text, sa.UnicodeText: _exact_text, sa.TEXT: _exact_text,
+}
 
 
 def _named_type(field: Field, name: str) -> Any:

@@ -45,6 +45,9 @@ FIELDS = """
     kind: Enum('web', 'app', name='kind')
     big: BigInteger
     long: Text
+    name: Unicode(20)
+    code: CHAR(5)
+    letter: UnicodeText
 """
 
 

@@ -613,6 +613,43 @@ def test_str_of_exactly_its_length_fits(make_site, length):
     assert field(site, 'note') == text
 
 
+#: Each is one that a collation may take for the first, but for the last.
+ALIKE = ['aB3', 'Ab3', 'ab3', 'AB3', 'äB3', 'aB3x']
+
+
+@pytest.mark.parametrize(
+    'declared', [
+        'String(20) index', 'Unicode(20) index', 'VARCHAR(20)', 'CHAR(20)',
+        'Text', 'UnicodeText', 'TEXT',
+    ],
+)
+def test_text_is_compared_exactly(make_site, declared):
+    """D3: case and accents count, so that nobody finds another's session."""
+    site = make_site(
+        additional_fields=f'user_id: {declared}', max_sessions_per_user='2'
+    )
+
+    @site.view
+    def find(request):
+        found = request.session_store.find(user_id='aB3')
+        return ' '.join(one.user_id.strip() for one in found)
+
+    @site.view
+    def revoke(request):
+        return request.session_store.revoke_where(user_id='aB3')
+
+    def stored():
+        # PostgreSQL fills up a CHAR.
+        return sorted(row['user_id'].strip() for row in site.rows())
+
+    for name in ALIKE * 3:
+        run(site, lambda request, n=name: request.session.update(user_id=n))
+    assert stored() == sorted(ALIKE * 2)
+    assert site.browser().get('/find').text == 'aB3 aB3'
+    assert site.browser().get('/revoke').text == '2'
+    assert stored() == sorted(ALIKE[1:] * 2)
+
+
 # -- constraints --------------------------------------------------------------
 
 
