@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 import datetime as dt
 from decimal import Decimal
+import ipaddress
 import json
 import math
+import re
 import sys
 from typing import Any
+import uuid
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+from sqlalchemy.dialects import postgresql
 
 from pyramid_sqlasession.changes import Changes
 from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.errors import SessionFieldError
 from pyramid_sqlasession.model import fields_of
+from pyramid_sqlasession.model import Span
 from pyramid_sqlasession.model import UTCDateTime
 
 _WORDS = {
@@ -108,6 +114,8 @@ class Fields:
             return _check_json(name, value)
         if isinstance(column.type, sa.Enum):
             return _check_enum(name, value, column.type)
+        if isinstance(column.type, (postgresql.INET, postgresql.CIDR)):
+            return _check_address(name, value, column.type)
         kind = _python_type(column.type)
         if kind is None:
             return value
@@ -115,10 +123,13 @@ class Fields:
         _check_limits(name, value, column.type)
         if kind in (float, Decimal):
             _check_number(name, value, kind)
+            _check_digits(name, value, column.type)
         if isinstance(value, dt.timedelta):
             _check_span(name, value)
         if isinstance(value, dt.datetime):
             return _in_utc(name, value, column.type)
+        if isinstance(value, str) and isinstance(column.type, sa.Uuid):
+            return _check_uuid(name, value)
         if isinstance(value, str):
             # Drivers adapt by the exact type, and Markup is none they know.
             return str.__str__(value)
@@ -237,7 +248,7 @@ def _check_kind(name: str, value: Any, kind: type) -> None:
 
 
 #: Those whose values are known; of any other it is its own affair.
-_DECORATORS = (UTCDateTime, sa.Interval)
+_DECORATORS = (UTCDateTime, sa.Interval, Span)
 
 
 def _python_type(type_: Any) -> type | None:
@@ -253,8 +264,20 @@ def _python_type(type_: Any) -> type | None:
 
 
 _BITS: tuple[tuple[type, int], ...] = (
-    (sa.SmallInteger, 15), (sa.BigInteger, 63), (sa.Integer, 31),
+    (mysql.TINYINT, 8), (mysql.MEDIUMINT, 24),
+    (sa.SmallInteger, 16), (sa.BigInteger, 64), (sa.Integer, 32),
 )
+
+
+def _check_int(name: str, value: int, type_: Any) -> None:
+    bits = next(b for kind, b in _BITS if isinstance(type_, kind))
+    if getattr(type_, 'unsigned', False):
+        if not 0 <= value < 1 << bits:
+            raise SessionFieldError(
+                name, value, f'an int of {bits} bits that is not negative'
+            )
+    elif not -(1 << bits - 1) <= value < 1 << bits - 1:
+        raise SessionFieldError(name, value, f'an int of {bits} bits')
 
 
 def _check_limits(name: str, value: Any, type_: Any) -> None:
@@ -276,11 +299,7 @@ def _check_limits(name: str, value: Any, type_: Any) -> None:
         unit = 'characters' if isinstance(value, str) else 'bytes'
         raise SessionFieldError(name, value, f'at most {length} {unit}')
     if isinstance(value, int) and isinstance(type_, sa.Integer):
-        bits = next(b for kind, b in _BITS if isinstance(type_, kind))
-        if not -(1 << bits) <= value < 1 << bits:
-            raise SessionFieldError(
-                name, value, f'an int of {bits + 1} bits'
-            )
+        _check_int(name, value, type_)
 
 
 def _check_number(name: str, value: Any, kind: type) -> None:
@@ -295,6 +314,68 @@ def _check_number(name: str, value: Any, kind: type) -> None:
             name, value,
             f'a finite {kind.__name__} of at most {sys.float_info.max:.2g}',
         )
+
+
+def _check_digits(name: str, value: Any, type_: Any) -> None:
+    # Float is a Numeric for SQLAlchemy 2.0, and its precision is of bits.
+    if isinstance(type_, sa.Float) or type_.precision is None:
+        return
+    scale = type_.scale or 0
+    before = type_.precision - scale
+    # A float has no digits that somebody has chosen: it is rounded.
+    number = Decimal(
+        str(round(value, scale)) if isinstance(value, float) else value
+    )
+    if number and (
+        number.adjusted() >= before or _places(number) > scale
+    ):
+        raise SessionFieldError(
+            name, value,
+            f'a number of at most {before} digits before the decimal point '
+            f'and {scale} after it',
+        )
+
+
+def _places(number: Decimal) -> int:
+    """Return after how many digits behind the point *number* ends."""
+    _, digits, exponent = number.as_tuple()
+    text = ''.join(map(str, digits))
+    return -int(exponent) - len(text) + len(text.rstrip('0'))
+
+
+def _check_uuid(name: str, value: str) -> str:
+    try:
+        return str(uuid.UUID(value))
+    except ValueError:
+        raise SessionFieldError(
+            name, value, f'the text of a UUID, such as {uuid.UUID(int=5)}'
+        ) from None
+
+
+_ADDRESSES = (
+    str, ipaddress.IPv4Address, ipaddress.IPv6Address,
+    ipaddress.IPv4Network, ipaddress.IPv6Network,
+)
+
+
+def _check_address(name: str, value: Any, type_: Any) -> Any:
+    is_network = isinstance(type_, postgresql.CIDR)
+    parse = ipaddress.ip_network if is_network else ipaddress.ip_interface
+    try:
+        # For Python a number is one too, and so is one with a netmask or a
+        # scope, which PostgreSQL does not know.
+        if not isinstance(value, _ADDRESSES) or not re.fullmatch(
+            r'[0-9A-Fa-f.:]+(/[0-9]+)?', str(value)
+        ):
+            raise ValueError
+        parse(str(value))
+    except ValueError:
+        raise SessionFieldError(
+            name, value,
+            'an IP network, such as 192.168.1.0/24' if is_network
+            else 'an IP address, such as 192.168.1.7',
+        ) from None
+    return value
 
 
 _EPOCH = dt.date(1970, 1, 1)

@@ -141,6 +141,15 @@ class UTCDateTime(TypeDecorator[dt.datetime]):
         return value.astimezone(dt.UTC)
 
 
+class Span(sa.Interval):
+    """An Interval to the microsecond on MariaDB and MySQL."""
+
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> TypeEngine[Any]:
+        return mysql.DATETIME(fsp=6)
+
+
 _HASH = sa.LargeBinary(32).with_variant(mysql.BINARY(32), *_MYSQL)
 _RETIRED = sa.LargeBinary(1024).with_variant(mysql.VARBINARY(1024), *_MYSQL)
 # The default collation takes 'aB3' and 'Ab3' for the same.
@@ -376,13 +385,51 @@ def _exact_char(type_: Any) -> TypeEngine[Any] | None:
 def _exact_text(type_: Any) -> TypeEngine[Any] | None:
     if type_.collation is not None:
         return None
+    if type_.length is None:
+        return mysql.LONGTEXT(**_EXACTLY)
     return mysql.TEXT(type_.length, **_EXACTLY)
+
+
+def _long_blob(type_: Any) -> TypeEngine[Any] | None:
+    return mysql.LONGBLOB() if type_.length is None else None
+
+
+def _double(type_: Any) -> TypeEngine[Any] | None:
+    # FLOAT keeps 7 digits of a float, which is not found again then.
+    if type_.precision is not None:
+        return None
+    return mysql.DOUBLE(asdecimal=type_.asdecimal)
+
+
+def _long_numeric(type_: Any) -> TypeEngine[Any] | None:
+    # NUMERIC alone has no digit after the point.
+    if type_.precision is not None:
+        return None
+    return mysql.NUMERIC(65, 30, asdecimal=type_.asdecimal)
+
+
+#: What keeps the microseconds, by what does not.
+_WITH_FRACTIONS: dict[type, Callable[[], TypeEngine[Any]]] = {
+    sa.DateTime: lambda: mysql.DATETIME(fsp=6),
+    sa.DATETIME: lambda: mysql.DATETIME(fsp=6),
+    sa.TIMESTAMP: lambda: mysql.TIMESTAMP(fsp=6),
+    sa.Time: lambda: mysql.TIME(fsp=6),
+    sa.TIME: lambda: mysql.TIME(fsp=6),
+    sa.Interval: Span,
+}
+
+
+def _with_fractions(type_: Any) -> TypeEngine[Any] | None:
+    return _WITH_FRACTIONS[type(type_)]()
 
 
 _ON_MYSQL: dict[type, Callable[[Any], TypeEngine[Any] | None]] = {
     sa.String: _exact_varchar, sa.Unicode: _exact_varchar,
     sa.VARCHAR: _exact_varchar, sa.CHAR: _exact_char,
     sa.Text: _exact_text, sa.UnicodeText: _exact_text, sa.TEXT: _exact_text,
+    sa.LargeBinary: _long_blob, sa.BLOB: _long_blob,
+    sa.Float: _double, sa.Numeric: _long_numeric,
+    **dict.fromkeys(_WITH_FRACTIONS, _with_fractions),
 }
 
 

@@ -48,6 +48,10 @@ FIELDS = """
     name: Unicode(20)
     code: CHAR(5)
     letter: UnicodeText
+    at: Time
+    took: Interval
+    number: Numeric
+    exact: Double
 """
 
 

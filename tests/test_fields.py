@@ -61,21 +61,30 @@ TYPES = [
     ('SmallInteger', -(2**15)),
     ('String(64)', 'Zoë ✓ \U0001f36a'),
     ('Text', 'x' * 5000),
+    ('Text', 'ä' * 70000),
     ('Numeric(10, 2)', Decimal('12345678.25')),
+    ('Numeric(5, 2)', Decimal('-999.9900')),
+    ('Numeric', Decimal('1.5')),
     ('Float', 1.5),
+    ('Float', 0.1),
     ('Boolean', True),
     ('Date', dt.date(2026, 11, 23)),
     ('Time', dt.time(23, 59, 58)),
+    ('Time', dt.time(23, 59, 58, 123456)),
     ('DateTime', dt.datetime(2026, 1, 2, 3, 4, 5)),
+    ('DateTime', dt.datetime(2026, 1, 2, 3, 4, 5, 999999)),
     ('LargeBinary', b'\x00\xff bytes'),
     ('LargeBinary(16)', bytes(16)),
+    ('LargeBinary', b'x' * 70000),
     ('Uuid', uuid.UUID(int=5)),
+    ('Uuid(as_uuid=False)', str(uuid.UUID(int=5))),
     ('JSON', {'a': [1, None, 'x'], 'b': {}}),
     ('JSON', [1, 2]),
     ('Enum("red", "green", name="colour")', 'green'),
     ('sqlalchemy:String(5)', 'five!'),
     ('Interval', dt.timedelta(days=-3, seconds=7)),
     ('Interval', dt.timedelta(days=2932896, seconds=86399)),
+    ('Interval', dt.timedelta(seconds=1, microseconds=1)),
     ('Double', -1.7976931348623157e308),
     ('pyramid_sqlasession.model.UTCDateTime', AWARE),
 ]
@@ -458,6 +467,14 @@ MISFITS = [
     ('Float', '1.5', 'a float'),
     ('Numeric(5, 2)', 1.5, 'a Decimal'),
     ('Numeric(5, 2)', '1.5', 'a Decimal'),
+    ('Numeric(5, 2)', Decimal('1000'), '3 digits before .* and 2 after'),
+    ('Numeric(5, 2)', Decimal('-123456.5'), '3 digits before'),
+    ('Numeric(5, 2)', 1000, '3 digits before'),
+    ('Numeric(5, 2)', Decimal('1.239'), 'and 2 after'),
+    ('Numeric(5, 2)', Decimal('1e-999999'), 'and 2 after'),
+    ('Numeric(5)', Decimal('1.5'), 'and 0 after'),
+    ('Numeric(5, 2, asdecimal=False)', 999.999, '3 digits before'),
+    ('Uuid(as_uuid=False)', 'nonsense', 'the text of a UUID'),
     ('Date', dt.datetime(2026, 1, 2), 'a date'),
     ('Date', '2026-01-02', 'a date'),
     ('DateTime', dt.date(2026, 1, 2), 'a datetime'),
@@ -516,6 +533,86 @@ def test_value_that_does_not_fit_is_refused(
     assert error.type in str(error)
     assert site.rows() == []
     assert site.notes() == []
+
+
+OF_ONE = [
+    ('postgresql', 'INET', 'nonsense', 'an IP address'),
+    ('postgresql', 'INET', 5, 'an IP address'),
+    ('postgresql', 'INET', 'fe80::1%eth0', 'an IP address'),
+    ('postgresql', 'INET', '10.0.0.1/255.0.0.0', 'an IP address'),
+    ('postgresql', 'CIDR', '10.0.0.1/8', 'an IP network'),
+    ('mariadb', 'TINYINT', 300, 'an int of 8 bits'),
+    ('mariadb', 'MEDIUMINT', 2**23, 'an int of 24 bits'),
+    ('mariadb', 'INTEGER(unsigned=True)', -1, '32 bits that is not neg'),
+    ('mariadb', 'INTEGER(unsigned=True)', 2**32, 'an int of 32 bits'),
+]
+
+
+def of_dialect(database, declared):
+    """Return the line of a field with a type of the database's own."""
+    dialect = {'mariadb': 'mysql'}.get(database.name, database.name)
+    return f'extra: sqlalchemy.dialects.{dialect}.{declared}'
+
+
+@pytest.mark.parametrize(
+    ('database', 'declared', 'value', 'words'), OF_ONE, indirect=['database']
+)
+def test_value_that_does_not_fit_a_type_of_one_database(
+    make_site, database, declared, value, words
+):
+    """D3: ``SessionFieldError`` says what fits, before the database does."""
+    site = make_site(additional_fields=of_dialect(database, declared))
+    refused(
+        site, lambda request: request.session.update(extra=value), words
+    )
+    assert site.rows() == []
+
+
+@pytest.mark.parametrize('database', ['mariadb'], indirect=True)
+@pytest.mark.parametrize(
+    ('declared', 'value'),
+    [('INTEGER', 2**32 - 1), ('BIGINT', 2**64 - 1)],
+)
+def test_int_that_is_never_negative(make_site, database, declared, value):
+    """D3: it takes what its column has a place for."""
+    site = make_site(
+        additional_fields=of_dialect(database, f'{declared}(unsigned=True)')
+    )
+    run(site, lambda request: request.session.update(extra=value))
+    assert field(site, 'extra') == value
+
+
+FOUND = [
+    ('Float', 0.1), ('Time', dt.time(1, 2, 3, 4)), ('Numeric', Decimal('.1')),
+    ('DateTime', dt.datetime(2026, 1, 2, 3, 4, 5, 6)),
+    ('Interval', dt.timedelta(microseconds=7)),
+]
+
+
+@pytest.mark.parametrize(('declared', 'value'), FOUND)
+def test_value_is_found_again(make_site, declared, value):
+    """D3: to the last digit, on every database."""
+    site = make_site(additional_fields=f'extra: {declared}')
+    run(site, lambda request: request.session.update(extra=value))
+
+    @site.view
+    def find(request):
+        return len(request.session_store.find(extra=value))
+
+    assert site.browser().get('/find').text == '1'
+
+
+def test_uuid_is_found_however_it_is_written(make_site):
+    """D3: in capitals, too, on every database."""
+    site = make_site(additional_fields='extra: Uuid(as_uuid=False)')
+    text = 'ABCDEF00-0000-0000-0000-000000000005'
+    run(site, lambda request: request.session.update(extra=text))
+
+    @site.view
+    def find(request):
+        return len(request.session_store.find(extra=text.lower()))
+
+    assert site.browser().get('/find').text == '1'
 
 
 @ON_SQLITE
