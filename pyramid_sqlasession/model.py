@@ -152,6 +152,7 @@ class Span(sa.Interval):
 
 _HASH = sa.LargeBinary(32).with_variant(mysql.BINARY(32), *_MYSQL)
 _RETIRED = sa.LargeBinary(1024).with_variant(mysql.VARBINARY(1024), *_MYSQL)
+_LONGEST_VARBINARY = 4096
 # The default collation takes 'aB3' and 'Ab3' for the same.
 _EXACTLY = {'charset': 'utf8mb4', 'collation': 'utf8mb4_bin'}
 # TEXT of MariaDB ends at 64 KiB.
@@ -385,13 +386,15 @@ def _exact_char(type_: Any) -> TypeEngine[Any] | None:
 def _exact_text(type_: Any) -> TypeEngine[Any] | None:
     if type_.collation is not None:
         return None
-    if type_.length is None:
-        return mysql.LONGTEXT(**_EXACTLY)
-    return mysql.TEXT(type_.length, **_EXACTLY)
+    return mysql.LONGTEXT(**_EXACTLY)
 
 
-def _long_blob(type_: Any) -> TypeEngine[Any] | None:
-    return mysql.LONGBLOB() if type_.length is None else None
+def _blob(type_: Any) -> TypeEngine[Any]:
+    # BLOB(16) would become a TINYBLOB, which Alembic takes for another type.
+    # (All columns that are no blobs share 64 KiB.)
+    if type_.length is not None and type_.length <= _LONGEST_VARBINARY:
+        return mysql.VARBINARY(type_.length)
+    return mysql.LONGBLOB()
 
 
 def _double(type_: Any) -> TypeEngine[Any] | None:
@@ -427,7 +430,7 @@ _ON_MYSQL: dict[type, Callable[[Any], TypeEngine[Any] | None]] = {
     sa.String: _exact_varchar, sa.Unicode: _exact_varchar,
     sa.VARCHAR: _exact_varchar, sa.CHAR: _exact_char,
     sa.Text: _exact_text, sa.UnicodeText: _exact_text, sa.TEXT: _exact_text,
-    sa.LargeBinary: _long_blob, sa.BLOB: _long_blob,
+    sa.LargeBinary: _blob, sa.BLOB: _blob,
     sa.Float: _double, sa.Numeric: _long_numeric,
     **dict.fromkeys(_WITH_FRACTIONS, _with_fractions),
 }

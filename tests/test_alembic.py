@@ -42,6 +42,8 @@ FIELDS = """
     price: Numeric(8, 2)
     weight: Float
     blob: LargeBinary
+    hash: LargeBinary(16) index
+    large: LargeBinary(70000)
     kind: Enum('web', 'app', name='kind')
     big: BigInteger
     long: Text
