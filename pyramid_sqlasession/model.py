@@ -21,6 +21,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.orm import Mapped
 from sqlalchemy.orm import mapped_column
+from sqlalchemy.orm import Mapper
 from sqlalchemy.orm import registry
 from sqlalchemy.types import TypeDecorator
 from sqlalchemy.types import TypeEngine
@@ -289,6 +290,7 @@ def model_of(settings: Settings) -> type[Any]:
             f'sqlasession.model = {model!r}: must be a mapped class built on '
             f'pyramid_sqlasession.SessionMixin'
         )
+    _check_mapper(model, mapper)
     missing = [
         name for name in TABLE_COLUMNS
         if name not in mapper.column_attrs
@@ -315,6 +317,24 @@ def model_of(settings: Settings) -> type[Any]:
             f'mapped_column({name!r}, ...)'
         )
     return model
+
+
+def _check_mapper(model: type[Any], mapper: Mapper[Any]) -> None:
+    """Refuse a model whose records are more than the row that is written."""
+    if len(mapper.tables) > 1:
+        names = ', '.join(table.name for table in mapper.tables)
+        raise ConfigurationError(
+            f'sqlasession.model = {model!r}: is mapped to the tables '
+            f'{names}, but a session is a row of one table: build the class '
+            f'on pyramid_sqlasession.SessionMixin itself, with all its '
+            f'columns in its own table'
+        )
+    if mapper.polymorphic_on is not None:
+        raise ConfigurationError(
+            f'sqlasession.model = {model!r}: has polymorphic_on = '
+            f'{mapper.polymorphic_on}, which would be NULL, as sessions are '
+            f'written without a mapper: take it out of __mapper_args__'
+        )
 
 
 def table_of(model: type[Any]) -> sa.Table:

@@ -161,6 +161,41 @@ def test_model_that_is_none(make_site, model):
         make_site(model=model, create=False)
 
 
+def inheriting(**attributes):
+    """Return a class below a model with a discriminator, and that model."""
+    base = type('Base', (DeclarativeBase,), {})
+    above = type('Above', (SessionMixin, base), {
+        '__tablename__': 'above', 'kind': mapped_column(sa.String(8)),
+        '__mapper_args__': {'polymorphic_on': 'kind'},
+    })
+    return type('Below', (above,), {
+        '__mapper_args__': {'polymorphic_identity': 'below'}, **attributes,
+    }), above
+
+
+@ON_SQLITE
+def test_model_of_two_tables(make_site):
+    """Section 2: joined inheritance fails at start-up; it says what to do."""
+    model, _ = inheriting(
+        __tablename__='below',
+        id=mapped_column(sa.ForeignKey('above.id'), primary_key=True),
+    )
+    with pytest.raises(
+        ConfigurationError, match='the tables above, below, but'
+    ):
+        make_site(model=model, create=False)
+
+
+@ON_SQLITE
+@pytest.mark.parametrize('index', [0, 1])
+def test_model_with_a_discriminator(make_site, index):
+    """Section 2: a column that nobody fills fails at start-up."""
+    with pytest.raises(
+        ConfigurationError, match=r'above\.kind.* take it out of'
+    ):
+        make_site(model=inheriting()[index], create=False)
+
+
 def renamed(**options):
     """Return a model whose column of ``data`` is ``payload``."""
     base = type('Base', (DeclarativeBase,), {})
