@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Mapping
 import datetime as dt
 from typing import Any
 import uuid
@@ -27,7 +28,7 @@ from sqlalchemy.types import TypeDecorator
 from sqlalchemy.types import TypeEngine
 
 from pyramid_sqlasession.settings import Field
-from pyramid_sqlasession.settings import parse_field
+from pyramid_sqlasession.settings import read_fields
 from pyramid_sqlasession.settings import Settings
 from pyramid_sqlasession.settings import TABLE_COLUMNS
 from pyramid_sqlasession.settings import TAKEN
@@ -212,7 +213,7 @@ class SessionMixin:
 def session_model(
     base_or_metadata: type[Any] | sa.MetaData,
     table_name: str = 'sessions',
-    fields: str | Iterable[str | Field] = (),
+    fields: str | Mapping[str, Any] | Iterable[str | Field] = (),
     schema: str | None = None,
 ) -> type[Any]:
     """Return a mapped class with the table of the sessions.
@@ -227,13 +228,7 @@ def session_model(
         ``additional_fields``.
     :raises ConfigurationError: for a field that cannot be made.
     """
-    if isinstance(fields, str):
-        fields = fields.splitlines()
-    parsed = [
-        one if isinstance(one, Field) else parse_field(one)
-        for one in fields
-        if isinstance(one, Field) or one.strip()
-    ]
+    parsed = read_fields(fields)
     if isinstance(base_or_metadata, sa.MetaData):
         base: type[Any] = registry(metadata=base_or_metadata).generate_base()
     elif isinstance(base_or_metadata, type) and hasattr(

@@ -647,6 +647,14 @@ def _cookie_domain(name: str, value: Any) -> str:
     return value
 
 
+def read_fields(value: Any) -> tuple[Field, ...]:
+    """Return the fields that a value of ``additional_fields`` describes.
+
+    :raises ConfigurationError: if it describes none.
+    """
+    return _fields('additional_fields', value)
+
+
 def _fields(name: str, value: Any) -> tuple[Field, ...]:
     if isinstance(value, Mapping):
         fields = [

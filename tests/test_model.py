@@ -111,6 +111,17 @@ def test_generated_model_is_an_own_model(make_site):
     assert site.rows()[0]['n'] == 4
 
 
+def test_session_model_with_fields_as_a_dict():
+    """Section 3: as the setting takes them in Python."""
+    fields = {'n': sa.Integer, 'seat': 'String(8) unique'}
+    metadata = sa.MetaData()
+    table = session_model(metadata, fields=fields).__table__
+    assert isinstance(table.c.n.type, sa.Integer)
+    assert (table.c.seat.type.length, table.c.seat.unique) == (8, True)
+    # Alembic's env.py runs several times.
+    assert session_model(metadata, fields=fields).__table__ is table
+
+
 def test_two_generated_models_on_one_base():
     """Section 3: two applications, two tables, one MetaData, no warning."""
     base = type('Base', (DeclarativeBase,), {})
@@ -131,7 +142,11 @@ def test_session_model_on_nonsense(given):
 
 
 @pytest.mark.parametrize(
-    'fields', ['n: Intger', ['n'], ['n: String(x)'], 'id: Integer']
+    'fields', [
+        'n: Intger', ['n'], ['n: String(x)'], 'id: Integer', None, 5,
+        {'id': sa.Integer}, {'n': 'Intger'}, 'n: Integer\nN: Text',
+        ['n: Integer', 'n: Text'],
+    ], ids=repr,
 )
 def test_session_model_with_a_bad_field(fields):
     """Section 3: the same error as from the setting."""
