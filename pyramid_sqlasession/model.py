@@ -22,6 +22,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.orm import Mapped
 from sqlalchemy.orm import mapped_column
+from sqlalchemy.orm import MappedAsDataclass
 from sqlalchemy.orm import Mapper
 from sqlalchemy.orm import registry
 from sqlalchemy.types import TypeDecorator
@@ -209,6 +210,17 @@ class SessionMixin:
     #: fixed, above = sliding by so many seconds.
     lifetime: Mapped[int | None] = mapped_column(sa.Integer)
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        if issubclass(cls, MappedAsDataclass):
+            # SQLAlchemy's own error would tell to change this mixin.
+            raise TypeError(
+                f'{cls.__qualname__}: a class on SessionMixin cannot be a '
+                f'dataclass, which MappedAsDataclass makes of it: give it a '
+                f'second base beside yours, which shares its tables: class '
+                f'PlainBase(DeclarativeBase): registry = Base.registry'
+            )
+        super().__init_subclass__(**kwargs)
+
 
 def session_model(
     base_or_metadata: type[Any] | sa.MetaData,
@@ -242,6 +254,10 @@ def session_model(
         )
     if base is DeclarativeBase:
         raise TypeError('a subclass of DeclarativeBase is needed')
+    is_dataclass = issubclass(base, MappedAsDataclass)
+    if is_dataclass:
+        # The mixin cannot be one.
+        base = base.registry.generate_base()
     made = base.metadata.info.setdefault('sqlasession', {})
     key = (schema, table_name, tuple(map(repr, parsed)))
     if key in made:

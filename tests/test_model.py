@@ -13,6 +13,7 @@ from sqlalchemy.orm import declarative_base
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.orm import Mapped
 from sqlalchemy.orm import mapped_column
+from sqlalchemy.orm import MappedAsDataclass
 from sqlalchemy.orm import sessionmaker
 from webtest import TestApp
 import zope.sqlalchemy
@@ -58,6 +59,9 @@ BASES = {
     'MetaData': lambda: sa.MetaData(),
     'DeclarativeBase': lambda: type('Base', (DeclarativeBase,), {}),
     'declarative_base': declarative_base,
+    'dataclass': lambda: type(
+        'Base', (MappedAsDataclass, DeclarativeBase), {}
+    ),
 }
 
 
@@ -186,6 +190,24 @@ def inheriting(**attributes):
     return type('Below', (above,), {
         '__mapper_args__': {'polymorphic_identity': 'below'}, **attributes,
     }), above
+
+
+def test_model_that_is_a_dataclass():
+    """Section 3: an error that says what to do, and that works."""
+
+    class Base(MappedAsDataclass, DeclarativeBase):
+        pass
+
+    with pytest.raises(TypeError, match=r'registry = Base\.registry'):
+        type('Sessions', (SessionMixin, Base), {'__tablename__': 'sessions'})
+
+    class PlainBase(DeclarativeBase):
+        registry = Base.registry
+
+    class Sessions(SessionMixin, PlainBase):
+        __tablename__ = 'sessions'
+
+    assert Base.metadata.tables['sessions'] is Sessions.__table__
 
 
 @ON_SQLITE
