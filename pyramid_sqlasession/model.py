@@ -459,7 +459,8 @@ def _with_fractions(type_: Any) -> TypeEngine[Any] | None:
 
 _ON_MYSQL: dict[type, Callable[[Any], TypeEngine[Any] | None]] = {
     sa.String: _exact_varchar, sa.Unicode: _exact_varchar,
-    sa.VARCHAR: _exact_varchar, sa.CHAR: _exact_char,
+    sa.VARCHAR: _exact_varchar, sa.NVARCHAR: _exact_varchar,
+    sa.CHAR: _exact_char, sa.NCHAR: _exact_char,
     sa.Text: _exact_text, sa.UnicodeText: _exact_text, sa.TEXT: _exact_text,
     sa.LargeBinary: _blob, sa.BLOB: _blob,
     sa.Float: _double, sa.Numeric: _long_numeric,

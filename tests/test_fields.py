@@ -602,6 +602,23 @@ def test_value_is_found_again(make_site, declared, value):
     assert site.browser().get('/find').text == '1'
 
 
+@pytest.mark.parametrize('database', ['mariadb'], indirect=True)
+@pytest.mark.parametrize('declared', ['NVARCHAR(20)', 'NCHAR(20)'])
+def test_national_text_is_compared_exactly(make_site, declared):
+    """D3: PostgreSQL has no such types, MariaDB has them."""
+    site = make_site(additional_fields=f'name: {declared}')
+    run(site, lambda request: request.session.update(name='aB3'))
+
+    @site.view
+    def find(request):
+        return [
+            len(request.session_store.find(name=name))
+            for name in ('aB3', 'Ab3', 'äB3')
+        ]
+
+    assert site.browser().get('/find').text == '[1, 0, 0]'
+
+
 def test_uuid_is_found_however_it_is_written(make_site):
     """D3: in capitals, too, on every database."""
     site = make_site(additional_fields='extra: Uuid(as_uuid=False)')
