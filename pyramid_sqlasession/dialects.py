@@ -125,6 +125,15 @@ def _sqlstate_of(error: BaseException | None) -> str | None:
     return state if isinstance(state, str) else None
 
 
+def is_from_server(error: BaseException) -> bool:
+    """Return whether PostgreSQL has said *error*, and not the driver: the
+    transaction has failed then.
+    """
+    return isinstance(error, exc.DBAPIError) and (
+        _sqlstate_of(error.orig) is not None
+    )
+
+
 def _driver_fault(error: BaseException | None) -> Fault:
     state = _sqlstate_of(error)
     if state in _SQLSTATES:

@@ -331,7 +331,9 @@ class Records:
         )
         try:
             return self._read(connection, statement)
-        except (ValueError, OverflowError, sa.exc.DataError):
+        except (ValueError, OverflowError, sa.exc.DataError) as error:
+            if dialects.is_from_server(error):
+                raise
             # A moment that PostgreSQL has and Python has not: the driver
             # raises it before a type could.
             ids = connection.scalars(statement.with_only_columns(table.c.id))

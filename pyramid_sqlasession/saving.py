@@ -30,6 +30,7 @@ from pyramid_sqlasession.codec import DamagedData
 from pyramid_sqlasession.cookie import new_token
 from pyramid_sqlasession.cookie import Token
 from pyramid_sqlasession.errors import SessionConflict
+from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.expiry import BY_SETTINGS
 from pyramid_sqlasession.expiry import Expiry
 from pyramid_sqlasession.expiry import FIXED
@@ -152,6 +153,22 @@ class Saver:
         :raises SessionError: for values that cannot be stored.
         :raises SessionConflict: with ``conflict = retry``.
         """
+        try:
+            return self._save(connection, plan, now, extend)
+        except sa.exc.DataError as error:
+            if not self._fields.columns:
+                raise
+            # Whatever the checks of the fields do not know.
+            raise SessionError(
+                f'the database refuses a value of the additional fields '
+                f'({", ".join(self._fields.columns)}): {error.orig}. It does '
+                f'not fit its column'
+            ) from error
+
+    def _save(
+        self, connection: Executor, plan: Plan, now: dt.datetime,
+        extend: Extend,
+    ) -> Outcome:
         outcome = Outcome(plan.base)
         ended = plan.wishes.ended
         if ended is not None and self._fields.unique:

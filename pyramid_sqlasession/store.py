@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 import datetime as dt
 import logging
 from typing import Any
@@ -15,6 +17,7 @@ import sqlalchemy as sa
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.codec import DamagedData
 from pyramid_sqlasession.errors import SessionArgumentError
+from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.errors import SessionFieldError
 from pyramid_sqlasession.records import Unreadable
 
@@ -120,7 +123,8 @@ class SessionStore:
         :raises SessionFieldError: for an unknown field, or a value that
             does not fit it.
         """
-        return self._rows(self._where(fields))
+        with _understood(fields):
+            return self._rows(self._where(fields))
 
     # -- ending --------------------------------------------------------------
 
@@ -147,7 +151,8 @@ class SessionStore:
                 'revoke_where() needs a field, such as user_id=7; '
                 'revoke_all() ends the sessions of everybody'
             )
-        return self._remove(self._where(fields) + self._except(except_id))
+        with _understood(fields):
+            return self._remove(self._where(fields) + self._except(except_id))
 
     def revoke_all(self, except_id: str | None = None) -> int:
         """End the sessions of everybody; return how many."""
@@ -258,6 +263,18 @@ class SessionStore:
                 for name, column in application.fields.columns.items()
             },
         )
+
+
+@contextmanager
+def _understood(fields: dict[str, Any]) -> Iterator[None]:
+    # Whatever the checks of the fields do not know.
+    try:
+        yield
+    except sa.exc.DataError as error:
+        raise SessionError(
+            f'the database refuses a value that was asked for '
+            f'({", ".join(fields)}): {error.orig}. It does not fit its column'
+        ) from error
 
 
 def _parsed(id: object) -> uuid.UUID | None:

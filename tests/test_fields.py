@@ -832,6 +832,30 @@ def test_unique_value_of_a_session_that_ends_is_free(make_site):
     assert after['seat'] == '7A'
 
 
+@pytest.mark.parametrize('database', ['postgresql'], indirect=True)
+@pytest.mark.parametrize('beside_data', [False, True])
+def test_what_only_the_database_refuses(make_site, beside_data):
+    """D3: is an error that names the fields, and what it says of them."""
+    site = make_site(
+        additional_fields='mac: sqlalchemy.dialects.postgresql.MACADDR'
+    )
+
+    def put(request):
+        if beside_data:
+            request.dbsession.scalars(sa.select(Note)).all()
+        request.session['mac'] = 'nonsense'
+
+    with pytest.raises(SessionError, match=r'\(mac\).*"nonsense"'):
+        run(site, put)
+    assert site.rows() == []
+    for ask in (
+        lambda store: store.find(mac='nonsense'),
+        lambda store: store.revoke_where(mac='nonsense'),
+    ):
+        with pytest.raises(SessionError, match=r'\(mac\).*"nonsense"'):
+            run(site, lambda request, ask=ask: ask(request.session_store))
+
+
 class Seated(DeclarativeBase):
     """The base of the model below."""
 
