@@ -29,6 +29,11 @@ def log_in(testapp: Any, **data: Any) -> str:
         setting ``user_field``.
     :returns: the value of the cookie.
     """
+    if not hasattr(testapp, 'cookiejar'):
+        raise SessionError(
+            f'login_session takes a webtest.TestApp, which keeps the cookie, '
+            f'not {testapp!r}'
+        )
     registry = registry_of(testapp)
     application = application_of(registry)
     environ = dict(getattr(testapp, 'extra_environ', None) or {})

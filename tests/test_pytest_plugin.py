@@ -261,6 +261,11 @@ OUTSIDE = """
             with pytest.raises(Exception, match='user_id=7'):
                 login_session(TestApp(app))
 
+        def test_no_browser(app, login_session):
+            import pytest
+            with pytest.raises(Exception, match='webtest.TestApp'):
+                login_session(app, user_id=7)
+
         def test_its_value(app, login_session):
             value = login_session(TestApp(app), user_id=7)
             browser = TestApp(app)
@@ -301,7 +306,7 @@ def test_in_the_cookiecutters_form(suite):
     suite(
         test_a_logged_in=LOGGED_IN, test_b_from=FROM_LOGIN_TO_LOGIN,
         test_c_frozen=FROZEN, test_d_outside=OUTSIDE,
-    ).assert_outcomes(passed=13)
+    ).assert_outcomes(passed=14)
 
 
 CLEANERS = """
