@@ -263,27 +263,15 @@ class Saver:
         assert record is not None
         assert token is not None
         base = plan.base
-        # A value that stays has no rival.
-        takes_unique = (
-            self._settings.extend_default_fields is not None
-            or not self._unique_names.isdisjoint(plan.changes.assigned)
-        )
         for _ in range(_ATTEMPTS):
             values, after, renewed = self._values(plan, base, now, extend)
-            if takes_unique:
+            if self._takes_unique(plan):
                 self._make_room(connection, values, now, record.id)
             if self._records.update(
                 connection, record.id, record.version, now, values,
                 extends='expires' in values and not plan.wishes.lifetime,
             ):
-                outcome.updated = True
-                outcome.rotated = plan.wishes.rotate
-                outcome.renewed = renewed is not None
-                outcome.touched = after.accessed > record.accessed
-                outcome.extended = after.expires > record.expires
-                if outcome.rotated:
-                    token = plan.token
-                outcome.base = self._base(after, renewed or token)
+                self._note_update(outcome, plan, record, after, renewed)
                 if outcome.rotated or self._is_login(plan):
                     outcome.user = self._user_in(values)
                 return
@@ -318,6 +306,19 @@ class Saver:
             record = found
             outcome.merged = True
         raise SessionConflict([])
+
+    def _note_update(
+        self, outcome: Outcome, plan: Plan, record: Record, after: Record,
+        renewed: Token | None,
+    ) -> None:
+        """Note what an update of *record* to *after* was."""
+        outcome.updated = True
+        outcome.rotated = plan.wishes.rotate
+        outcome.renewed = renewed is not None
+        outcome.touched = after.accessed > record.accessed
+        outcome.extended = after.expires > record.expires
+        token = plan.token if outcome.rotated else plan.base.token
+        outcome.base = self._base(after, renewed or token)
 
     @staticmethod
     def _ending(
@@ -397,6 +398,15 @@ class Saver:
             )
         after = replace(after, version=record.version + 1, data=text)
         return values, after, renewed
+
+    def _takes_unique(self, plan: Plan) -> bool:
+        """Return whether an update may take a value of a unique field: one
+        that stays has no rival.
+        """
+        return bool(self._fields.unique) and (
+            self._settings.extend_default_fields is not None
+            or not self._unique_names.isdisjoint(plan.changes.assigned)
+        )
 
     def _make_room(
         self, connection: Executor, values: Mapping[str, Any],
