@@ -96,7 +96,6 @@ def refusal(database, number):
     return said
 
 
-@contextlib.contextmanager
 def refuse_connections(engine, delay=0.0):
     """Have no database from now on; the pool of *engine* must keep none.
 
@@ -110,6 +109,7 @@ def refuse_connections(engine, delay=0.0):
     sa.event.listen(engine, 'do_connect', refuse)
 
 
+@contextlib.contextmanager
 def refused_inserts(site, number):
     """Have the server refuse each INSERT of a session with this error."""
     name = site.database.name

@@ -11,6 +11,7 @@ import itertools
 import os
 import time
 
+import pymysql
 from sqlalchemy import create_engine
 from sqlalchemy import make_url
 from sqlalchemy import NullPool
@@ -90,7 +91,17 @@ def connector(url, ports):
     options['init_command'] = 'SET SESSION wsrep_sync_wait = 3'
 
     def connect():
-        return dialect.connect(*args, **{**options, 'port': next(ports)})
+        there = {**options, 'port': next(ports)}
+        end = time.monotonic() + 10
+        while True:
+            try:
+                return dialect.connect(*args, **there)
+            # A node that is behind does not know the database yet that
+            # another one has made, and no statement could wait for it.
+            except pymysql.OperationalError as error:
+                if error.args[0] != 1049 or time.monotonic() > end:
+                    raise
+            time.sleep(0.05)
 
     return connect
 
