@@ -125,6 +125,24 @@ def _sqlstate_of(error: BaseException | None) -> str | None:
     return state if isinstance(state, str) else None
 
 
+#: What MariaDB and MySQL say of a value, by errors of several classes.
+_VALUE_ERRNOS = {1264, 1265, 1292, 1366, 1406, 1411}
+
+
+def is_about_value(error: exc.DBAPIError) -> bool:
+    """Return whether *error* is about a value that does not fit its column,
+    whichever class the driver has for it.
+    """
+    orig = error.orig
+    state = _sqlstate_of(orig) or ''
+    return (
+        isinstance(error, exc.DataError)
+        or state[:2] == '22'
+        or (orig is not None and orig.args[:1] != ()
+            and orig.args[0] in _VALUE_ERRNOS)
+    )
+
+
 def is_from_server(error: BaseException) -> bool:
     """Return whether PostgreSQL has said *error*, and not the driver: the
     transaction has failed then.
@@ -315,11 +333,12 @@ def create_once(
 ) -> None:
     """Run *create*, also when many processes do so at the same moment."""
     with private_connection(engine) as connection:
-        # Without the lock below, for which whoever asks may have to wait for
-        # itself.
-        if is_there(connection):
-            return
-        connection.rollback()
+        if not has_one_connection(engine):
+            # Without the lock below, for which whoever asks may have to wait
+            # for itself.
+            if is_there(connection):
+                return
+            connection.rollback()
         if engine.dialect.name == 'postgresql':
             # CREATE TABLE IF NOT EXISTS can fail in a race there; the lock
             # ends with the transaction.

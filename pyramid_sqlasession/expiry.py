@@ -111,9 +111,16 @@ class Expiry:
         ``expires`` knows it too, but for one that was set, or shortened,
         after the last write.
         """
-        return self._absolute is not None and (
-            (now - started).total_seconds() >= self._absolute
-        )
+        oldest = self.oldest(now)
+        return oldest is not None and started <= oldest
+
+    def oldest(self, now: dt.datetime) -> dt.datetime | None:
+        """Return when a session has started that is just over now, None
+        without an absolute timeout.
+        """
+        if self._absolute is None:
+            return None
+        return now - dt.timedelta(seconds=self._absolute)
 
     def is_touch_due(
         self, now: dt.datetime, accessed: dt.datetime, lifetime: int | None

@@ -318,7 +318,9 @@ def _check_number(name: str, value: Any, kind: type) -> None:
 
 def _check_digits(name: str, value: Any, type_: Any) -> None:
     # Float is a Numeric for SQLAlchemy 2.0, and its precision is of bits.
-    if isinstance(type_, sa.Float) or type_.precision is None:
+    if isinstance(type_, sa.Float) or not isinstance(type_, sa.Numeric) or (
+        type_.precision is None
+    ):
         return
     scale = type_.scale or 0
     before = type_.precision - scale

@@ -55,7 +55,6 @@ from pyramid.threadlocal import manager as threadlocals
 import sqlalchemy as sa
 from sqlalchemy import exc
 from transaction.interfaces import NoTransaction
-from transaction.interfaces import TransientError
 
 from pyramid_sqlasession import dialects
 from pyramid_sqlasession import events
@@ -154,7 +153,7 @@ class Binding:
             request.__dict__.get(ATTRIBUTE) or application.watcher
         )
         #: Snapshots at SAVEPOINTs of the application's SQLAlchemy session.
-        self.savepoints: dict[Any, Snapshot] = {}
+        self.savepoints: dict[Any, Any] = {}
 
     # -- Source: called by the session ---------------------------------------
 
@@ -447,14 +446,21 @@ class Binding:
         self._foreseen = None
         self.savepoints.clear()
 
-    def mark(self) -> Snapshot:
+    def mark(self) -> tuple[BaseException | None, Snapshot]:
         """Return the state, for :meth:`return_to`."""
-        return self.session._snapshot()
+        self._notice_exception()
+        return self._exception, self.session._snapshot()
 
-    def return_to(self, mark: Snapshot | None) -> None:
-        """Return to a mark; None is the state at joining."""
-        if mark is not None:
-            self.session._restore(mark)
+    def return_to(
+        self, mark: tuple[BaseException | None, Snapshot] | None
+    ) -> None:
+        """Return to a mark; None is the state at joining.
+
+        An exception view has nothing of one that the view has made.
+        """
+        self._notice_exception()
+        if mark is not None and mark[0] is self._exception:
+            self.session._restore(mark[1])
         elif self._is_loaded:
             self._start_over()
 
@@ -681,8 +687,7 @@ class Binding:
         with its data committed, it would leave two orders.
         """
         if not self._was_managed or not (
-            isinstance(error, TransientError)
-            or is_error_retryable(self.request, error)
+            is_error_retryable(self.request, error)
         ):
             return error
         final = SessionError(

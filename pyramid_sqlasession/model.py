@@ -155,7 +155,7 @@ class Span(sa.Interval):
 
 _HASH = sa.LargeBinary(32).with_variant(mysql.BINARY(32), *_MYSQL)
 _RETIRED = sa.LargeBinary(1024).with_variant(mysql.VARBINARY(1024), *_MYSQL)
-_LONGEST_VARBINARY = 4096
+_LONGEST_VARBINARY = 255
 # The default collation takes 'aB3' and 'Ab3' for the same.
 _EXACTLY = {'charset': 'utf8mb4', 'collation': 'utf8mb4_bin'}
 # TEXT of MariaDB ends at 64 KiB.
@@ -463,7 +463,9 @@ _ON_MYSQL: dict[type, Callable[[Any], TypeEngine[Any] | None]] = {
     sa.CHAR: _exact_char, sa.NCHAR: _exact_char,
     sa.Text: _exact_text, sa.UnicodeText: _exact_text, sa.TEXT: _exact_text,
     sa.LargeBinary: _blob, sa.BLOB: _blob,
-    sa.Float: _double, sa.Numeric: _long_numeric,
+    sa.Float: _double, sa.FLOAT: _double, sa.REAL: _double,
+    sa.Numeric: _long_numeric, sa.NUMERIC: _long_numeric,
+    sa.DECIMAL: _long_numeric,
     **dict.fromkeys(_WITH_FRACTIONS, _with_fractions),
 }
 

@@ -337,7 +337,9 @@ class Records:
             # A moment that PostgreSQL has and Python has not: the driver
             # raises it before a type could.
             ids = connection.scalars(statement.with_only_columns(table.c.id))
-            return [self._read_alone(connection, id) for id in ids.all()]
+            found = [self._read_alone(connection, id) for id in ids.all()]
+            # Some may have gone meanwhile.
+            return [row for row in found if row[table.c.id] is not None]
 
     def _read(
         self, connection: sa.Connection, statement: Any
@@ -428,22 +430,25 @@ class Records:
 
     def remove_expired_of(
         self, connection: Executor, now: dt.datetime,
-        where: sa.ColumnElement[bool],
+        where: sa.ColumnElement[bool], started: dt.datetime | None,
     ) -> None:
         """Delete those of some records that have expired.
 
         :param where: which.
-
-        Usually there are none, and on MariaDB a DELETE that finds nothing
-        locks the gap that others insert into.
+        :param started: those that started until then have, too.
         """
+        # Usually there are none, and on MariaDB a DELETE that finds nothing
+        # locks the gap that others insert into.
         c, id = self.table.c, self.stored_id
+        is_over = c.expires <= now
+        if started is not None:
+            is_over |= c.started <= started
         found = connection.execute(
-            sa.select(id).where(c.expires <= now, where), {}
+            sa.select(id).where(is_over, where), {}
         )
         if ids := [row.id for row in found]:
             connection.execute(
-                self.table.delete().where(id.in_(ids), c.expires <= now), {}
+                self.table.delete().where(id.in_(ids), is_over), {}
             )
 
     def has_expired(self, connection: Executor, now: dt.datetime) -> bool:

@@ -155,8 +155,10 @@ class Saver:
         """
         try:
             return self._save(connection, plan, now, extend)
-        except sa.exc.DataError as error:
-            if not self._fields.columns:
+        except sa.exc.DBAPIError as error:
+            if not (
+                self._fields.columns and dialects.is_about_value(error)
+            ):
                 raise
             # Whatever the checks of the fields do not know.
             raise SessionError(
@@ -406,6 +408,7 @@ class Saver:
         return bool(self._fields.unique) and (
             self._settings.extend_default_fields is not None
             or not self._unique_names.isdisjoint(plan.changes.assigned)
+            or not self._unique_names.isdisjoint(plan.changes.deleted)
         )
 
     def _make_room(
@@ -424,7 +427,7 @@ class Saver:
             if rivals is not None:
                 others = self._records.table.c.id != id
                 self._records.remove_expired_of(
-                    connection, now, rivals & others
+                    connection, now, rivals & others, self._expiry.oldest(now)
                 )
 
     def _user_in(self, values: Mapping[str, Any]) -> Any:

@@ -143,8 +143,11 @@ def _error(key: str, value: object, problem: str) -> ConfigurationError:
 
 def _without_passwords(text: str) -> str:
     """Return *text* without those in URLs, which get under any key."""
-    text = re.sub(r'://\S*@', '://(not shown)@', text)
-    return re.sub(r'(pass\w*=)[^&\s]+', r'\1(not shown)', text)
+    text = re.sub(r'://.*@', '://(not shown)@', text, flags=re.DOTALL)
+    return re.sub(
+        r"""(?i)(pass\w*['"]?\s*[=:]\s*['"]?)[^&\s'",}]+""",
+        r'\1(not shown)', text,
+    )
 
 
 def read_settings(given: Mapping[str, Any]) -> Settings:

@@ -14,6 +14,7 @@ import uuid
 
 import sqlalchemy as sa
 
+from pyramid_sqlasession import dialects
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.codec import DamagedData
 from pyramid_sqlasession.errors import SessionArgumentError
@@ -270,7 +271,9 @@ def _understood(fields: dict[str, Any]) -> Iterator[None]:
     # Whatever the checks of the fields do not know.
     try:
         yield
-    except sa.exc.DataError as error:
+    except sa.exc.DBAPIError as error:
+        if not dialects.is_about_value(error):
+            raise
         raise SessionError(
             f'the database refuses a value that was asked for '
             f'({", ".join(fields)}): {error.orig}. It does not fit its column'

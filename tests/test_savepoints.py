@@ -349,6 +349,37 @@ def test_a_savepoint_of_a_view_that_fails(make_shop, mark):
     assert site.notes() == []
 
 
+@pytest.mark.parametrize('looks', [False, True])
+@pytest.mark.parametrize('whose', ['own', 'of the view'])
+def test_whose_savepoint_is_rolled_back(make_shop, looks, whose):
+    """T3, T9: it takes back what the exception view did, nothing else."""
+    made = []
+
+    def answer(request):
+        if looks:
+            request.session.get('n')
+        if whose == 'own':
+            savepoint = request.tm.savepoint()
+            request.session['taken'] = 'back'
+        else:
+            savepoint = made.pop()
+        savepoint.rollback()
+        request.session['error'] = True
+
+    site = make_shop(configure=answering(answer))
+
+    @site.view
+    def fail(request):
+        request.session['n'] = 2
+        if whose == 'of the view':
+            made.append(request.tm.savepoint())
+        raise Failure
+
+    browser = returning(site)
+    browser.get('/fail')
+    assert site.data() == STORED | {'error': True}
+
+
 class Named(list):
     """A list of a class of its own."""
 

@@ -18,6 +18,7 @@ from pyramid_sqlasession.errors import SessionArgumentError
 from .failing import give_up_early
 from .given import Given
 from .naming import shown
+from .site import get_dbsession
 from .site import Note
 
 ON_SQLITE = pytest.mark.parametrize('database', ['sqlite'], indirect=True)
@@ -278,6 +279,29 @@ def test_create_table_beside_what_was_written(shop):
 
     run(shop, write)
     assert shop.notes() == ['a note']
+
+
+@ON_SQLITE
+def test_create_table_in_memory_keeps_what_was_written(make_site):
+    """Section 3, T1: nothing is rolled back where all is one connection."""
+    engine = sa.create_engine('sqlite://', poolclass=sa.StaticPool)
+    Note.metadata.create_all(engine)
+
+    def configure(config):
+        config.registry['dbsession_factory'].configure(bind=engine)
+        config.add_request_method(get_dbsession, 'dbsession', reify=True)
+
+    def write(request):
+        request.dbsession.add(Note(text=request.params['text']))
+        request.dbsession.flush()
+        request.session_store.create_table()
+
+    site = make_site(with_dbsession=configure, create=False)
+    for text in ('a', 'b'):
+        run(site, write, params={'text': text})
+    with engine.connect() as connection:
+        assert connection.scalars(sa.select(Note.text)).all() == ['a', 'b']
+    engine.dispose()
 
 
 class Shouted(sa.types.UserDefinedType):
