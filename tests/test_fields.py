@@ -856,6 +856,90 @@ def test_what_only_the_database_refuses(make_site, beside_data):
             run(site, lambda request, ask=ask: ask(request.session_store))
 
 
+@pytest.mark.parametrize('database', ['mariadb'], indirect=True)
+def test_a_moment_that_mariadb_refuses(make_site):
+    """D3: whichever class the driver has for the error."""
+    site = make_site(additional_fields='at: TIMESTAMP')
+
+    def put(request):
+        request.session['at'] = dt.datetime(1960, 1, 1, tzinfo=dt.UTC)
+
+    with pytest.raises(SessionError, match=r'\(at\)'):
+        run(site, put)
+    assert site.rows() == []
+
+
+@pytest.mark.parametrize('type_', ['Numeric', 'NUMERIC', 'DECIMAL'])
+def test_a_number_without_a_precision(make_site, type_):
+    """D3: no database rounds it."""
+    site = make_site(additional_fields=f'sum: {type_}')
+    run(site, lambda request: request.session.update(sum=Decimal('1.25')))
+    assert Decimal(field(site, 'sum')) == Decimal('1.25')
+
+
+class Price(sa.types.UserDefinedType):
+    """A type of the application's own that holds Decimals."""
+
+    cache_ok = True
+    python_type = Decimal
+
+    def get_col_spec(self, **kw):
+        return 'VARCHAR(20)'
+
+    def bind_processor(self, dialect):
+        return str
+
+
+@ON_SQLITE
+def test_a_type_of_decimals_that_has_no_digits(make_site):
+    """D3: only SQLAlchemy's own numbers are counted by their digits."""
+    site = make_site(additional_fields=f'price: {__name__}.Price')
+    run(site, lambda request: request.session.update(price=Decimal('1.5')))
+    assert field(site, 'price') == '1.5'
+
+
+class Paired(DeclarativeBase):
+    """The base of the model below."""
+
+
+class Place(SessionMixin, Paired):
+    """A model with a default in a pair that is unique."""
+
+    __tablename__ = 'sessions'
+    __table_args__ = (sa.UniqueConstraint('line', 'seat'),)
+    line: Mapped[int | None]
+    seat: Mapped[str] = mapped_column(sa.String(8), default='any')
+
+
+def test_a_default_that_an_expired_session_has(make_site):
+    """E1, D3: to go back to it is to take it, too."""
+    site = make_site(model=Place, expiration='1h')
+    run(site, lambda request: request.session.update(line=1))
+    site.clock.advance(hours=2)
+    browser = run(
+        site, lambda request: request.session.update(line=1, seat='7A')
+    )
+    run(site, lambda request: request.session.pop('seat') and None, browser)
+    assert [row['seat'] for row in site.rows()] == ['any']
+
+
+@ON_SQLITE
+def test_a_unique_value_of_a_session_that_is_over(make_site):
+    """E1: an absolute timeout that was set later frees it as well."""
+
+    def sit(request):
+        request.session['seat'] = '7A'
+
+    fields = {'additional_fields': 'seat: String(8) unique'}
+    run(make_site(expiration='30d', **fields), sit)
+    site = make_site(
+        expiration='1d', absolute_timeout='1d', create=False, **fields
+    )
+    site.clock.advance(days=2)
+    run(site, sit)
+    assert len(site.rows()) == 1
+
+
 class Seated(DeclarativeBase):
     """The base of the model below."""
 
