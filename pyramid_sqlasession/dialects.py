@@ -135,11 +135,12 @@ def is_about_value(error: exc.DBAPIError) -> bool:
     """
     orig = error.orig
     state = _sqlstate_of(orig) or ''
+    # An int in MariaDB's drivers; whatever else in others.
+    number = orig.args[0] if orig is not None and orig.args else None
     return (
         isinstance(error, exc.DataError)
         or state[:2] == '22'
-        or (orig is not None and orig.args[:1] != ()
-            and orig.args[0] in _VALUE_ERRNOS)
+        or (isinstance(number, int) and number in _VALUE_ERRNOS)
     )
 
 
