@@ -70,6 +70,7 @@ KINDS = {
     'drop': 'The changes were dropped',
 }
 
+
 @dataclass
 class Statement:
     """One statement on the sessions' table."""

@@ -452,19 +452,27 @@ def test_a_conflict_after_the_commit(make_site, when):
     assert site.data() == {'n': 7}
 
 
-def change_late(other):
-    """Return a view that meets another request after its commit."""
+def meeting_late(site):
+    """Return a browser whose ``/order`` meets another request, which puts
+    n=7, after its commit.
+    """
+    site.views['put'] = put(n=1)
+    browser = site.browser()
+    browser.get('/put')
+    other = site.browser(like=browser)
+    site.views['put'] = put(n=7)
 
+    @site.view
     def order(request):
         request.dbsession.add(Note(text='an order'))
         request.session.get('n')
         request.add_response_callback(change)
 
     def change(request, response):
-        other[0].get('/put')
+        other.get('/put')
         request.session['n'] += 1
 
-    return order
+    return browser
 
 
 @on_sqlite
@@ -476,13 +484,7 @@ def test_a_late_conflict_that_is_answered(make_site, context):
             lambda request: request.session.flash('Sorry!'), context
         ),
     )
-    other = []
-    site.views.update(put=put(n=1), order=change_late(other))
-    browser = site.browser()
-    browser.get('/put')
-    other.append(site.browser(like=browser))
-    site.views['put'] = put(n=7)
-    browser.get('/order')
+    meeting_late(site).get('/order')
     assert site.notes() == ['an order']
     assert site.data() == {'n': 7, '_f_': ['Sorry!']}
 
@@ -497,12 +499,7 @@ def test_a_late_conflict_of_a_session_that_a_tween_has_seen(make_site):
         )
 
     site = make_site(conflict='retry', retry=True, configure=configure)
-    other = []
-    site.views.update(put=put(n=1), order=change_late(other))
-    browser = site.browser()
-    browser.get('/put')
-    other.append(site.browser(like=browser))
-    site.views['put'] = put(n=7)
+    browser = meeting_late(site)
     with pytest.raises(SessionError, match='Change it in the view'):
         browser.get('/order')
     assert site.notes() == ['an order']
