@@ -28,11 +28,11 @@ from pyramid_sqlasession.records import Record
 from pyramid_sqlasession.saving import Outcome
 from pyramid_sqlasession.saving import Plan
 from pyramid_sqlasession.serializers import JSONSerializer
-from pyramid_sqlasession.session import Base
 from pyramid_sqlasession.settings import Field
 from pyramid_sqlasession.settings import PREFIX
 from pyramid_sqlasession.settings import Settings
 from pyramid_sqlasession.settings import spoken
+from pyramid_sqlasession.state import Base
 from pyramid_sqlasession.watching import ATTRIBUTE
 from pyramid_sqlasession.watching import Found
 from pyramid_sqlasession.watching import kind_of

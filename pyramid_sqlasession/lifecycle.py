@@ -59,8 +59,6 @@ from transaction.interfaces import NoTransaction
 from pyramid_sqlasession import dialects
 from pyramid_sqlasession import events
 from pyramid_sqlasession.application import Application
-from pyramid_sqlasession.changes import apply_changes
-from pyramid_sqlasession.changes import CSRF
 from pyramid_sqlasession.connections import Connections
 from pyramid_sqlasession.cookie import Token
 from pyramid_sqlasession.errors import SessionConflict
@@ -75,11 +73,11 @@ from pyramid_sqlasession.response import replace_content
 from pyramid_sqlasession.response import vary
 from pyramid_sqlasession.saving import Outcome
 from pyramid_sqlasession.saving import Plan
-from pyramid_sqlasession.session import copied
-from pyramid_sqlasession.session import NO_WISHES
-from pyramid_sqlasession.session import NOTHING
-from pyramid_sqlasession.session import Snapshot
 from pyramid_sqlasession.session import SQLASession
+from pyramid_sqlasession.state import copied
+from pyramid_sqlasession.state import NO_WISHES
+from pyramid_sqlasession.state import NOTHING
+from pyramid_sqlasession.state import Snapshot
 from pyramid_sqlasession.transaction import active_transaction
 from pyramid_sqlasession.transaction import is_managed
 from pyramid_sqlasession.transaction import SessionDataManager
@@ -345,7 +343,9 @@ class Binding:
         if self._is_to_be_repeated():
             return False
         if self._set_aside is not None:
-            self._put_together(self._set_aside)
+            # The commit veto: both are committed.
+            view, self._set_aside = self._set_aside, None
+            self.session._add_to(view, self.application.codec.encode)
         self._plan = self._make_plan()
         if self._plan is not None:
             self._foresee()
@@ -465,31 +465,6 @@ class Binding:
             self._start_over()
 
     # -- saving --------------------------------------------------------------
-
-    def _put_together(self, view: Snapshot) -> None:
-        """Add an exception view's changes to those of the view (veto)."""
-        self._set_aside = None
-        session = self.session
-        if session._pending.wishes.ended is not None:
-            return
-        encode = self.application.codec.encode
-        later = session._changes(encode)
-        after = session._pending.copied()
-        _, heads = session._base.content.known()
-        session._restore(view)
-        data, _ = apply_changes(later, dict(dict.items(session)), heads)
-        if later.csrf is not None:
-            # The exception view's page is the one that is sent.
-            data[CSRF] = later.csrf
-        dict.clear(session)
-        dict.update(session, data)
-        pending = session._pending
-        pending.touched |= after.touched
-        pending.popped |= after.popped
-        pending.once += after.once
-        pending.wishes = pending.wishes.plus(after.wishes)
-        if after.wishes.rotate:
-            pending.token = after.token
 
     def _make_plan(self) -> Plan | None:
         session = self.session

@@ -15,8 +15,8 @@ from pyramid_sqlasession.errors import SessionStoreUnavailable
 from pyramid_sqlasession.records import Record
 from pyramid_sqlasession.records import Standing
 from pyramid_sqlasession.saving import Outcome
-from pyramid_sqlasession.session import Base
-from pyramid_sqlasession.session import NOTHING
+from pyramid_sqlasession.state import Base
+from pyramid_sqlasession.state import NOTHING
 from pyramid_sqlasession.transaction import SessionDataManager
 from pyramid_sqlasession.watching import Found
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from pyramid_sqlasession.saving import Outcome
 from pyramid_sqlasession.saving import Plan
-from pyramid_sqlasession.session import Base
+from pyramid_sqlasession.state import Base
 from pyramid_sqlasession.watching import Found
 from pyramid_sqlasession.watching import kind_of
 from pyramid_sqlasession.watching import kinds_of

@@ -8,7 +8,7 @@ from typing import Any
 
 from pyramid_sqlasession.cookie import CookiePolicy
 from pyramid_sqlasession.saving import Outcome
-from pyramid_sqlasession.session import Base
+from pyramid_sqlasession.state import Base
 
 NO_REASON = 'nothing to update'
 

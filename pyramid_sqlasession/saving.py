@@ -43,10 +43,10 @@ from pyramid_sqlasession.records import Records
 from pyramid_sqlasession.records import Retired
 from pyramid_sqlasession.records import Standing
 from pyramid_sqlasession.records import unpack_retired
-from pyramid_sqlasession.session import Base
-from pyramid_sqlasession.session import NOTHING
-from pyramid_sqlasession.session import Wishes
 from pyramid_sqlasession.settings import Settings
+from pyramid_sqlasession.state import Base
+from pyramid_sqlasession.state import NOTHING
+from pyramid_sqlasession.state import Wishes
 
 log = logging.getLogger(__name__)
 

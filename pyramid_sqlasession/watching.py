@@ -12,7 +12,7 @@ import uuid
 
 from pyramid_sqlasession.saving import Outcome
 from pyramid_sqlasession.saving import Plan
-from pyramid_sqlasession.session import Base
+from pyramid_sqlasession.state import Base
 
 log = logging.getLogger(__name__)
 

@@ -21,8 +21,8 @@ LAYERS = [
     {'cookie', 'model', 'expiry', 'codec', 'advice'},
     # Records.
     {'records', 'fields', 'drivers'},
-    {'session', 'shortcut'},
-    {'saving'},
+    {'state', 'shortcut'},
+    {'session', 'saving'},
     {'watching'},
     {'metrics'},
     # One application; then one request.
