@@ -16,7 +16,6 @@ from typing import TypeVar
 import uuid
 
 from pyramid.decorator import reify
-from pyramid.threadlocal import manager as threadlocals
 import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.orm import scoped_session
@@ -29,6 +28,7 @@ from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.records import Executor
 from pyramid_sqlasession.records import Record
 from pyramid_sqlasession.saving import WriteRefused
+from pyramid_sqlasession.surroundings import runs_alone
 from pyramid_sqlasession.transaction import active_transaction
 from pyramid_sqlasession.transaction import resources_of
 from pyramid_sqlasession.transaction import SessionDataManager
@@ -211,7 +211,7 @@ class Connections:
             and self._is_kept()
             and not self._is_begun_by_others(transaction)
             # Those of other requests may hold a connection of it.
-            and len(threadlocals.stack) == 1
+            and runs_alone()
             and SessionDataManager.found_in(transaction, application) is None
             and not application.has_one_connection
             # Its abort is something to take part in.

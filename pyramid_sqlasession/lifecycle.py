@@ -38,32 +38,30 @@ A cookie is sent only for what was really committed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 import contextlib
 import datetime as dt
 from functools import partial
 import logging
 import sys
 from time import perf_counter
-from types import FrameType
 from typing import Any
-import uuid
 
 from pyramid.httpexceptions import HTTPNotFound
-from pyramid.threadlocal import get_current_request
-from pyramid.threadlocal import manager as threadlocals
 import sqlalchemy as sa
 from sqlalchemy import exc
 from transaction.interfaces import NoTransaction
 
-from pyramid_sqlasession import dialects
 from pyramid_sqlasession import events
+from pyramid_sqlasession.aftercare import end_surplus
+from pyramid_sqlasession.aftercare import send_events
+from pyramid_sqlasession.aftercare import touch
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.connections import Connections
 from pyramid_sqlasession.cookie import Token
 from pyramid_sqlasession.errors import SessionConflict
 from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.errors import SessionStoreUnavailable
+from pyramid_sqlasession.extension import Extension
 from pyramid_sqlasession.loading import load
 from pyramid_sqlasession.records import Executor
 from pyramid_sqlasession.response import cookie_header
@@ -74,10 +72,15 @@ from pyramid_sqlasession.response import vary
 from pyramid_sqlasession.saving import Outcome
 from pyramid_sqlasession.saving import Plan
 from pyramid_sqlasession.session import SQLASession
-from pyramid_sqlasession.state import copied
 from pyramid_sqlasession.state import NO_WISHES
 from pyramid_sqlasession.state import NOTHING
 from pyramid_sqlasession.state import Snapshot
+from pyramid_sqlasession.surroundings import beginning_subrequest
+from pyramid_sqlasession.surroundings import can_be_answered
+from pyramid_sqlasession.surroundings import is_finished
+from pyramid_sqlasession.surroundings import outer_of
+from pyramid_sqlasession.surroundings import running_requests
+from pyramid_sqlasession.surroundings import runs_alone
 from pyramid_sqlasession.transaction import active_transaction
 from pyramid_sqlasession.transaction import is_managed
 from pyramid_sqlasession.transaction import SessionDataManager
@@ -129,8 +132,6 @@ class Binding:
     _is_answered = False
     _is_over = False
     _plan: Plan | None = None
-    #: What ``extend_default_fields`` has returned for which data.
-    _foreseen: tuple[dict[str, Any], dict[str, Any]] | None = None
     _tentative: Outcome | None = None
     _outcomes: tuple[Outcome, ...] = ()
     #: Of an earlier attempt of pyramid_retry that committed by hand.
@@ -145,6 +146,7 @@ class Binding:
         self.application = application
         self.request = request
         self.session = SQLASession(self)
+        self._extension = Extension(application, request, self.session)
         self.connections = Connections(application, request)
         #: Told what becomes of the session.
         self.watcher: Watcher = (
@@ -184,7 +186,7 @@ class Binding:
         # yet, and a transaction may begin.
         if 'context' not in given:
             self._may_be_managed = True
-            self._is_over = _is_finished(request)
+            self._is_over = is_finished(request)
         self._carried = request.environ.pop(_CARRIED, ())
         request.add_response_callback(self._respond)
         request.add_finished_callback(self._finish)
@@ -192,7 +194,7 @@ class Binding:
     def _load_once(self) -> None:
         if self._unavailable is not None:
             if not self._is_said_to_be_away:
-                if not _can_be_answered():
+                if not can_be_answered():
                     return
                 raise self._unavailable
             # The view has the error; what looks now is told that there is
@@ -213,7 +215,7 @@ class Binding:
             self.watcher.loaded(
                 Found.UNAVAILABLE, self._base, perf_counter() - started
             )
-            if _can_be_answered():
+            if can_be_answered():
                 raise
             # pyramid_tm asks for the user, and a toolbar for everything,
             # above of all exception views: nobody is logged in there, and
@@ -293,15 +295,12 @@ class Binding:
 
         They may hold a connection of the transaction already.
         """
-        stack = threadlocals.stack
-        if len(stack) == 1:
+        if runs_alone():
             return []
-        outer = [entry.get('request') for entry in stack]
         # Requests that share a session have one binding.
         found = {
-            id(binding): binding for request in outer
-            if request is not None
-            and (binding := binding_of(request)) is not None
+            id(binding): binding for request in running_requests()
+            if (binding := binding_of(request)) is not None
         }
         return [
             binding for binding in found.values()
@@ -347,22 +346,17 @@ class Binding:
             view, self._set_aside = self._set_aside, None
             self.session._add_to(view, self.application.codec.encode)
         self._plan = self._make_plan()
-        if self._plan is not None:
+        if self._plan is not None and self._extension:
             self._foresee()
         return self._plan is not None
 
     def _foresee(self) -> None:
-        """Ask ``extend_default_fields`` while ``request.dbsession`` can join
-        the transaction: when it is being committed, nothing can.
-        """
-        self._foreseen = None
-        if self.application.settings.extend_default_fields is None:
+        is_filled = dict.__len__(self.session) > 0
+        if not is_filled and self._base.record is None:
             return
         self._is_saving = True
         try:
-            data = copied(dict(dict.items(self.session)))
-            if data or self._base.record is not None:
-                self._foreseen = data, self._extended(data)
+            self._extension.foresee()
         finally:
             self._is_saving = False
 
@@ -422,28 +416,16 @@ class Binding:
             self._start_over()
 
     def _is_begun_by_subrequest(self) -> bool:
-        # The tween of a subrequest begins its transaction by aborting the
-        # one of the outer request, whose view goes on afterwards.
-        current = get_current_request()
-        return (
-            current is not None
-            and current is not self.request
-            and any(
-                entry.get('request') is self.request
-                for entry in threadlocals.stack
-            )
-            and bool(current.environ.get('tm.active'))
-            and is_managed(self.request)
-            # Once it has looked at its session, it is in the transaction,
-            # and the abort is its own.
-            and not _has_looked(current)
-        )
+        subrequest = beginning_subrequest(self.request)
+        # Once it has looked at its session, it is in the transaction, and
+        # the abort is its own.
+        return subrequest is not None and not _has_looked(subrequest)
 
     def _leave(self) -> None:
         self._manager = None
         self._joined_with = None
         self._set_aside = None
-        self._foreseen = None
+        self._extension.forget()
         self.savepoints.clear()
 
     def mark(self) -> tuple[BaseException | None, Snapshot]:
@@ -494,7 +476,7 @@ class Binding:
         started = perf_counter()
         try:
             outcome = self.application.saver.save(
-                connection, plan, self.now(), self._extended
+                connection, plan, self.now(), self._extension.fields
             )
         except SessionConflict as conflict:
             self.watcher.conflicted(conflict.keys)
@@ -503,33 +485,6 @@ class Binding:
             self._is_saving = False
         self.watcher.written(plan, outcome, perf_counter() - started)
         return outcome
-
-    def _extended(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the additional fields of a session that holds *data*."""
-        defaults = self.application.fields.defaults(data)
-        extend = self.application.settings.extend_default_fields
-        if extend is None:
-            return defaults
-        if self._foreseen is not None and self._foreseen[0] == data:
-            return self._foreseen[1]
-        session = self.session
-        # What the function changes inside of a value is not stored.
-        data = copied(dict(data))
-        shown = dict(dict.items(session))
-        # After a merge the record holds more than this request's session.
-        dict.clear(session)
-        dict.update(session, data)
-        try:
-            extended = extend(dict(defaults), session, self.request)
-        finally:
-            dict.clear(session)
-            dict.update(session, shown)
-        if not isinstance(extended, Mapping):
-            raise SessionError(
-                f'sqlasession.extend_default_fields must return a dict, not '
-                f'{type(extended).__name__}'
-            )
-        return {**defaults, **extended}
 
     def _accept(self, outcome: Outcome) -> None:
         self._outcomes += (outcome,)
@@ -558,7 +513,7 @@ class Binding:
                 self._is_answered = True
                 return
             self._notice_exception()
-        outer = self._outer_request()
+        outer = outer_of(self.request)
         if outer is not None and self._is_in_transaction():
             vary(response)
             self._is_deferred = True
@@ -607,7 +562,10 @@ class Binding:
         self._is_concluded = True
         vary(response)
         if self._outcomes:
-            self._end_surplus(is_given=is_given)
+            end_surplus(
+                self.application, self.connections, self._outcomes,
+                is_given=is_given,
+            )
         self._touch(is_given=is_given)
         self._send_cookie(response)
         if self._outcomes:
@@ -619,25 +577,6 @@ class Binding:
 
     def _is_in_transaction(self) -> bool:
         return self._manager is not None and self._manager.is_open
-
-    def _outer_request(self) -> Any | None:
-        """Return the request that ends our transaction, if not this one."""
-        stack = threadlocals.stack
-        if len(stack) == 1 and stack[0].get('request') is self.request:
-            return None
-        manager = getattr(self.request, 'tm', None)
-        for entry in stack:
-            outer = entry.get('request')
-            if outer is self.request:
-                return None
-            if (
-                outer is not None
-                and 'tm' in outer.__dict__
-                and outer.tm is manager
-                and is_managed(outer)
-            ):
-                return outer
-        return None
 
     def _save_rest(self, response: Any) -> None:
         """Save what no transaction has saved."""
@@ -681,7 +620,7 @@ class Binding:
             and self._manager.is_open
             and self.connections.has_dbsession
             and (
-                is_managed(self.request) or self._outer_request() is not None
+                is_managed(self.request) or outer_of(self.request) is not None
             )
         )
 
@@ -720,9 +659,8 @@ class Binding:
         """Whether ``extend_default_fields`` may use ``request.dbsession``,
         which joins nothing but a transaction.
         """
-        settings = self.application.settings
         return (
-            settings.extend_default_fields is not None
+            bool(self._extension)
             and getattr(self.request, 'tm', None) is not None
             and active_transaction(self.request) is None
         )
@@ -772,73 +710,19 @@ class Binding:
     # -- touch, cookie, events -----------------------------------------------
 
     def _touch(self, *, is_given: bool) -> None:
-        """Extend the expiry of a session that was only read.
-
-        :param is_given: the transaction outlives the response.
-        """
+        """Extend the expiry of a session that was only read."""
         for outcome in self._outcomes:
             if outcome.created or outcome.updated:
                 return
-        base = self.session._base
-        if base.record is None or base.ghost:
-            return
-        saver, now = self.application.saver, self.now()
-        if not saver.is_care_due(base, now):
-            return
-        care = partial(saver.care, base=base, now=now)
         started = perf_counter()
-        try:
-            if is_given:
-                outcome = care(self.connections.joined())
-                self.connections.mark_changed()
-            else:
-                outcome = self.application.write_aside(care)
-        # The page is done; that it extends nothing is no reason to lose it.
-        # (AssertionPool asserts that nobody has its one connection.)
-        except (exc.SQLAlchemyError, SessionError, AssertionError) as error:
-            if is_given:
-                # What broke is the transaction that goes on.
-                raise
-            # A database that is away was warned of; and whoever was in the
-            # way has extended it, too (two nodes of a cluster).
-            is_known = isinstance(error, SessionStoreUnavailable) or (
-                dialects.fault_of(error) is dialects.Fault.CONFLICT
-            )
-            # Not SQLAlchemy's text: they repeat the parameters.
-            log.log(
-                logging.DEBUG if is_known else logging.WARNING,
-                'the expiry was not extended: %s',
-                getattr(error, 'orig', error),
-            )
-            return
-        self.watcher.cared(outcome, perf_counter() - started)
-        self._outcomes += (outcome,)
-        self._base = self.session._base = outcome.base
-
-    def _end_surplus(self, *, is_given: bool) -> None:
-        """Hold ``max_sessions_per_user`` after a login.
-
-        :param is_given: the transaction outlives the response.
-        """
-        if not self.application.settings.max_sessions_per_user:
-            return
-        saver, now = self.application.saver, self.now()
-        for user in {outcome.user for outcome in self._outcomes} - {None}:
-            end = partial(saver.end_surplus, user=user, now=now)
-            try:
-                if is_given:
-                    end(self.connections.joined())
-                    self.connections.mark_changed()
-                else:
-                    self.connections.alone(end)
-            # The login itself is committed.
-            except (exc.SQLAlchemyError, SessionError) as error:
-                if is_given:
-                    raise
-                log.warning(
-                    'surplus sessions were not ended: %s',
-                    getattr(error, 'orig', error),
-                )
+        touched = touch(
+            self.application, self.connections, self.session._base,
+            is_given=is_given,
+        )
+        if touched is not None:
+            self.watcher.cared(touched, perf_counter() - started)
+            self._outcomes += (touched,)
+            self._base = self.session._base = touched.base
 
     def _send_cookie(self, response: Any) -> None:
         outcomes = self._carried + self._outcomes
@@ -854,24 +738,8 @@ class Binding:
         self.watcher.decided(header is not None, reason)
 
     def _send_events(self) -> None:
-        request = self.request
         outcomes, self._outcomes = self._outcomes, ()
-        for outcome in outcomes:
-            record = outcome.base.record
-            if outcome.removed is not None:
-                self._tell(events.SessionInvalidated, outcome.removed)
-            if outcome.created and record is not None:
-                self._tell(events.SessionCreated, record.id)
-            if outcome.rotated and record is not None:
-                self._tell(events.SessionRotated, record.id)
-            for session_id, reason in outcome.dropped:
-                self.application.notify(
-                    events.SessionWriteDropped(request, session_id, reason)
-                )
-
-    def _tell(self, kind: Any, session_id: uuid.UUID | str) -> None:
-        if self.application.has_subscriber(kind):
-            self.application.notify(kind(self.request, str(session_id)))
+        send_events(self.application, self.request, outcomes)
 
     # -- the end -------------------------------------------------------------
 
@@ -889,7 +757,7 @@ class Binding:
             # The next attempt goes on from what is committed, and sends its
             # cookie.
             self.request.environ[_CARRIED] = self._carried + self._outcomes
-        if self._manager is not None and self._outer_request() is None:
+        if self._manager is not None and outer_of(self.request) is None:
             self._part()
         if self._outcomes:
             self._send_events()
@@ -935,35 +803,6 @@ def _log_unsaved(error: Exception) -> None:
         'the session could not be saved%s',
         ': the database does not answer' if is_away else '',
         exc_info=None if is_away else error,
-    )
-
-
-# pyramid_tm's for the user's name, and the debug toolbar's for everything.
-_WHO_ONLY_NOTE = ('tm_tween', 'toolbar_tween')
-
-
-def _can_be_answered() -> bool:
-    """Return whether an error raised now meets an exception view.
-
-    That is, whether we are called from below Pyramid's tween for them.
-    Others than those that only note or show who is there shall hear of it.
-    """
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code.co_name == 'excview_tween':
-            return True
-        if frame.f_code.co_name in _WHO_ONLY_NOTE:
-            return False
-        frame = frame.f_back
-    return True
-
-
-def _is_finished(request: Any) -> bool:
-    """Return whether Pyramid, which keeps no context of *request*, has done
-    with it: its body is sent.
-    """
-    return all(
-        entry.get('request') is not request for entry in threadlocals.stack
     )
 
 

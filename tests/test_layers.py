@@ -16,7 +16,7 @@ LAYERS = [
     {'errors', 'events', 'pooling', 'changes'},
     {'dialects'},
     {'serializers', 'transaction'},
-    {'settings'},
+    {'settings', 'surroundings'},
     # What settings are turned into.
     {'cookie', 'model', 'expiry', 'codec', 'advice'},
     # Records.
@@ -28,7 +28,7 @@ LAYERS = [
     # One application; then one request.
     {'application', 'response'},
     {'connections', 'store', 'cleaner', 'authentication'},
-    {'loading'},
+    {'loading', 'aftercare', 'extension'},
     {'lifecycle'},
     {'savepoints'},
     {'wiring'},

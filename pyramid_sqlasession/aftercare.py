@@ -1,0 +1,136 @@
+"""What follows once a session is stored, or need not be: its touch, the limit
+of its user's sessions, the events.
+
+The page is done and its data are committed: that nothing more can be done is
+no reason to lose it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterable
+from functools import partial
+import logging
+from typing import Any
+from typing import TypeVar
+import uuid
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+
+from pyramid_sqlasession import dialects
+from pyramid_sqlasession import events
+from pyramid_sqlasession.application import Application
+from pyramid_sqlasession.connections import Connections
+from pyramid_sqlasession.errors import SessionError
+from pyramid_sqlasession.errors import SessionStoreUnavailable
+from pyramid_sqlasession.saving import Outcome
+from pyramid_sqlasession.state import Base
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar('Result')
+
+
+def touch(
+    application: Application, connections: Connections, base: Base, *,
+    is_given: bool,
+) -> Outcome | None:
+    """Extend the expiry of a session that was only read, and renew its token;
+    return None if neither is due, or if that failed.
+
+    :param is_given: the transaction outlives the response (T7).
+    """
+    if base.record is None or base.ghost:
+        return None
+    now = application.now()
+    if not application.saver.is_care_due(base, now):
+        return None
+    care = partial(application.saver.care, base=base, now=now)
+    try:
+        if is_given:
+            return _in_given(connections, care)
+        return application.write_aside(care)
+    # (AssertionPool asserts that nobody has its one connection.)
+    except (exc.SQLAlchemyError, SessionError, AssertionError) as error:
+        if is_given:
+            # What broke is the transaction that goes on.
+            raise
+        # A database that is away was warned of; and whoever was in the way
+        # has extended it, too (two nodes of a cluster).
+        is_known = isinstance(error, SessionStoreUnavailable) or (
+            dialects.fault_of(error) is dialects.Fault.CONFLICT
+        )
+        log.log(
+            logging.DEBUG if is_known else logging.WARNING,
+            'the expiry was not extended: %s', _reason(error),
+        )
+        return None
+
+
+def end_surplus(
+    application: Application, connections: Connections,
+    outcomes: Iterable[Outcome], *, is_given: bool,
+) -> None:
+    """Hold ``max_sessions_per_user`` after a login.
+
+    :param is_given: the transaction outlives the response (T7).
+    """
+    if not application.settings.max_sessions_per_user:
+        return
+    for user in {outcome.user for outcome in outcomes} - {None}:
+        end = partial(
+            application.saver.end_surplus, user=user, now=application.now()
+        )
+        try:
+            if is_given:
+                _in_given(connections, end)
+            else:
+                connections.alone(end)
+        # The login itself is committed.
+        except (exc.SQLAlchemyError, SessionError) as error:
+            if is_given:
+                raise
+            log.warning('surplus sessions were not ended: %s', _reason(error))
+
+
+def _in_given(
+    connections: Connections, work: Callable[[sa.Connection], Result]
+) -> Result:
+    done = work(connections.joined())
+    connections.mark_changed()
+    return done
+
+
+def _reason(error: BaseException) -> object:
+    # Not SQLAlchemy's text: it repeats the parameters.
+    return getattr(error, 'orig', error)
+
+
+def send_events(
+    application: Application, request: Any, outcomes: Iterable[Outcome]
+) -> None:
+    """Tell the subscribers of the application what was committed."""
+    for outcome in outcomes:
+        record = outcome.base.record
+        if outcome.removed is not None:
+            _send(
+                application, request, events.SessionInvalidated,
+                outcome.removed,
+            )
+        if outcome.created and record is not None:
+            _send(application, request, events.SessionCreated, record.id)
+        if outcome.rotated and record is not None:
+            _send(application, request, events.SessionRotated, record.id)
+        for session_id, reason in outcome.dropped:
+            application.notify(
+                events.SessionWriteDropped(request, session_id, reason)
+            )
+
+
+def _send(
+    application: Application, request: Any, kind: Any,
+    session_id: uuid.UUID | str,
+) -> None:
+    if application.has_subscriber(kind):
+        application.notify(kind(request, str(session_id)))

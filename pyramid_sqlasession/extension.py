@@ -1,0 +1,79 @@
+"""The fields of a record that follow from the session's data, with what
+``extend_default_fields`` of the application has to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
+
+from pyramid_sqlasession.application import Application
+from pyramid_sqlasession.errors import SessionError
+from pyramid_sqlasession.session import SQLASession
+from pyramid_sqlasession.state import copied
+
+
+class Extension:
+    """Computes the additional fields of one request's session."""
+
+    #: What the application's function has returned for which data.
+    _foreseen: tuple[dict[str, Any], dict[str, Any]] | None = None
+
+    def __init__(
+        self, application: Application, request: Any, session: SQLASession
+    ) -> None:
+        self._defaults = application.fields.defaults
+        self._extend: Callable[..., Any] | None = (
+            application.settings.extend_default_fields
+        )
+        self._request = request
+        self._session = session
+
+    def __bool__(self) -> bool:
+        return self._extend is not None
+
+    def foresee(self) -> None:
+        """Ask the function while ``request.dbsession`` can join the
+        transaction: when it is being committed, nothing can.
+        """
+        self._foreseen = None
+        data = copied(dict(dict.items(self._session)))
+        self._foreseen = data, self.fields(data)
+
+    def forget(self) -> None:
+        """Ask the function again for the next save."""
+        self._foreseen = None
+
+    def fields(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the additional fields of a session that holds *data*.
+
+        :raises SessionError: if the function returns no mapping.
+        """
+        defaults = self._defaults(data)
+        if self._extend is None:
+            return defaults
+        if self._foreseen is not None and self._foreseen[0] == data:
+            return self._foreseen[1]
+        extended = self._ask(defaults, data)
+        if not isinstance(extended, Mapping):
+            raise SessionError(
+                f'sqlasession.extend_default_fields must return a dict, not '
+                f'{type(extended).__name__}'
+            )
+        return {**defaults, **extended}
+
+    def _ask(self, defaults: dict[str, Any], data: Mapping[str, Any]) -> Any:
+        assert self._extend is not None
+        session = self._session
+        # What the function changes inside of a value is not stored.
+        data = copied(dict(data))
+        shown = dict(dict.items(session))
+        # After a merge the record holds more than this request's session.
+        dict.clear(session)
+        dict.update(session, data)
+        try:
+            return self._extend(dict(defaults), session, self._request)
+        finally:
+            dict.clear(session)
+            dict.update(session, shown)

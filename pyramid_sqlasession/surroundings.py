@@ -1,0 +1,94 @@
+"""Where a request stands in Pyramid: who waits for it, who hears its errors.
+
+Pyramid says so nowhere; it is read from the stack of its thread locals, and
+from Python's own.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import FrameType
+from typing import Any
+
+from pyramid.threadlocal import get_current_request
+from pyramid.threadlocal import manager as threadlocals
+
+from pyramid_sqlasession.transaction import is_managed
+
+# pyramid_tm's for the user's name, and the debug toolbar's for everything.
+_WHO_ONLY_NOTE = ('tm_tween', 'toolbar_tween')
+
+
+def runs_alone() -> bool:
+    """Return whether one request runs in this thread, and no other waits
+    for it.
+    """
+    return len(threadlocals.stack) == 1
+
+
+def running_requests() -> list[Any]:
+    """Return all requests that have begun in this thread, outermost first."""
+    found = [entry.get('request') for entry in threadlocals.stack]
+    return [request for request in found if request is not None]
+
+
+def is_finished(request: Any) -> bool:
+    """Return whether Pyramid has done with *request*, which keeps no context:
+    its body is sent.
+    """
+    return all(running is not request for running in running_requests())
+
+
+def outer_of(request: Any) -> Any | None:
+    """Return the request that ends the transaction of *request*, its
+    subrequest; None if there is none.
+    """
+    stack = threadlocals.stack
+    if len(stack) == 1 and stack[0].get('request') is request:
+        return None
+    manager = getattr(request, 'tm', None)
+    for outer in running_requests():
+        if outer is request:
+            return None
+        if (
+            'tm' in outer.__dict__
+            and outer.tm is manager
+            and is_managed(outer)
+        ):
+            return outer
+    return None
+
+
+def beginning_subrequest(request: Any) -> Any | None:
+    """Return the subrequest of *request* whose tween may be beginning its
+    transaction, None if there is none.
+
+    It begins it by aborting the one of *request*, whose view goes on
+    afterwards.
+    """
+    current = get_current_request()
+    if (
+        current is not None
+        and current is not request
+        and not is_finished(request)
+        and current.environ.get('tm.active')
+        and is_managed(request)
+    ):
+        return current
+    return None
+
+
+def can_be_answered() -> bool:
+    """Return whether an error raised now meets an exception view.
+
+    That is, whether we are called from below Pyramid's tween for them.
+    Others than those that only note or show who is there shall hear of it.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == 'excview_tween':
+            return True
+        if frame.f_code.co_name in _WHO_ONLY_NOTE:
+            return False
+        frame = frame.f_back
+    return True
