@@ -13,9 +13,7 @@ import datetime as dt
 from functools import cached_property
 from functools import partial
 import logging
-import math
 import threading
-import time
 from typing import Any
 from typing import TypeVar
 import uuid
@@ -31,8 +29,7 @@ from pyramid_sqlasession.codec import Codec
 from pyramid_sqlasession.cookie import CookiePolicy
 from pyramid_sqlasession.dialects import Fault
 from pyramid_sqlasession.drivers import Uncommon
-from pyramid_sqlasession.errors import SessionError
-from pyramid_sqlasession.errors import SessionStoreUnavailable
+from pyramid_sqlasession.engine import find_engine
 from pyramid_sqlasession.expiry import Expiry
 from pyramid_sqlasession.fields import Fields
 from pyramid_sqlasession.metrics import watcher
@@ -43,6 +40,7 @@ from pyramid_sqlasession.records import Records
 from pyramid_sqlasession.saving import Saver
 from pyramid_sqlasession.settings import Settings
 from pyramid_sqlasession.shortcut import Shortcut
+from pyramid_sqlasession.translation import Translation
 
 log = logging.getLogger(__name__)
 
@@ -51,9 +49,6 @@ REGISTRY_KEY = 'sqlasession'
 
 # Of an application that makes one for each request (a test suite).
 _MOST_ENGINES = 8
-
-# Seconds.
-_BETWEEN_WARNINGS = 60.0
 
 Result = TypeVar('Result')
 
@@ -68,47 +63,6 @@ class _StaleConnection(Exception):
     def __init__(self, original: exc.DBAPIError) -> None:
         super().__init__(str(original.orig))
         self.original = original
-
-
-class _Translation(AbstractContextManager[None]):
-    """See :meth:`Application.translated_errors`; used by all at once.
-
-    :param hint: what to do about a missing table.
-    :param warns: say in the log that the database is away.
-    """
-
-    def __init__(self, table: str, hint: str, *, warns: bool) -> None:
-        self._table = table
-        self._hint = hint
-        self._warns = warns
-        self._warned = -math.inf
-
-    def __enter__(self) -> None:
-        """Nothing."""
-
-    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        if not isinstance(error, exc.DBAPIError | exc.TimeoutError):
-            return
-        fault = dialects.fault_of(error)
-        if fault is Fault.UNAVAILABLE:
-            self._warn(error)
-            raise SessionStoreUnavailable() from error
-        if fault is Fault.MISSING:
-            raise SessionError(
-                f'the session table {self._table!r}, or one of its columns, '
-                f'is missing in the database. {self._hint}. The database '
-                f'says: {getattr(error, "orig", error)}'
-            ) from error
-
-    def _warn(self, error: Any) -> None:
-        # All requests meet it; one line in a minute is enough.
-        now = time.monotonic()
-        if self._warns and now - self._warned >= _BETWEEN_WARNINGS:
-            self._warned = now
-            log.warning(
-                'the database of the sessions does not answer: %s',
-                ' '.join(str(getattr(error, 'orig', error)).split()),
-            )
 
 
 class Application:
@@ -141,9 +95,11 @@ class Application:
         self._shortcuts: dict[int, Shortcut] = {}
         # A cleaner that is made with it asks for the engine.
         self._lock = threading.RLock()
-        table, hint = self.records.table.fullname, _hint(settings)
-        self._translation = _Translation(table, hint, warns=True)
-        self._quiet_translation = _Translation(table, hint, warns=False)
+        table, is_given = (
+            self.records.table.fullname, settings.model is not None
+        )
+        self._translation = Translation(table, is_given, warns=True)
+        self._quiet_translation = Translation(table, is_given, warns=False)
 
     @property
     def has_own_database(self) -> bool:
@@ -161,7 +117,7 @@ class Application:
     def _find_engine(self) -> sa.Engine:
         with self._lock:
             if self._engine is None:
-                self._engine = _find_engine(
+                self._engine = find_engine(
                     self.registry, self.settings, self.mapper
                 )
             return self._engine
@@ -355,20 +311,6 @@ def found_in(registry: Any) -> Application | None:
     return found if isinstance(found, Application) else None
 
 
-def _hint(settings: Settings) -> str:
-    if settings.model is not None:
-        # Alembic fails on a table that something else has created.
-        return (
-            'It is one of the models (sqlasession.model): run the migrations '
-            'of the application, "alembic upgrade head" for one, or without '
-            'any, "psessions <your.ini> table"'
-        )
-    return (
-        'Run "psessions <your.ini> table" to create the table, or migrate an '
-        'existing one (the docs have a page on Alembic)'
-    )
-
-
 def _check_user_field(settings: Settings, fields: Fields) -> None:
     if settings.max_sessions_per_user is None:
         return
@@ -387,96 +329,3 @@ def _check_user_field(settings: Settings, fields: Fields) -> None:
             f'{settings.user_field!r} (sqlasession.user_field); there are: '
             f'{names}'
         )
-
-
-_NO_ENGINE = (
-    'pyramid_sqlasession finds no engine for what runs outside of requests '
-    '(the cleaner, for one). Do one of these: set sqlalchemy.url in the ini '
-    "file; have registry['dbsession_factory'] be the sessionmaker of the "
-    'application, with its engine as bind; set sqlasession.engine to the '
-    'dotted name of a function f(registry) -> Engine; or give the sessions a '
-    'database of their own with sqlasession.url'
-)
-
-
-def _find_engine(
-    registry: Any, settings: Settings, mapper: Any
-) -> sa.Engine:
-    if settings.url is not None:
-        return _own_engine(settings)
-    if settings.engine is not None:
-        return _given_engine(registry, settings.engine)
-    try:
-        factory = registry['dbsession_factory']
-    except (KeyError, TypeError):
-        factory = None
-    # scoped_session keeps its sessionmaker one step further.
-    factory = getattr(factory, 'session_factory', factory)
-    options = getattr(factory, 'kw', {})
-    bind = options.get('bind')
-    if options.get('binds'):
-        # Of each model its own, as request.dbsession has it.
-        with contextlib.suppress(exc.UnboundExecutionError):
-            bind = factory().get_bind(mapper)
-    if isinstance(bind, sa.Connection):
-        bind = bind.engine
-    if isinstance(bind, sa.Engine):
-        return bind
-    given = registry.settings or {}
-    if not given.get('sqlalchemy.url'):
-        raise ConfigurationError(_NO_ENGINE)
-    try:
-        engine = sa.engine_from_config(given, 'sqlalchemy.')
-    except Exception as error:
-        raise ConfigurationError(
-            f'pyramid_sqlasession cannot make an engine from the settings '
-            f'sqlalchemy.*: {error}'
-        ) from error
-    dialects.prepare_engine(engine)
-    return engine
-
-
-def _own_engine(settings: Settings) -> sa.Engine:
-    options = {
-        name.removeprefix('engine.'): value
-        for name, value in settings.engine_options
-    }
-    try:
-        engine = sa.engine_from_config(
-            {'url': settings.url, **options}, prefix=''
-        )
-    except Exception as error:
-        # The URL may hold a password: SQLAlchemy's text is repeated only
-        # where it is about something else.
-        text = str(error)
-        if settings.url is not None and str(settings.url) in text:
-            text = 'it cannot be parsed'
-        raise ConfigurationError(
-            f'sqlasession.url or sqlasession.engine.* cannot make an engine: '
-            f'{type(error).__name__}: {text}. A URL is written '
-            f'dialect://user:password@host/name, the options are '
-            f'those of sqlalchemy.create_engine'
-        ) from error
-    dialects.prepare_engine(engine)
-    return engine
-
-
-def _given_engine(registry: Any, given: Any) -> sa.Engine:
-    engine = given
-    name = getattr(given, '__qualname__', None)
-    shown = f'{given.__module__}.{name}' if name else repr(given)
-    if callable(given) and not isinstance(given, sa.Engine):
-        try:
-            engine = given(registry)
-        except Exception as error:
-            raise ConfigurationError(
-                f'sqlasession.engine = {shown!r}: the function failed with '
-                f'{type(error).__name__}: {error}. It is called with the '
-                f'registry when the application is created'
-            ) from error
-    if not isinstance(engine, sa.Engine):
-        raise ConfigurationError(
-            f'sqlasession.engine = {shown!r}: must be an Engine or a function '
-            f'f(registry) -> Engine, and gave {engine!r}'
-        )
-    return engine

@@ -15,10 +15,11 @@ LAYERS = [
     # differ in.
     {'errors', 'events', 'pooling', 'changes'},
     {'dialects'},
-    {'serializers', 'transaction'},
+    {'serializers', 'transaction', 'translation'},
     {'settings', 'surroundings'},
     # What settings are turned into.
-    {'cookie', 'model', 'expiry', 'codec', 'advice'},
+    {'cookie', 'model', 'expiry', 'codec', 'advice',
+     'engine'},
     # Records.
     {'records', 'fields', 'drivers'},
     {'state', 'shortcut'},

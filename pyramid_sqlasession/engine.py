@@ -1,0 +1,111 @@
+"""Which engine the sessions use where no request has a connection: one of
+their own, one that is named, or the application's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from pyramid.exceptions import ConfigurationError
+import sqlalchemy as sa
+from sqlalchemy import exc
+
+from pyramid_sqlasession import dialects
+from pyramid_sqlasession.settings import Settings
+
+_NO_ENGINE = (
+    'pyramid_sqlasession finds no engine for what runs outside of requests '
+    '(the cleaner, for one). Do one of these: set sqlalchemy.url in the ini '
+    "file; have registry['dbsession_factory'] be the sessionmaker of the "
+    'application, with its engine as bind; set sqlasession.engine to the '
+    'dotted name of a function f(registry) -> Engine; or give the sessions a '
+    'database of their own with sqlasession.url'
+)
+
+
+def find_engine(
+    registry: Any, settings: Settings, mapper: Any
+) -> sa.Engine:
+    """Return the engine for what runs outside of the request's transaction.
+
+    :raises ConfigurationError: if there is none, or the settings make none.
+    """
+    if settings.url is not None:
+        return _own_engine(settings)
+    if settings.engine is not None:
+        return _given_engine(registry, settings.engine)
+    try:
+        factory = registry['dbsession_factory']
+    except (KeyError, TypeError):
+        factory = None
+    # scoped_session keeps its sessionmaker one step further.
+    factory = getattr(factory, 'session_factory', factory)
+    options = getattr(factory, 'kw', {})
+    bind = options.get('bind')
+    if options.get('binds'):
+        # Of each model its own, as request.dbsession has it.
+        with contextlib.suppress(exc.UnboundExecutionError):
+            bind = factory().get_bind(mapper)
+    if isinstance(bind, sa.Connection):
+        bind = bind.engine
+    if isinstance(bind, sa.Engine):
+        return bind
+    given = registry.settings or {}
+    if not given.get('sqlalchemy.url'):
+        raise ConfigurationError(_NO_ENGINE)
+    try:
+        engine = sa.engine_from_config(given, 'sqlalchemy.')
+    except Exception as error:
+        raise ConfigurationError(
+            f'pyramid_sqlasession cannot make an engine from the settings '
+            f'sqlalchemy.*: {error}'
+        ) from error
+    dialects.prepare_engine(engine)
+    return engine
+
+
+def _own_engine(settings: Settings) -> sa.Engine:
+    options = {
+        name.removeprefix('engine.'): value
+        for name, value in settings.engine_options
+    }
+    try:
+        engine = sa.engine_from_config(
+            {'url': settings.url, **options}, prefix=''
+        )
+    except Exception as error:
+        # The URL may hold a password: SQLAlchemy's text is repeated only
+        # where it is about something else.
+        text = str(error)
+        if settings.url is not None and str(settings.url) in text:
+            text = 'it cannot be parsed'
+        raise ConfigurationError(
+            f'sqlasession.url or sqlasession.engine.* cannot make an engine: '
+            f'{type(error).__name__}: {text}. A URL is written '
+            f'dialect://user:password@host/name, the options are '
+            f'those of sqlalchemy.create_engine'
+        ) from error
+    dialects.prepare_engine(engine)
+    return engine
+
+
+def _given_engine(registry: Any, given: Any) -> sa.Engine:
+    engine = given
+    name = getattr(given, '__qualname__', None)
+    shown = f'{given.__module__}.{name}' if name else repr(given)
+    if callable(given) and not isinstance(given, sa.Engine):
+        try:
+            engine = given(registry)
+        except Exception as error:
+            raise ConfigurationError(
+                f'sqlasession.engine = {shown!r}: the function failed with '
+                f'{type(error).__name__}: {error}. It is called with the '
+                f'registry when the application is created'
+            ) from error
+    if not isinstance(engine, sa.Engine):
+        raise ConfigurationError(
+            f'sqlasession.engine = {shown!r}: must be an Engine or a function '
+            f'f(registry) -> Engine, and gave {engine!r}'
+        )
+    return engine

@@ -1,0 +1,75 @@
+"""What an error of the database means to the application, in our words."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+import logging
+import math
+import time
+from typing import Any
+
+from sqlalchemy import exc
+
+from pyramid_sqlasession import dialects
+from pyramid_sqlasession.dialects import Fault
+from pyramid_sqlasession.errors import SessionError
+from pyramid_sqlasession.errors import SessionStoreUnavailable
+
+log = logging.getLogger(__name__)
+
+# Seconds.
+_BETWEEN_WARNINGS = 60.0
+
+# What to do about a missing table.  Alembic fails on one that something else
+# has created.
+_OF_A_MODEL = (
+    'It is one of the models (sqlasession.model): run the migrations of the '
+    'application, "alembic upgrade head" for one, or without any, '
+    '"psessions <your.ini> table"'
+)
+_OF_THE_SETTINGS = (
+    'Run "psessions <your.ini> table" to create the table, or migrate an '
+    'existing one (the docs have a page on Alembic)'
+)
+
+
+class Translation(AbstractContextManager[None]):
+    """Raises our own errors for those of the database; used by all threads.
+
+    :param table: its name.
+    :param is_given: the model is one of the application's.
+    :param warns: say in the log that the database is away.
+    """
+
+    def __init__(self, table: str, is_given: bool, *, warns: bool) -> None:
+        self._table = table
+        self._hint = _OF_A_MODEL if is_given else _OF_THE_SETTINGS
+        self._warns = warns
+        self._warned = -math.inf
+
+    def __enter__(self) -> None:
+        """Nothing."""
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        if not isinstance(error, exc.DBAPIError | exc.TimeoutError):
+            return
+        fault = dialects.fault_of(error)
+        if fault is Fault.UNAVAILABLE:
+            self._warn(error)
+            raise SessionStoreUnavailable() from error
+        if fault is Fault.MISSING:
+            raise SessionError(
+                f'the session table {self._table!r}, or one of its columns, '
+                f'is missing in the database. {self._hint}. The database '
+                f'says: {getattr(error, "orig", error)}'
+            ) from error
+
+    def _warn(self, error: Any) -> None:
+        # All requests meet it; one line in a minute is enough.
+        now = time.monotonic()
+        if self._warns and now - self._warned >= _BETWEEN_WARNINGS:
+            self._warned = now
+            log.warning(
+                'the database of the sessions does not answer: %s',
+                ' '.join(str(getattr(error, 'orig', error)).split()),
+            )
