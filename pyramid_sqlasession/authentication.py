@@ -11,10 +11,10 @@ from typing import Any
 
 from pyramid_sqlasession.application import found_in
 from pyramid_sqlasession.application import utcnow
+from pyramid_sqlasession.durations import duration
 from pyramid_sqlasession.errors import SessionArgumentError
 from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.session import SQLASession
-from pyramid_sqlasession.settings import duration
 from pyramid_sqlasession.settings import Settings
 
 #: When the user logged in: seconds since the epoch.

@@ -6,7 +6,7 @@ import datetime as dt
 import math
 from typing import NamedTuple
 
-from pyramid_sqlasession.settings import duration
+from pyramid_sqlasession.durations import duration
 from pyramid_sqlasession.settings import Settings
 
 #: ``lifetime`` of a session whose end is fixed.

@@ -28,11 +28,11 @@ from sqlalchemy.orm import registry
 from sqlalchemy.types import TypeDecorator
 from sqlalchemy.types import TypeEngine
 
-from pyramid_sqlasession.settings import Field
-from pyramid_sqlasession.settings import read_fields
+from pyramid_sqlasession.declarations import Field
+from pyramid_sqlasession.declarations import read_fields
+from pyramid_sqlasession.declarations import TABLE_COLUMNS
+from pyramid_sqlasession.declarations import TAKEN
 from pyramid_sqlasession.settings import Settings
-from pyramid_sqlasession.settings import TABLE_COLUMNS
-from pyramid_sqlasession.settings import TAKEN
 
 _MYSQL = ('mysql', 'mariadb')
 

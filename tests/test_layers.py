@@ -13,10 +13,12 @@ PACKAGE = Path(pyramid_sqlasession.__file__).parent
 LAYERS = [
     # Words: what can go wrong, what is told, what a change is; what databases
     # differ in.
-    {'errors', 'events', 'pooling', 'changes'},
+    {'errors', 'events', 'pooling', 'changes', 'durations'},
     {'dialects'},
     {'serializers', 'transaction', 'translation'},
-    {'settings', 'surroundings'},
+    {'values', 'surroundings'},
+    {'declarations'},
+    {'settings'},
     # What settings are turned into.
     {'cookie', 'model', 'expiry', 'codec', 'advice',
      'engine'},

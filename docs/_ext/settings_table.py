@@ -14,6 +14,7 @@ from typing import Any
 from typing import NamedTuple
 
 from pyramid_sqlasession import settings as code
+from pyramid_sqlasession.durations import spoken
 
 INI = Path(__file__).parents[2] / 'development.ini'
 
@@ -29,29 +30,29 @@ _COMPUTED = {
 }
 
 _ALLOWED = {
-    '_words': 'one or more words',
-    '_identifier': 'a name',
-    '_field_name': 'a name',
-    '_url': 'a URL, as SQLAlchemy takes it',
-    '_resolved': 'a dotted name, or the object',
-    '_serializer': 'json, or a dotted name',
-    '_table_name': 'a name of at most 63 characters',
-    '_string': 'a name',
-    '_flag': 'true or false',
-    '_secure': 'auto, true or false',
+    'words': 'one or more words',
+    'identifier': 'a name',
+    'field_name': 'a name',
+    'url': 'a URL, as SQLAlchemy takes it',
+    'dotted_name_of': 'a dotted name, or the object',
+    'serializer': 'json, or a dotted name',
+    'table_name': 'a name of at most 63 characters',
+    'text': 'a name',
+    'flag': 'true or false',
+    'secure': 'auto, true or false',
     '_fields': 'one field per line',
-    '_positive': 'a duration above 0',
-    '_not_negative': 'a duration, or 0',
-    '_interval': 'a duration; 0 or less is off',
-    '_max_age': 'a duration, or session',
-    '_size': 'a size such as 64KiB',
-    '_count': 'a number above 0',
-    '_cookie_name': 'a cookie name',
-    '_cookie_path': 'a path',
-    '_cookie_domain': 'a host name',
+    'positive': 'a duration above 0',
+    'not_negative': 'a duration, or 0',
+    'interval': 'a duration; 0 or less is off',
+    'max_age': 'a duration, or session',
+    'size': 'a size such as 64KiB',
+    'count': 'a number above 0',
+    'cookie_name': 'a cookie name',
+    'cookie_path': 'a path',
+    'cookie_domain': 'a host name',
 }
 
-_DURATIONS = ('_positive', '_not_negative', '_interval', '_max_age')
+_DURATIONS = ('positive', 'not_negative', 'interval', 'max_age')
 
 
 class Setting(NamedTuple):
@@ -91,8 +92,8 @@ def default_of(name: str) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if _reader(name) in _DURATIONS:
-        return code.spoken(value)
-    if _reader(name) == '_size':
+        return spoken(value)
+    if _reader(name) == 'size':
         return f'{value // 1024**2}MiB'
     return str(value)
 
@@ -102,14 +103,14 @@ def allowed(name: str) -> str:
     if name == ENGINE_OPTIONS:
         return 'as sqlalchemy.*'
     reader = _reader(name)
-    if reader == '_choice':
+    if reader == 'choice_of':
         words = inspect.getclosurevars(code._READERS[name]).nonlocals
         return ', '.join(words['allowed'])
     return _ALLOWED[reader]
 
 
 def _reader(name: str) -> str:
-    # A reader made by a function is called `_choice.<locals>.read`.
+    # A reader made by a function is called `choice_of.<locals>.read`.
     return code._READERS[name].__qualname__.partition('.')[0]
 
 

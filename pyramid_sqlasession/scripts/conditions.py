@@ -12,9 +12,9 @@ import uuid
 import sqlalchemy as sa
 
 from pyramid_sqlasession.application import Application
+from pyramid_sqlasession.durations import duration
 from pyramid_sqlasession.errors import SessionFieldError
 from pyramid_sqlasession.scripts.failures import UsageFailure
-from pyramid_sqlasession.settings import duration
 
 
 def conditions_of(

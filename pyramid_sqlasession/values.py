@@ -1,0 +1,334 @@
+"""One setting: from what is written, or given as an object, to its value.
+
+A reader for each kind of value.  Every error names the full key, the value
+and what is allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterable
+import re
+from typing import Any
+
+from pyramid.exceptions import ConfigurationError
+from pyramid.path import DottedNameResolver
+
+from pyramid_sqlasession.durations import duration
+from pyramid_sqlasession.durations import HOW_WRITTEN
+from pyramid_sqlasession.durations import LONGEST
+from pyramid_sqlasession.serializers import JSONSerializer
+from pyramid_sqlasession.serializers import Serializer
+
+PREFIX = 'sqlasession.'
+
+
+class _Unset:
+    def __repr__(self) -> str:
+        return 'unset'
+
+
+UNSET: Any = _Unset()
+
+
+def bad_value(key: str, value: object, problem: str) -> ConfigurationError:
+    """Return the error for a setting; *problem* says what is allowed."""
+    # Before it is cut: the end of a password may be what is recognised.
+    shown = without_passwords(repr(value))
+    if len(shown) > 200:
+        shown = f'{shown[:197]}...'
+    # The problem may quote a part of the value.
+    problem = without_passwords(problem)
+    return ConfigurationError(f'{PREFIX}{key} = {shown}: {problem}')
+
+
+def without_passwords(text: str) -> str:
+    """Return *text* without those in URLs, which get under any key."""
+    text = re.sub(r'://.*@', '://(not shown)@', text, flags=re.DOTALL)
+    return re.sub(
+        r"""(?i)(pass\w*['"]?\s*[=:]\s*['"]?)[^&\s'",}]+""",
+        r'\1(not shown)', text,
+    )
+
+
+def _seconds(name: str, value: Any) -> float:
+    try:
+        seconds = duration(value)
+    except ValueError as error:
+        raise bad_value(name, value, f'not a duration, {error}') from None
+    if seconds > LONGEST:
+        raise bad_value(name, value, 'at most 100 years are possible')
+    return seconds
+
+
+def interval(name: str, value: Any) -> float:
+    """Read a duration of which 0 or less is never; return seconds."""
+    try:
+        return _seconds(name, value)
+    except ConfigurationError as error:
+        raise ConfigurationError(f'{error}; 0 is never') from None
+
+
+def positive(name: str, value: Any) -> float:
+    """Read a duration above 0; return seconds."""
+    seconds = _seconds(name, value)
+    if seconds <= 0:
+        raise bad_value(name, value, f'must be above 0; {HOW_WRITTEN}')
+    return seconds
+
+
+def not_negative(name: str, value: Any) -> float:
+    """Read a duration of 0 or more; return seconds."""
+    seconds = _seconds(name, value)
+    if seconds < 0:
+        raise bad_value(name, value, f'must not be below 0; {HOW_WRITTEN}')
+    return seconds
+
+
+def max_age(name: str, value: Any) -> Any:
+    """Read a duration of a second or more, or ``session``, which is None."""
+    if isinstance(value, str) and value.lower() == 'session':
+        return None
+    try:
+        seconds = duration(value)
+    except ValueError as error:
+        raise bad_value(
+            name, value,
+            f"not a duration, {error}; or 'session' for a cookie that ends "
+            f'with the browser',
+        ) from None
+    if not 1 <= seconds <= LONGEST:
+        raise bad_value(
+            name, value,
+            "must be at least 1 second and at most 100 years, or 'session'",
+        )
+    return seconds
+
+
+_TRUE = ('true', 'yes', 'on', 'y', 't', '1')
+_FALSE = ('false', 'no', 'off', 'n', 'f', '0')
+
+
+def flag(name: str, value: Any) -> bool:
+    """Read true or false, in the words that Pyramid knows."""
+    if isinstance(value, bool):
+        return value
+    word = str(value).lower()
+    if word in _TRUE or word in _FALSE:
+        return word in _TRUE
+    raise bad_value(name, value, 'must be true or false')
+
+
+def secure(name: str, value: Any) -> Any:
+    """Read ``auto``, which is unset, true or false."""
+    if isinstance(value, str) and value.lower() == 'auto':
+        return UNSET
+    try:
+        return flag(name, value)
+    except ConfigurationError:
+        raise bad_value(name, value, 'must be auto, true or false') from None
+
+
+def choice_of(*allowed: str) -> Callable[[str, Any], str]:
+    """Return a reader of one of the words *allowed*, in any case."""
+    def read(name: str, value: Any) -> str:
+        for word in allowed:
+            if str(value).lower() == word.lower():
+                return word
+        raise bad_value(name, value, f'must be one of {", ".join(allowed)}')
+
+    return read
+
+
+def count(name: str, value: Any) -> int:
+    """Read a whole number of 1 or more."""
+    try:
+        if isinstance(value, bool | float):
+            raise ValueError
+        number = int(value)
+    except (TypeError, ValueError):
+        raise bad_value(name, value, 'must be a whole number') from None
+    if number < 1:
+        raise bad_value(name, value, 'must be at least 1')
+    return number
+
+
+_SIZES = {
+    '': 1, 'b': 1,
+    'kb': 1000, 'mb': 1000**2, 'gb': 1000**3,
+    'kib': 1024, 'mib': 1024**2, 'gib': 1024**3,
+}
+
+
+def size(name: str, value: Any) -> int:
+    """Read a size; return bytes."""
+    problem = (
+        'must be a number of bytes, or one with a unit such as 64KiB, at '
+        'least 2 and at most 1GiB'
+    )
+    match = re.fullmatch(
+        r'([0-9]{1,15})\s*([a-z]*)', str(value).lower(), re.ASCII
+    )
+    if match is None or match[2] not in _SIZES:
+        raise bad_value(name, value, problem)
+    size = int(match[1]) * _SIZES[match[2]]
+    # 1 GiB is what a text column of PostgreSQL holds.
+    if not 2 <= size <= 1024**3:
+        raise bad_value(name, value, problem)
+    return size
+
+
+def words(name: str, value: Any) -> tuple[str, ...]:
+    """Read one or more words; what they are is shown in no error."""
+    given = value.split() if isinstance(value, str) else value
+    if (
+        not isinstance(given, Iterable)
+        or not all(isinstance(word, str) and word for word in given)
+        or not (words := tuple(given))
+    ):
+        raise bad_value(
+            name, '(not shown)', 'must be text, or a list of texts'
+        )
+    return words
+
+
+def text(name: str, value: Any) -> str:
+    """Read text of any kind."""
+    if not isinstance(value, str):
+        raise bad_value(name, value, 'must be text')
+    return value
+
+
+def identifier(name: str, value: Any) -> str:
+    """Read the name of an attribute of the request."""
+    if not isinstance(value, str) or not value.isidentifier():
+        raise bad_value(name, value, 'must be the name of a request attribute')
+    return value
+
+
+def table_name(name: str, value: Any) -> str:
+    """Read the name of a table."""
+    if not isinstance(value, str) or not re.fullmatch(
+        r'[^\W\d]\w{0,62}', value
+    ):
+        raise bad_value(
+            name, value,
+            'must be a name of at most 63 letters, digits and underscores',
+        )
+    return value
+
+
+def field_name(name: str, value: Any) -> str:
+    """Read the name of an additional field."""
+    if not isinstance(value, str) or not value.isidentifier():
+        raise bad_value(name, value, 'must be the name of an additional field')
+    return value
+
+
+def url(name: str, value: Any) -> Any:
+    """Take a text or a ``sqlalchemy.URL``, which SQLAlchemy will read."""
+    # A sqlalchemy.URL object is passed through as it is.
+    return value
+
+
+def dotted_name_of(
+    what: str, fits: Callable[[Any], bool]
+) -> Callable[[str, Any], Any]:
+    """Return a reader of a dotted name, or of the object itself.
+
+    :param what: it has to be.
+    :param fits: whether an object is that.
+    """
+    def read(name: str, value: Any) -> Any:
+        found = _resolve(name, value, what) if isinstance(
+            value, str
+        ) else value
+        if not fits(found):
+            raise bad_value(name, value, f'must be the dotted name of {what}')
+        return found
+
+    return read
+
+
+def _resolve(name: str, value: str, what: str) -> Any:
+    try:
+        return DottedNameResolver(None).resolve(value)
+    except Exception as error:
+        raise bad_value(
+            name, value,
+            f'cannot be imported ({type(error).__name__}: {error}); it must '
+            f'be the dotted name of {what}',
+        ) from error
+
+
+def serializer(name: str, value: Any) -> Serializer:
+    """Read ``json``, or a serializer or its dotted name."""
+    what = 'an object with dumps and loads'
+    if isinstance(value, str) and value.lower() == 'json':
+        return JSONSerializer()
+    found = _resolve(name, value, what) if isinstance(value, str) else value
+    if isinstance(found, type):
+        try:
+            found = found()
+        except TypeError as error:
+            raise bad_value(
+                name, value, f'cannot be made without arguments: {error}'
+            ) from error
+    if _can_run_code(found):
+        raise bad_value(
+            name, value,
+            'must not be able to run code: whoever can write to the table '
+            'could run theirs here',
+        )
+    for method in ('dumps', 'loads'):
+        if not callable(getattr(found, method, None)):
+            raise bad_value(
+                name, value,
+                f"must be 'json' or the dotted name of {what}; it has no "
+                f'{method}',
+            )
+    serializer: Serializer = found
+    return serializer
+
+
+def _can_run_code(serializer: Any) -> bool:
+    """Return whether *serializer* is one of the pickles (R6)."""
+    name = getattr(serializer, '__name__', None)
+    module = getattr(serializer, '__module__', None)
+    names = f'{name or type(serializer).__name__}.{module}'.lower()
+    return 'pickle' in names or name in ('marshal', 'dill')
+
+
+# token of RFC 9110, section 5.6.2
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)
+
+
+def cookie_name(name: str, value: Any) -> str:
+    """Read the name of a cookie."""
+    if not isinstance(value, str) or not _TOKEN.fullmatch(value):
+        raise bad_value(
+            name, value,
+            "must consist of letters, digits and !#$%&'*+-.^_`|~ (RFC 6265)",
+        )
+    return value
+
+
+def cookie_path(name: str, value: Any) -> str:
+    """Read the path of a cookie."""
+    if not isinstance(value, str) or not re.fullmatch(
+        r'/[\x21-\x3a\x3c-\x7e]*', value
+    ):
+        raise bad_value(
+            name, value,
+            'must begin with / and be ASCII without blanks and semicolons',
+        )
+    return value
+
+
+def cookie_domain(name: str, value: Any) -> str:
+    """Read the domain of a cookie."""
+    if not isinstance(value, str) or not re.fullmatch(
+        r'\.?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*', value, re.ASCII
+    ):
+        raise bad_value(name, value, 'must be a host name such as example.com')
+    return value
