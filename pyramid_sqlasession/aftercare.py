@@ -24,7 +24,7 @@ from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.connections import Connections
 from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.errors import SessionStoreUnavailable
-from pyramid_sqlasession.saving import Outcome
+from pyramid_sqlasession.plan import Outcome
 from pyramid_sqlasession.state import Base
 
 log = logging.getLogger(__name__)

@@ -26,9 +26,9 @@ from pyramid_sqlasession.changes import FlashChange
 from pyramid_sqlasession.declarations import Field
 from pyramid_sqlasession.durations import spoken
 from pyramid_sqlasession.lifecycle import binding_of
+from pyramid_sqlasession.plan import Outcome
+from pyramid_sqlasession.plan import Plan
 from pyramid_sqlasession.records import Record
-from pyramid_sqlasession.saving import Outcome
-from pyramid_sqlasession.saving import Plan
 from pyramid_sqlasession.serializers import JSONSerializer
 from pyramid_sqlasession.settings import Settings
 from pyramid_sqlasession.state import Base

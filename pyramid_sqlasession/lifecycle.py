@@ -63,14 +63,14 @@ from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.errors import SessionStoreUnavailable
 from pyramid_sqlasession.extension import Extension
 from pyramid_sqlasession.loading import load
+from pyramid_sqlasession.plan import Outcome
+from pyramid_sqlasession.plan import Plan
 from pyramid_sqlasession.records import Executor
 from pyramid_sqlasession.response import cookie_header
 from pyramid_sqlasession.response import keep_private
 from pyramid_sqlasession.response import NO_REASON
 from pyramid_sqlasession.response import replace_content
 from pyramid_sqlasession.response import vary
-from pyramid_sqlasession.saving import Outcome
-from pyramid_sqlasession.saving import Plan
 from pyramid_sqlasession.session import SQLASession
 from pyramid_sqlasession.state import NO_WISHES
 from pyramid_sqlasession.state import NOTHING

@@ -7,7 +7,7 @@ import datetime as dt
 from typing import Any
 
 from pyramid_sqlasession.cookie import CookiePolicy
-from pyramid_sqlasession.saving import Outcome
+from pyramid_sqlasession.plan import Outcome
 from pyramid_sqlasession.state import Base
 
 NO_REASON = 'nothing to update'

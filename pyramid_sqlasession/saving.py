@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
-from dataclasses import dataclass
-from dataclasses import field
 from dataclasses import replace
 import datetime as dt
 import logging
@@ -36,6 +34,8 @@ from pyramid_sqlasession.expiry import Expiry
 from pyramid_sqlasession.expiry import FIXED
 from pyramid_sqlasession.expiry import Lifetime
 from pyramid_sqlasession.fields import Fields
+from pyramid_sqlasession.plan import Outcome
+from pyramid_sqlasession.plan import Plan
 from pyramid_sqlasession.records import Executor
 from pyramid_sqlasession.records import pack_retired
 from pyramid_sqlasession.records import Record
@@ -56,64 +56,6 @@ _ATTEMPTS = 5
 
 #: From the data to be stored to the additional fields.
 Extend = Callable[[Mapping[str, Any]], dict[str, Any]]
-
-
-# Not frozen: that makes three times as dear what each save does.
-@dataclass(slots=True)
-class Plan:
-    """What one request wants to have saved; nobody changes it.
-
-    Made only of a session that was changed, or of a wish.
-    """
-
-    base: Base
-    wishes: Wishes
-    #: Of the record that is to be created, or of a rotation, if there is one.
-    token: Token | None
-    changes: Changes
-    #: Whether there is any data; an empty new session is not stored.
-    filled: bool
-    #: Whether the request has revoked sessions, this one perhaps.
-    has_revoked: bool
-
-    @property
-    def ends_token(self) -> bool:
-        """Whether the token that the request came with is dead after it."""
-        return self.wishes.rotate or self.wishes.ended is not None
-
-    @property
-    def is_atomic(self) -> bool:
-        """Whether two statements of it belong together."""
-        # What an end is followed by can only be a new session.
-        return self.wishes.ended is not None and self.filled
-
-    def __bool__(self) -> bool:
-        return (
-            self.base.record is not None or self.filled
-            or self.wishes.ended is not None
-        )
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What a save did, to be believed once it is committed."""
-
-    base: Base
-    created: bool = False
-    updated: bool = False
-    rotated: bool = False
-    renewed: bool = False
-    #: The last access was noted.
-    touched: bool = False
-    #: The expiry is later than before.
-    extended: bool = False
-    #: Whose sessions may be too many now (``max_sessions_per_user``).
-    user: Any = None
-    merged: bool = False
-    #: Id of the record that was deleted.
-    removed: str | None = None
-    #: (id, reason) of changes that came too late.
-    dropped: list[tuple[str, str]] = field(default_factory=list)
 
 
 class WriteRefused(Exception):

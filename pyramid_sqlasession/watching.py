@@ -10,8 +10,8 @@ import enum
 import logging
 import uuid
 
-from pyramid_sqlasession.saving import Outcome
-from pyramid_sqlasession.saving import Plan
+from pyramid_sqlasession.plan import Outcome
+from pyramid_sqlasession.plan import Plan
 from pyramid_sqlasession.state import Base
 
 log = logging.getLogger(__name__)

@@ -20,13 +20,12 @@ LAYERS = [
     {'declarations'},
     {'settings'},
     # What settings are turned into.
-    {'cookie', 'model', 'expiry', 'codec', 'advice',
-     'engine'},
-    # Records.
+    {'cookie', 'model', 'expiry', 'codec', 'advice', 'engine'},
+    # Records; what is done with one of them.
     {'records', 'fields', 'drivers'},
     {'state', 'shortcut'},
-    {'session', 'saving'},
-    {'watching'},
+    {'plan'},
+    {'session', 'saving', 'watching'},
     {'metrics'},
     # One application; then one request.
     {'application', 'response'},
