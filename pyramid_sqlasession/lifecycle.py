@@ -42,7 +42,6 @@ import contextlib
 import datetime as dt
 from functools import partial
 import logging
-import sys
 from time import perf_counter
 from typing import Any
 
@@ -77,6 +76,7 @@ from pyramid_sqlasession.state import NOTHING
 from pyramid_sqlasession.state import Snapshot
 from pyramid_sqlasession.surroundings import beginning_subrequest
 from pyramid_sqlasession.surroundings import can_be_answered
+from pyramid_sqlasession.surroundings import is_being_finished
 from pyramid_sqlasession.surroundings import is_finished
 from pyramid_sqlasession.surroundings import outer_of
 from pyramid_sqlasession.surroundings import running_requests
@@ -763,12 +763,9 @@ class Binding:
             self._send_events()
 
     def _complain_of_changes(self) -> None:
-        is_responded = self._is_answered or (
-            # A script or a test, which answers nobody.
-            'view_name' in self.request.__dict__
-            and sys.exc_info()[1] is None
-        )
-        if not is_responded or self._is_deferred or self._is_to_be_repeated():
+        if not self._is_answered and not is_being_finished(self.request):
+            return
+        if self._is_deferred or self._is_to_be_repeated():
             return
         try:
             plan = self._make_plan()

@@ -92,3 +92,18 @@ def can_be_answered() -> bool:
             return False
         frame = frame.f_back
     return True
+
+
+def is_being_finished(request: Any) -> bool:
+    """Return whether Pyramid's router ends *request* now, in a finished
+    callback: somebody got an answer, as nobody does from a script.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == 'invoke_request' and (
+            frame.f_locals.get('request') is request
+        ):
+            # Or an error, which passes by.
+            return sys.exc_info()[1] is None
+        frame = frame.f_back
+    return False

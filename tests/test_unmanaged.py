@@ -6,6 +6,7 @@ import logging
 from pyramid.events import NewRequest
 from pyramid.events import NewResponse
 from pyramid.response import Response
+from pyramid.scripting import prepare
 from pyramid.tweens import EXCVIEW
 from pyramid.tweens import INGRESS
 import pytest
@@ -631,6 +632,39 @@ def test_a_first_look_that_is_too_late(free, caplog, moment):
     browser.get('/work')
     assert any('too_late' in message for message in errors(caplog))
     assert free.data() == STORED
+
+
+def answering_tween(handler, registry):
+    """Answer in place of the views, and change the session too late."""
+
+    def tween(request):
+        if request.path != '/short':
+            return handler(request)
+        request.add_finished_callback(change_key)
+        return Response('no view')
+
+    return tween
+
+
+@on_sqlite
+def test_a_first_look_that_is_too_late_for_a_tween(make_site, caplog):
+    """T8: the same if a tween answers, and no view is called."""
+    site = with_views(make_site(
+        configure=lambda config: config.add_tween(
+            'tests.test_unmanaged.answering_tween'
+        )
+    ))
+    returning(site).get('/short')
+    assert any('too_late' in message for message in errors(caplog))
+
+
+@on_sqlite
+def test_a_change_that_a_script_leaves_behind(make_site, caplog):
+    """T8: nobody is answered by it, so nothing is too late."""
+    site = with_views(make_site())
+    with prepare(registry=site.registry) as script:
+        change_key(script['request'])
+    assert errors(caplog) == []
 
 
 @on_sqlite
