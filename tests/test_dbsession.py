@@ -17,6 +17,8 @@ from pyramid_sqlasession import SessionMixin
 from .failing import answering
 from .failing import Failure
 from .failing import give_up_early
+from .failing import raiser
+from .failing import Voter
 from .site import get_dbsession
 from .site import Note
 
@@ -184,6 +186,21 @@ def test_an_exception_view(shop):
     browser = shop.browser()
     browser.get('/put')
     browser.get('/fail')
+    assert shop.data() == {'n': 1, '_f_': ['Sorry!']}
+    assert shop.notes() == []
+
+
+def test_a_commit_that_fails(shop):
+    """T2, T3: the words of its exception view wait for nobody's locks."""
+
+    @shop.view
+    def refuse(request):
+        shop.views['late'](request)
+        Voter(request, raiser())
+
+    browser = shop.browser()
+    browser.get('/put')
+    browser.get('/refuse')
     assert shop.data() == {'n': 1, '_f_': ['Sorry!']}
     assert shop.notes() == []
 
