@@ -37,7 +37,7 @@ class Extension:
         """Ask the function while ``request.dbsession`` can join the
         transaction: when it is being committed, nothing can.
         """
-        self._foreseen = None
+        self.forget()
         data = copied(dict(dict.items(self._session)))
         self._foreseen = data, self.fields(data)
 

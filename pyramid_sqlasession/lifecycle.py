@@ -345,15 +345,12 @@ class Binding:
             # The commit veto: both are committed.
             view, self._set_aside = self._set_aside, None
             self.session._add_to(view, self.application.codec.encode)
-        self._plan = self._make_plan()
-        if self._plan is not None and self._extension:
+        self._plan = plan = self._make_plan()
+        if plan is not None and plan.writes_record and self._extension:
             self._foresee()
-        return self._plan is not None
+        return plan is not None
 
     def _foresee(self) -> None:
-        is_filled = dict.__len__(self.session) > 0
-        if not is_filled and self._base.record is None:
-            return
         self._is_saving = True
         try:
             self._extension.foresee()

@@ -41,6 +41,13 @@ class Plan:
         # What an end is followed by can only be a new session.
         return self.wishes.ended is not None and self.filled
 
+    @property
+    def writes_record(self) -> bool:
+        """Whether a record is to be written, and not only one to be ended."""
+        return not self.base.ghost and (
+            self.base.record is not None or self.filled
+        )
+
     def __bool__(self) -> bool:
         return (
             self.base.record is not None or self.filled

@@ -1333,6 +1333,21 @@ def test_extend_is_not_called_without_a_save(make_site):
 
 
 @ON_SQLITE
+def test_extend_is_not_called_for_an_end(make_site):
+    """D3: a logout writes no fields, and needs nothing that they need."""
+    site = make_site(
+        additional_fields='user_id: Integer',
+        extend_default_fields=lambda defaults, session, request: {
+            'user_id': session['user']
+        },
+    )
+    browser = run(site, lambda request: request.session.update(user=7))
+    assert field(site, 'user_id') == 7
+    run(site, lambda request: request.session.invalidate(), browser)
+    assert site.rows() == []
+
+
+@ON_SQLITE
 @pytest.mark.parametrize(
     ('returned', 'words'),
     [
