@@ -116,6 +116,19 @@ def test_the_form_of_a_page_whose_transaction_commits(
 
 
 @on_sqlite
+def test_the_token_of_a_view_whose_transaction_commits(accident):
+    """C6, T3: it stays, if the page that is sent asks for none."""
+    made = []
+
+    def change(request):
+        made.append(request.session.new_csrf_token())
+
+    site = accident(change, flash_error, **LET_PASS)
+    returning(site).get('/fail')
+    assert [site.data()['_csrft_']] == made
+
+
+@on_sqlite
 def test_an_exception_view_that_does_not_look(accident):
     """T3: the changes of the view are gone all the same."""
     site = accident(flash_saved, lambda request: 'sorry')
