@@ -407,8 +407,10 @@ def test_error_page_of_another_error_can_look_at_the_session(refused):
 
 
 @ON_SQLITE
-def test_session_of_the_error_page_is_not_stored_later(refused):
-    """D1: what an error page puts in must not begin a second session."""
+def test_session_of_the_error_page_is_not_stored_later(refused, caplog):
+    """D1: what an error page puts in must not begin a second session; the
+    log says in a line that it is lost.
+    """
 
     def sorry(error, request):
         request.session.flash('We are closed')
@@ -422,6 +424,11 @@ def test_session_of_the_error_page_is_not_stored_later(refused):
     response = shop.visitor.get('/read')
     assert response.text == 'closed'
     assert 'Set-Cookie' not in response.headers
+    (said,) = [r for r in caplog.records if r.levelname == 'ERROR']
+    assert said.getMessage() == (
+        'the session could not be saved: the database does not answer'
+    )
+    assert said.exc_info is None
     shop.refusal.on = False
     assert len(shop.rows()) == 1
     assert shop.visitor.get('/read').text == '1'

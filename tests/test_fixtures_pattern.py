@@ -308,7 +308,9 @@ def test_a_view_that_fails(testapp, site, dbsession):
 
 
 def test_an_error_of_the_database_is_answered(make_site, tm, caplog):
-    """T7, T3: the error page comes though nothing can be written."""
+    """T7, T3: the error page comes though nothing can be written, which is
+    an error in the log.
+    """
     site = make_site(configure=answering(
         lambda request: request.session.flash('sorry') or 'a page',
         sa.exc.IntegrityError,
@@ -325,6 +327,7 @@ def test_an_error_of_the_database_is_answered(make_site, tm, caplog):
         'tm.active': True, 'tm.manager': tm, 'app.dbsession': dbsession,
     })
     assert browser.get('/fail').text == 'a page'
+    assert 'the session could not be saved' in caplog.messages
     dbsession.rollback()
     dbsession.close()
     assert site.rows() == []

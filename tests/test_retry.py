@@ -452,6 +452,31 @@ def test_a_conflict_after_the_commit(make_site, when):
     assert site.data() == {'n': 7}
 
 
+@on_sqlite
+def test_a_conflict_without_a_transaction(make_site):
+    """C2, T8: nothing is committed before, so that the request runs again."""
+    site = make_site(conflict='retry', retry=True, **{
+        'tm.activate_hook': lambda request: request.path != '/free',
+    })
+    attempts = []
+
+    @site.view
+    def free(request):
+        attempts.append(request.session['n'])
+        request.session['n'] += 1
+        if len(attempts) == 1:
+            other.get('/put')
+
+    site.views['put'] = put(n=1)
+    browser = site.browser()
+    browser.get('/put')
+    other = site.browser(like=browser)
+    site.views['put'] = put(n=7)
+    browser.get('/free')
+    assert attempts == [1, 7]
+    assert site.data() == {'n': 8}
+
+
 def meeting_late(site):
     """Return a browser whose ``/order`` meets another request, which puts
     n=7, after its commit.

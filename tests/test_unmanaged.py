@@ -761,9 +761,11 @@ def unsound_late(request):
 @pytest.mark.parametrize('work', [unsound, unsound_late])
 @pytest.mark.parametrize('path', ['/free_work', '/work'])
 def test_a_late_error_is_answered_by_an_exception_view(
-    make_site, work, path
+    make_site, caplog, work, path
 ):
-    """T8: its page comes, whole, in the place of the one that was made."""
+    """T8: its page comes, whole, in the place of the one that was made; the
+    log has the error, once, unless the COMMIT has raised it.
+    """
 
     def sorry(request):
         request.response.status_int = 409
@@ -788,6 +790,11 @@ def test_a_late_error_is_answered_by_an_exception_view(
     assert 'X-Page' not in answer.headers
     assert answer.headers['Vary'] == 'Cookie'
     assert site.data() == STORED
+    is_logged = path == '/free_work' or work is unsound_late
+    assert [
+        record.exc_info[0] for record in caplog.records
+        if record.levelno >= logging.ERROR
+    ] == [SessionNotSerializable] * is_logged
 
 
 @pytest.mark.parametrize('work', [unsound, unsound_late])
