@@ -434,6 +434,16 @@ def test_session_of_the_error_page_is_not_stored_later(refused, caplog):
     assert shop.visitor.get('/read').text == '1'
 
 
+@ON_SQLITE
+def test_create_table_in_a_database_that_is_down(refused):
+    """D1: it is answered as whatever else needs the database."""
+    shop = refused()
+    shop.views['create'] = lambda request: (
+        request.session_store.create_table()
+    )
+    shop.visitor.get('/create', status=503)
+
+
 def test_pool_that_is_used_up_is_503(make_site):
     """D1: no connection in time is no answer in time."""
     shop = with_views(make_site(engine_options={

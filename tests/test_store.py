@@ -345,6 +345,10 @@ def test_a_damaged_value_hides_no_other_session(shop, caplog, column):
     assert len(seen) == 4
     if column != 'version':
         assert f'session {id} ' in caplog.text
+    misfits = {text for text in caplog.messages if 'do not fit' in text}
+    assert misfits == ({
+        f'session {id} has values that do not fit their columns: {column}'
+    } if column in ('accessed', 'created') else set())
     assert run(shop, lambda r: r.session_store.revoke(id)) == 1
 
 
