@@ -44,6 +44,7 @@ from functools import partial
 import logging
 from time import perf_counter
 from typing import Any
+import uuid
 
 from pyramid.httpexceptions import HTTPNotFound
 import sqlalchemy as sa
@@ -107,6 +108,9 @@ RELEASED: Any = object()
 #: Where an attempt leaves what it committed for the next one.
 _CARRIED = 'sqlasession.carried'
 
+#: Where it leaves the id of the session that it had.
+_OPENED = 'sqlasession.opened'
+
 
 class Binding:
     """Ties one request to its session; a ``Source`` and a ``Participant``."""
@@ -136,6 +140,8 @@ class Binding:
     _outcomes: tuple[Outcome, ...] = ()
     #: Of an earlier attempt of pyramid_retry that committed by hand.
     _carried: tuple[Outcome, ...] = ()
+    #: Which session an earlier attempt had.
+    _opened: uuid.UUID | None = None
     _is_concluded = False
     #: A subrequest whose transaction the outer request ends.
     _is_deferred = False
@@ -188,6 +194,7 @@ class Binding:
             self._may_be_managed = True
             self._is_over = is_finished(request)
         self._carried = request.environ.pop(_CARRIED, ())
+        self._opened = request.environ.pop(_OPENED, None)
         request.add_response_callback(self._respond)
         request.add_finished_callback(self._finish)
 
@@ -206,7 +213,7 @@ class Binding:
             self._base, found = load(
                 self.application, self.request, self.connections,
                 self._manager, in_exception_view=self._in_exception_view,
-                carried=self._carried,
+                carried=self._carried, opened=self._opened,
             )
             self.session._load(self._base)
             self.watcher.loaded(found, self._base, perf_counter() - started)
@@ -754,6 +761,12 @@ class Binding:
             # The next attempt goes on from what is committed, and sends its
             # cookie.
             self.request.environ[_CARRIED] = self._carried + self._outcomes
+        base = self._base
+        if not self._is_concluded and base.token is not None and (
+            base.record is not None or base.ghost
+        ):
+            # If it has ended by then, the next attempt begins no other one.
+            self.request.environ[_OPENED] = base.token.id
         if self._manager is not None and outer_of(self.request) is None:
             self._part()
         if self._outcomes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 import logging
 from typing import Any
+import uuid
 
 from pyramid_sqlasession import events
 from pyramid_sqlasession.application import Application
@@ -28,12 +29,14 @@ _SUSPICIOUS = 'sqlasession.suspicious'
 def load(
     application: Application, request: Any, connections: Connections,
     manager: SessionDataManager | None, *, in_exception_view: bool,
-    carried: Sequence[Outcome] = (),
+    carried: Sequence[Outcome] = (), opened: uuid.UUID | None = None,
 ) -> tuple[Base, Found]:
     """Return what the session of *request* starts from, and why.
 
     :param manager: of the transaction that the request works in, if any.
     :param carried: what earlier attempts of pyramid_retry committed by hand.
+    :param opened: id of the session that an earlier attempt had: the request
+        is still in flight, and writes nothing if that has ended.
     :raises SessionStoreUnavailable: if the database does not answer, unless
         an exception view runs: the page that says so may look at the
         session, and finds it empty.
@@ -59,9 +62,14 @@ def load(
         if in_exception_view:
             return Base(token=token, ghost='unavailable'), Found.UNAVAILABLE
         raise
+    was_open = token.id == opened
     if record is None or application.expiry.is_over(record.started, now):
-        return NOTHING, Found.UNKNOWN
+        ended = Base(token=token, ghost='gone') if was_open else NOTHING
+        return ended, Found.UNKNOWN
     standing = record.standing(token, now)
+    if standing is Standing.WRONG and was_open:
+        # Its grace is over meanwhile.
+        standing = Standing.ROTATED
     if standing is Standing.WRONG:
         _suspect(application, request, 'secret')
         return NOTHING, Found.WRONG_SECRET

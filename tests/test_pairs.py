@@ -36,11 +36,9 @@ clean       | silent silent silent  silent nothing    nothing nothing nothing
 
 # PostgreSQL above READ COMMITTED, if the first one's transaction has read
 # before: it runs again after the second one, with a cookie that opens
-# nothing any more, and what it writes is a new session.
+# nothing any more. A login begins a new session then.
 REPEATED = {
-    (first, second): 'new'
-    for first in ('write', 'rotate')
-    for second in ('invalidate', 'revoke', 'clean')
+    ('rotate', second): 'new' for second in ('invalidate', 'revoke', 'clean')
 }
 
 WORDS = {

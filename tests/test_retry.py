@@ -12,6 +12,7 @@ from pyramid_sqlasession import SessionCreated
 from pyramid_sqlasession import SessionError
 from pyramid_sqlasession import SessionInvalidated
 from pyramid_sqlasession import SessionRotated
+from pyramid_sqlasession import SessionWriteDropped
 from pyramid_sqlasession import SuspiciousCookie
 
 from .failing import answering
@@ -257,8 +258,38 @@ def test_the_next_attempt_sees_what_others_stored(make_shop):
 
 @on_sqlite
 def test_the_session_ends_between_two_attempts(make_shop):
-    """T5, C4: the next attempt has an empty session, and no old one."""
-    site = make_shop(count_up)
+    """T5, C4: the next attempts have an empty one, and begin no other."""
+    seen = []
+
+    def work(request):
+        seen.append(copy.deepcopy(request.session))
+        count_up(request)
+
+    site = make_shop(work)
+    browser = returning(site)
+    site.registry.registerHandler(
+        lambda event: site.execute('DELETE FROM sessions'), [BeforeRetry]
+    )
+    with site.events(SessionWriteDropped) as dropped:
+        response = browser.get('/attempt')
+    assert seen == [STORED, {}, {}]
+    assert site.rows() == []
+    assert 'Set-Cookie' not in response.headers
+    assert [event.reason for event in dropped] == ['gone']
+    # That was this request; the next one is a new visitor's.
+    browser.get('/attempt?bare=1')
+    assert len(site.rows()) == 1
+
+
+@on_sqlite
+def test_a_login_when_the_session_ends_between_two_attempts(make_shop):
+    """C4, C5: the next attempt logs in to a session of its own."""
+
+    def work(request):
+        request.session.rotate()
+        count_up(request)
+
+    site = make_shop(work)
     browser = returning(site)
     site.registry.registerHandler(
         lambda event: site.execute('DELETE FROM sessions'), [BeforeRetry]
@@ -266,6 +297,29 @@ def test_the_session_ends_between_two_attempts(make_shop):
     browser.get('/attempt')
     assert site.data() == {'n': 1, 'list': [2], '_f_': ['Saved!']}
     assert "'n': 1" in browser.get('/show').text
+
+
+@on_sqlite
+def test_a_grace_that_ends_between_two_attempts(make_shop):
+    """C5: the next attempt is no stranger's, and its write is dropped."""
+    site = make_shop(count_up, renewal_grace='0')
+    browser = returning(site)
+    other = site.browser(like=browser)
+
+    @site.view
+    def rotate(request):
+        request.session.rotate()
+
+    def meanwhile(event):
+        if event.request.environ['retry.attempt'] == 0:
+            other.get('/rotate')
+
+    site.registry.registerHandler(meanwhile, [BeforeRetry])
+    with site.events(SessionWriteDropped, SuspiciousCookie) as seen:
+        response = browser.get('/attempt')
+    assert [event.reason for event in seen] == ['rotated']
+    assert 'Set-Cookie' not in response.headers
+    assert site.data() == STORED
 
 
 def test_a_duplicate_that_the_database_reports(make_shop):
