@@ -325,9 +325,13 @@ class Saver:
         if changes or self._settings.extend_default_fields is not None:
             values.update(self._fields.values(extend(data), changes))
         if wishes.rotate and plan.token is not None:
-            after = self._rotate(after, plan.token, wishes, now)
+            after = self._rotate(after, plan.token, now)
+        if wishes.login or self._is_login(plan):
+            after = replace(after, started=now)
         if after.secret_hash != record.secret_hash:
             values.update(_token_columns(after))
+        if after.started != record.started:
+            values['started'] = after.started
         expires = self._expires(record, after.started, wishes, now)
         if expires is not None:
             lifetime = record.lifetime
@@ -379,12 +383,17 @@ class Saver:
         return None if isinstance(user, sa.ClauseElement) else user
 
     def _is_login(self, plan: Plan) -> bool:
-        return self._settings.user_field in plan.changes.assigned
+        """Return whether the session becomes that of a user, by the key of
+        the field alone, or with a rotate() that does not say so.
+        """
+        return bool(self._user_key) and (
+            plan.changes.assigned.get(self._settings.user_field) is not None
+        )
 
     # -- tokens --------------------------------------------------------------
 
     def _rotate(
-        self, record: Record, token: Token, wishes: Wishes, now: dt.datetime
+        self, record: Record, token: Token, now: dt.datetime
     ) -> Record:
         """Return *record* with the new token of a rotation."""
         # All older ones of this session are dead with it: whoever holds
@@ -397,7 +406,6 @@ class Saver:
         return replace(
             record, secret_hash=token.secret_hash,
             retired=pack_retired(retired, now), rotated=now,
-            started=now if wishes.login else record.started,
         )
 
     def _renew(self, record: Record, token: Token, now: dt.datetime) -> Record:
@@ -447,7 +455,7 @@ class Saver:
             return self._expiry.end(now, started, wishes.lifetime)
         if not (
             wishes.touch
-            or wishes.login
+            or started != record.started
             or self._settings.disable_touch
             or self._expiry.is_touch_due(now, record.accessed, record.lifetime)
         ):
@@ -549,5 +557,5 @@ def _derived_csrf(base: Base) -> str:
 def _token_columns(record: Record) -> dict[str, Any]:
     return {
         name: getattr(record, name)
-        for name in ('secret_hash', 'retired', 'rotated', 'started')
+        for name in ('secret_hash', 'retired', 'rotated')
     }

@@ -298,6 +298,33 @@ def test_a_login_by_the_key_alone_counts(make_club):
     assert row['user_id'] == ADA
 
 
+@pytest.mark.parametrize('rotates', [False, True])
+def test_the_limit_ends_no_login_of_an_old_visitor(make_club, rotates):
+    """Section 2: the oldest logins end, however old the session is."""
+
+    def log_in(request):
+        request.session['user_id'] = ADA
+        if rotates:
+            request.session.rotate()
+
+    club = make_club(max_sessions_per_user='2')
+    browsers = []
+    for _ in range(3):
+        browsers.append(shopper(club, cart=['tea']))
+        club.site.clock.advance(seconds=1)
+    # The visitor who came first logs in last.
+    for browser in reversed(browsers):
+        club.do(browser, log_in)
+        club.site.clock.advance(seconds=1)
+    who_is_in = [asked(club, browser) for browser in browsers]
+    assert who_is_in == [str(ADA), str(ADA), '']
+    # What is no login changes no order.
+    club.do(browsers[1], acts.put(cart=[], user_id=ADA))
+    club.do(browsers[2], log_in)
+    who_is_in = [asked(club, browser) for browser in browsers]
+    assert who_is_in == [str(ADA), '', str(ADA)]
+
+
 @pytest.mark.parametrize('database', ['sqlite'], indirect=True)
 def test_a_damaged_id_keeps_nobody_from_logging_in(make_club):
     """Section 2: SQLite keeps any value as an id; such a session ends, too."""
@@ -453,6 +480,22 @@ def test_the_absolute_timeout_restarts_at_login(make_club, act, expected):
     club.do(browser, act)
     club.site.clock.advance(hours=3)
     assert asked(club, browser) == expected
+
+
+def test_a_login_without_the_helper(make_club):
+    """E1: whoever sets the user of a session has logged in."""
+    club = make_club(absolute_timeout='10h', expiration='10h')
+    browser = shopper(club, cart=['tea'])
+    club.site.clock.advance(hours=9)
+    club.do(browser, acts.put(user_id=ADA))
+    club.site.clock.advance(hours=9)
+    # The same one again is no login, and neither is nobody.
+    club.do(browser, acts.put(user_id=ADA))
+    assert asked(club, browser) == str(ADA)
+    club.do(browser, acts.put(user_id=None))
+    club.site.clock.advance(hours=1)
+    assert asked(club, browser) == ''
+    assert club.do(browser, acts.look).text == '{}'
 
 
 def test_use_does_not_extend_the_absolute_timeout(make_club):
