@@ -4,7 +4,9 @@ their own, one that is named, or the application's.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 import contextlib
+import difflib
 from typing import Any
 
 from pyramid.exceptions import ConfigurationError
@@ -13,6 +15,8 @@ from sqlalchemy import exc
 
 from pyramid_sqlasession import dialects
 from pyramid_sqlasession.settings import Settings
+from pyramid_sqlasession.values import is_hidden
+from pyramid_sqlasession.values import PREFIX
 
 _NO_ENGINE = (
     'pyramid_sqlasession finds no engine for what runs outside of requests '
@@ -81,13 +85,45 @@ def _own_engine(settings: Settings) -> sa.Engine:
         if settings.url is not None and str(settings.url) in text:
             text = 'it cannot be parsed'
         raise ConfigurationError(
-            f'sqlasession.url or sqlasession.engine.* cannot make an engine: '
+            f'{_blamed(settings, text)} cannot make an engine: '
             f'{type(error).__name__}: {text}. A URL is written '
             f'dialect://user:password@host/name, the options are '
-            f'those of sqlalchemy.create_engine'
+            f'those of sqlalchemy.create_engine{_meant(options, text)}'
         ) from error
     dialects.prepare_engine(engine)
     return engine
+
+
+#: Options of an engine that are often set.
+_ENGINE_OPTIONS = (
+    'connect_args', 'echo', 'hide_parameters', 'isolation_level',
+    'max_overflow', 'pool_pre_ping', 'pool_recycle', 'pool_size',
+    'pool_timeout', 'pool_use_lifo', 'poolclass',
+)
+
+
+def _blamed(settings: Settings, text: str) -> str:
+    """Return the settings that an error of SQLAlchemy is about."""
+    blamed = [
+        (name, value) for name, value in settings.engine_options
+        if repr(name.removeprefix('engine.')) in text or repr(value) in text
+    ]
+    if not blamed:
+        return f'{PREFIX}url or {PREFIX}engine.*'
+    return ', '.join(
+        f'{PREFIX}{name} = {"(not shown)" if is_hidden(name) else repr(value)}'
+        for name, value in blamed
+    )
+
+
+def _meant(options: Iterable[str], text: str) -> str:
+    """Return the options that the unknown ones are near to, as a hint."""
+    near = [
+        f'{PREFIX}engine.{match[0]}' for name in options
+        if repr(name) in text and name not in _ENGINE_OPTIONS
+        and (match := difflib.get_close_matches(name, _ENGINE_OPTIONS, n=1))
+    ]
+    return f'; did you mean {", ".join(near)}?' if near else ''
 
 
 def _given_engine(registry: Any, given: Any) -> sa.Engine:

@@ -23,6 +23,7 @@ from pyramid_sqlasession.durations import spoken
 from pyramid_sqlasession.serializers import JSONSerializer
 from pyramid_sqlasession.serializers import Serializer
 from pyramid_sqlasession.values import bad_value
+from pyramid_sqlasession.values import is_hidden
 from pyramid_sqlasession.values import PREFIX
 from pyramid_sqlasession.values import without_passwords
 
@@ -154,9 +155,8 @@ def _check(settings: Settings, given: Mapping[str, Any]) -> None:
     _check_cookie(settings, given)
     if settings.url is None:
         for name, value in settings.engine_options:
-            hidden = re.search('pass|args|secret|key|url', name)
             raise bad_value(
-                name, '(not shown)' if hidden else value,
+                name, '(not shown)' if is_hidden(name) else value,
                 f'is only used with {PREFIX}url, which is not set',
             )
     elif 'dbsession' in given:

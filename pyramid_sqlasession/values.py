@@ -42,6 +42,11 @@ def bad_value(key: str, value: object, problem: str) -> ConfigurationError:
     return ConfigurationError(f'{PREFIX}{key} = {shown}: {problem}')
 
 
+def is_hidden(option: str) -> bool:
+    """Return whether the value of an option of the engine may be secret."""
+    return re.search('pass|args|secret|key|url', option) is not None
+
+
 def without_passwords(text: str) -> str:
     """Return *text* without those in URLs, which get under any key."""
     text = re.sub(r'://.*@', '://(not shown)@', text, flags=re.DOTALL)

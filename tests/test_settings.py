@@ -805,8 +805,28 @@ def test_an_unknown_option_of_the_engine(tmp_path):
     text = refused(
         tmp_path, url=URL, **{'sqlasession.engine.pool_sise': '7'}
     )
-    assert 'sqlasession.' in text
-    assert 'pool_sise' in text
+    assert text.count('sqlasession.') == 2
+    assert "sqlasession.engine.pool_sise = '7' " in text
+    assert text.endswith('did you mean sqlasession.engine.pool_size?')
+
+
+def test_a_bad_option_of_the_engine(tmp_path):
+    """Section 2: its key and its value are named, and no other ones."""
+    text = refused(tmp_path, url=URL, **{
+        'sqlasession.engine.pool_size': 'many',
+        'sqlasession.engine.pool_recycle': '7',
+    })
+    assert "sqlasession.engine.pool_size = 'many' " in text
+    assert 'pool_recycle' not in text
+
+
+def test_a_secret_option_of_the_engine(tmp_path):
+    """Section 1: an unknown option that may be a secret is named only."""
+    text = refused(
+        tmp_path, url=URL, **{'sqlasession.engine.password': HIDDEN}
+    )
+    assert 'sqlasession.engine.password = (not shown) ' in text
+    assert HIDDEN not in text
 
 
 def test_an_application_without_dbsession(tmp_path):
