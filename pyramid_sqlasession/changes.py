@@ -23,6 +23,10 @@ CSRF = '_csrft_'
 #: message can tell it from an equal one that was flashed later.
 HEADS = '_fh_'
 
+#: The head counters by queue; and by ``CSRF`` the token that a renewal kept,
+#: for a session in which nobody has asked for one yet.
+Heads = Mapping[str, Any]
+
 #: From keys and values to bytes that are equal for equal values.
 Encode = Callable[[dict[str, Any]], bytes]
 
@@ -51,13 +55,16 @@ class Changes:
     flash: Mapping[str, FlashChange] = field(default_factory=dict)
     #: A CSRF token that counts only if there is none yet.
     csrf: str | None = None
+    #: The same, but it is not stored among the data (renewal).
+    kept_csrf: str | None = None
     #: The CSRF token of the record goes first (rotation).
     drop_csrf: bool = False
 
     def __bool__(self) -> bool:
         return bool(
             self.assigned or self.deleted or self.flash
-            or self.csrf is not None or self.drop_csrf
+            or self.csrf is not None or self.kept_csrf is not None
+            or self.drop_csrf
         )
 
     @property
@@ -72,7 +79,7 @@ class Changes:
 NO_CHANGES = Changes()
 
 
-def split(stored: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
+def split(stored: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the data that a view sees, and the head counters."""
     data = dict(stored)
     heads = data.pop(HEADS, None)
@@ -82,11 +89,12 @@ def split(stored: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
     if type(heads) is not dict:
         return data, {}
     return data, {
-        queue: count for queue, count in heads.items() if type(count) is int
+        queue: count for queue, count in heads.items()
+        if type(count) is (str if queue == CSRF else int)
     }
 
 
-def join(data: Mapping[str, Any], heads: Mapping[str, int]) -> dict[str, Any]:
+def join(data: Mapping[str, Any], heads: Heads) -> dict[str, Any]:
     """Return what is stored; the inverse of :func:`split`."""
     stored = dict(data)
     if HEADS in stored:
@@ -98,7 +106,7 @@ def join(data: Mapping[str, Any], heads: Mapping[str, int]) -> dict[str, Any]:
 
 def find_changes(
     base: Mapping[str, Any],
-    heads: Mapping[str, int],
+    heads: Heads,
     current: Mapping[str, Any],
     *,
     touched: Collection[str],
@@ -153,7 +161,7 @@ def find_changes(
 def _flash_change(
     key: str,
     base: Mapping[str, Any],
-    heads: Mapping[str, int],
+    heads: Heads,
     current: Mapping[str, Any],
     popped: bool,
     once: Iterable[tuple[str, Any]],
@@ -177,25 +185,28 @@ def _flash_change(
 
 
 def apply_changes(
-    changes: Changes, data: Mapping[str, Any], heads: Mapping[str, int]
-) -> tuple[dict[str, Any], dict[str, int]]:
+    changes: Changes, data: Mapping[str, Any], heads: Heads
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return data and head counters after *changes*."""
     data = dict(data)
     heads = dict(heads)
     if changes.drop_csrf:
         data.pop(CSRF, None)
+        heads.pop(CSRF, None)
     for key in changes.deleted:
         data.pop(key, None)
     data.update(changes.assigned)
     if changes.csrf is not None:
         data.setdefault(CSRF, changes.csrf)
+    if changes.kept_csrf is not None and CSRF not in data:
+        heads.setdefault(CSRF, changes.kept_csrf)
     for key, change in changes.flash.items():
         _apply_flash(key, change, data, heads)
     return data, heads
 
 
 def _apply_flash(
-    key: str, change: FlashChange, data: dict[str, Any], heads: dict[str, int]
+    key: str, change: FlashChange, data: dict[str, Any], heads: dict[str, Any]
 ) -> None:
     queue = data.get(key, [])
     queue = list(queue) if type(queue) is list else []

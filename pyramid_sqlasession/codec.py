@@ -8,6 +8,7 @@ from typing import Any
 
 from pyramid.exceptions import ConfigurationError
 
+from pyramid_sqlasession.changes import Heads
 from pyramid_sqlasession.changes import join
 from pyramid_sqlasession.changes import split
 from pyramid_sqlasession.errors import SessionError
@@ -104,7 +105,7 @@ class Codec:
         """
         return self._serializer.dumps(values)
 
-    def write(self, data: Mapping[str, Any], heads: Mapping[str, int]) -> str:
+    def write(self, data: Mapping[str, Any], heads: Heads) -> str:
         """Return the text to store.
 
         :raises SessionNotSerializable: if a value cannot be stored.
@@ -128,7 +129,7 @@ class Codec:
                 f'a str is made bytes by its encode()'
             )
 
-    def read(self, text: str) -> tuple[dict[str, Any], dict[str, int]]:
+    def read(self, text: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return data and flash heads of a record's text.
 
         :raises DamagedData: if the text is not what was written.
@@ -198,7 +199,7 @@ class Codec:
 
     def content(
         self, text: str,
-        first: tuple[dict[str, Any], dict[str, int]] | None = None,
+        first: tuple[dict[str, Any], dict[str, Any]] | None = None,
     ) -> Content:
         """Return what *text* holds.
 
@@ -214,19 +215,19 @@ class Content:
 
     def __init__(
         self, codec: Codec, text: str,
-        first: tuple[dict[str, Any], dict[str, int]] | None,
+        first: tuple[dict[str, Any], dict[str, Any]] | None,
     ) -> None:
         self._codec = codec
         self._text = text
         self._first = first
-        self._known: tuple[dict[str, Any], dict[str, int]] | None = None
+        self._known: tuple[dict[str, Any], dict[str, Any]] | None = None
 
-    def copy(self) -> tuple[dict[str, Any], dict[str, int]]:
+    def copy(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return data and flash heads, anew at each call."""
         first, self._first = self._first, None
         return self._codec.read(self._text) if first is None else first
 
-    def known(self) -> tuple[dict[str, Any], dict[str, int]]:
+    def known(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the same each time; nobody may change it."""
         if self._known is None:
             self._known = self.copy()

@@ -317,7 +317,7 @@ class Saver:
         if not wishes.rotate and self.is_renewal_due(base, now):
             renewed = new_token(record.id)
             after = self._renew(after, renewed, now)
-            changes = replace(changes, csrf=_derived_csrf(base))
+            changes = replace(changes, kept_csrf=_derived_csrf(base))
         data, heads = apply_changes(changes, *base.content.known())
         text = record.data
         if changes:
@@ -420,8 +420,8 @@ class Saver:
         )
 
     def _with_csrf(self, base: Base) -> str:
-        """Return the data of *base* with its CSRF token."""
-        changes = Changes(csrf=_derived_csrf(base))
+        """Return the data of *base*, and its CSRF token kept."""
+        changes = Changes(kept_csrf=_derived_csrf(base))
         known = base.content.known()
         return self._codec.write(*apply_changes(changes, *known))
 

@@ -31,7 +31,6 @@ from pyramid_sqlasession.changes import find_changes
 from pyramid_sqlasession.changes import FLASH
 from pyramid_sqlasession.changes import NO_CHANGES
 from pyramid_sqlasession.cookie import new_token
-from pyramid_sqlasession.cookie import Token
 from pyramid_sqlasession.expiry import lifetime_of
 from pyramid_sqlasession.state import Base
 from pyramid_sqlasession.state import copied
@@ -168,13 +167,12 @@ class SQLASession(dict[str, Any]):
         if not rotates and (not pending.touched or pending.is_settled):
             return NO_CHANGES
         base, heads = self._base.content.known()
-        token = None
-        if CSRF in pending.touched:
-            token = pending.token or self._base.token
         found = find_changes(
             base, heads, dict(dict.items(self)), touched=pending.touched,
             popped=pending.popped, once=pending.once,
-            derived_csrf=None if token is None else token.csrf_token(),
+            derived_csrf=(
+                self._first_csrf() if CSRF in pending.touched else None
+            ),
             encode=encode,
         )
         if rotates:
@@ -321,17 +319,20 @@ class SQLASession(dict[str, Any]):
         # An empty one would let an empty form field pass.
         if not isinstance(token, str) or not token:
             self._alter(CSRF)
-            token = self._current_token().csrf_token()
+            token = self._first_csrf()
             dict.__setitem__(self, CSRF, token)
         return token
 
-    def _current_token(self) -> Token:
-        pending = self._pending
-        if pending.token is None and self._base.token is not None:
-            return self._base.token
+    def _first_csrf(self) -> str:
+        """Return the CSRF token of a session that holds none."""
+        pending, base = self._pending, self._base
+        if pending.token is None and base.token is not None:
+            _, heads = base.content.known()
+            kept: str = heads.get(CSRF) or base.token.csrf_token()
+            return kept
         if pending.token is None:
             pending.token = new_token()
-        return pending.token
+        return pending.token.csrf_token()
 
     # -- beyond ISession -----------------------------------------------------
 

@@ -24,8 +24,8 @@ from pyramid_sqlasession.serializers import MAX_DEPTH
 _WITHOUT_REFERENCES = 2
 
 
-#: Data, and how many messages were taken from each flash queue.
-Stored = tuple[dict[str, Any], dict[str, int]]
+#: Data, and what goes with them: see ``changes.Heads``.
+Stored = tuple[dict[str, Any], dict[str, Any]]
 
 
 class Content(Protocol):

@@ -1338,6 +1338,36 @@ def test_a_first_csrf_token_in_flight_at_a_renewal(renewing, renews):
         assert shown == again
 
 
+def test_a_renewal_puts_nothing_into_the_session(renewing):
+    """C3, R9: a session that nobody put anything into stays empty."""
+    one = renewing.visitor(n=0)
+    renewing.do(one, lambda r: r.session.clear())
+    for _ in range(2):
+        renew(renewing, one)
+        assert renewing.do(one, look).text == '{}'
+    assert renewing.do(one, lambda r: bool(r.session)).text == 'False'
+
+
+def test_a_first_csrf_token_after_two_renewals(renewing):
+    """C5, C6: the oldest page that is still open shows a valid token."""
+    one = renewing.visitor(n=0)
+    slow = renewing.start(one, csrf)
+    renew(renewing, one)
+    renew(renewing, one)
+    shown = renewing.do(one, csrf).text
+    assert slow.finish().text == shown
+
+
+def test_a_rotation_drops_the_csrf_token_that_a_renewal_kept(renewing):
+    """C5, C6: who had the session before the login does not know it."""
+    one = renewing.visitor(n=0)
+    early = renewing.start(one, csrf)
+    renew(renewing, one)
+    renewing.do(one, rotate)
+    shown = renewing.do(one, csrf).text
+    assert early.finish().text != shown
+
+
 # -- T6: no lock while a view runs -------------------------------------------
 
 

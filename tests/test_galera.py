@@ -103,11 +103,8 @@ class TwoNodes:
         for row in self.near.rows():
             if row['user_id'] is not None:
                 data, *_ = read(row['data'])
-                # A renewal keeps the CSRF token, which is then stored.
-                return {
-                    key: value for key, value in data.items()
-                    if key not in ('user_id', '_csrft_')
-                }
+                del data['user_id']
+                return data
 
     def close(self):
         """Close all connections."""
