@@ -500,7 +500,9 @@ class Binding:
             )
         self._base = outcome.base
         self.session._saved(
-            outcome.base, merged=outcome.merged or bool(outcome.dropped)
+            outcome.base, merged=(
+                outcome.merged or outcome.replaced or bool(outcome.dropped)
+            ),
         )
 
     # -- the response --------------------------------------------------------

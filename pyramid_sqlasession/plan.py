@@ -71,6 +71,8 @@ class Outcome:
     #: Whose sessions may be too many now (``max_sessions_per_user``).
     user: Any = None
     merged: bool = False
+    #: A new record holds the changes, and nothing of the one before.
+    replaced: bool = False
     #: Id of the record that was deleted.
     removed: str | None = None
     #: (id, reason) of changes that came too late.

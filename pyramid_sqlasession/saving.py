@@ -224,9 +224,7 @@ class Saver:
             if reason == 'rotated' and plan.wishes.rotate:
                 # This request logs in too: a session of its own, with
                 # nothing of the other's.
-                self._create(
-                    connection, self._fresh(plan), now, extend, outcome
-                )
+                self._replace(connection, plan, now, extend, outcome)
                 outcome.rotated = True
                 return
             if reason is not None or found is None:
@@ -243,9 +241,7 @@ class Saver:
                     'as it is, a new session is stored beside it',
                     found.id, error,
                 )
-                self._create(
-                    connection, self._fresh(plan), now, extend, outcome
-                )
+                self._replace(connection, plan, now, extend, outcome)
                 return
             record = found
             outcome.merged = True
@@ -278,9 +274,13 @@ class Saver:
             return None
         return 'rotated'
 
-    @staticmethod
-    def _fresh(plan: Plan) -> Plan:
-        return replace(plan, base=NOTHING, token=new_token())
+    def _replace(
+        self, connection: Executor, plan: Plan, now: dt.datetime,
+        extend: Extend, outcome: Outcome,
+    ) -> None:
+        fresh = replace(plan, base=NOTHING, token=new_token())
+        self._create(connection, fresh, now, extend, outcome)
+        outcome.replaced = True
 
     def _merge_onto(self, plan: Plan, found: Record, token: Token) -> Base:
         """Return the base of a second attempt.

@@ -735,6 +735,27 @@ def test_two_logins_at_once_have_two_sessions(meeting):
     assert len(meeting.site.rows()) == 2
 
 
+def test_the_later_of_two_logins_goes_on_with_its_own(meeting):
+    """C5, T9: nothing of the other session is seen, or stored, after it."""
+    one = meeting.visitor(cart=['tea'])
+    left = []
+
+    def log_in(request):
+        request.session['cart']
+        request.session.rotate()
+        request.session['name'] = 'late'
+        request.tm.commit()
+        request.tm.begin()
+        left.append(dict(request.session))
+        request.session['more'] = 1
+
+    slow = meeting.start(one, log_in)
+    meeting.do(one, rotate)
+    (cookie,) = set_cookies(slow.finish())
+    assert left == [{'name': 'late'}]
+    assert meeting.seen(cookie) == {'name': 'late', 'more': 1}
+
+
 def test_a_login_in_flight_loses_against_a_logout(meeting):
     """C4: a rotation of a session that is gone is dropped as a write is."""
     one = meeting.visitor(n=0)
