@@ -86,6 +86,8 @@ class CookiePolicy:
             for word in settings.secret
         ]
         name = settings.cookie_name
+        #: By which a browser tells cookies apart.
+        self.key = name, settings.cookie_domain, settings.cookie_path
         self._prefix = f'{name}='
         prefixed = name.lower().startswith(('__host-', '__secure-'))
         self._always_secure = settings.cookie_secure is True or prefixed

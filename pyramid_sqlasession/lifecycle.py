@@ -552,10 +552,12 @@ class Binding:
         token, forged = read(self.request.environ)
         if (token, forged) != read(outer.environ):
             return False
-        # Of two new sessions the outer one is the browser's.
+        # Of two new sessions the outer one is the browser's.  (One of an
+        # application that this one is mounted in has a cookie of its own.)
         binding = binding_of(outer)
         return token is not None or binding is None or (
             binding._base.record is None
+            or binding.application.cookies.key != self.application.cookies.key
         )
 
     def _conclude(self, response: Any) -> None:

@@ -1,13 +1,16 @@
 """Subrequests, with all that they may share (T9)."""
 
 from pyramid.request import Request
+from pyramid.wsgi import wsgiapp2
 import pytest
 
 from pyramid_sqlasession import SessionWriteDropped
 
 from .failing import Failure
+from .failing import on_sqlite
 from .shop import add_note
 from .shop import both_managers
+from .shop import MANAGERS
 from .shop import start_over
 from .shop import STORED
 
@@ -471,3 +474,43 @@ def test_a_shared_session_takes_part_once(shop):
     browser = start_over(shop)
     browser.get('/outer')
     assert shop.data() == STORED | {'deep': True, '_f_': ['Once']}
+
+
+# -- R4: an application within another one ------------------------------------
+
+
+@on_sqlite
+@pytest.mark.parametrize('manager', MANAGERS.values(), ids=MANAGERS)
+@pytest.mark.parametrize('visitor', ['new', 'returning'])
+def test_the_cookie_of_a_mounted_application(
+    make_site, tmp_path, manager, visitor
+):
+    """R4: an application within another one sends its cookie, too."""
+    inner = make_site(
+        cookie_name='inner', url=f'sqlite:///{tmp_path}/inner.sqlite',
+        with_dbsession=False, **{'tm.manager_hook': manager},
+    )
+
+    def add(request):
+        n = request.session['n'] = request.session.get('n', 0) + 1
+        return n
+
+    def mounted(context, request):
+        if visitor == 'new':
+            add(request)
+        assert request.session['n'] > 0
+        return wsgiapp2(inner.app)(context, request)
+
+    def mount(config):
+        config.add_route('mounted', '/mounted/*subpath')
+        config.add_view(mounted, route_name='mounted')
+
+    outer = make_site(configure=mount, **{'tm.manager_hook': manager})
+    outer.view(add)
+    inner.view(add)
+    browser = outer.browser()
+    if visitor == 'returning':
+        browser.get('/add')
+    assert browser.get('/mounted/add').text == '1'
+    assert set(browser.cookies) == {'inner', 'session'}
+    assert browser.get('/mounted/add').text == '2'
