@@ -125,6 +125,8 @@ class Binding:
     #: The changes of the view that failed, while an exception view runs.
     _set_aside: Snapshot | None = None
     _in_exception_view = False
+    #: Whether the session was changed in a transaction, or in a view.
+    _is_changed_by_view = False
     _exception: BaseException | None = None
     #: Kept for the view, if nobody could answer it at the first look.
     _unavailable: SessionStoreUnavailable | None = None
@@ -256,7 +258,14 @@ class Binding:
         if not self._is_answered:
             self._join()
         if self._manager is not None:
+            self._is_changed_by_view = True
             self._manager.expect_changes()
+        elif not self._is_changed_by_view and (
+            'context' in self.request.__dict__
+        ):
+            self._is_changed_by_view = True
+            if self.session._is_altered():
+                self._joined_with = self.session._snapshot()
 
     def _notice_exception(self) -> None:
         """Set the view's changes aside once an exception view runs."""
@@ -264,7 +273,10 @@ class Binding:
         if error is None or error is self._exception:
             return
         self._exception = error
-        if self._is_loaded and not self._in_exception_view:
+        # What a tween above of them has changed is not the view's.
+        if self._is_loaded and not self._in_exception_view and (
+            self._manager is not None or self._is_changed_by_view
+        ):
             if self.session._is_altered():
                 self.watcher.set_aside(self.session._pending.touched, error)
             self._set_aside = self.session._snapshot()

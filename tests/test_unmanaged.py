@@ -5,6 +5,7 @@ import logging
 
 from pyramid.events import NewRequest
 from pyramid.events import NewResponse
+from pyramid.httpexceptions import HTTPNotFound
 from pyramid.response import Response
 from pyramid.scripting import prepare
 from pyramid.tweens import EXCVIEW
@@ -415,6 +416,41 @@ def test_a_tween_that_wrote_before_a_transaction_that_failed(tower, manager):
     site, browser = tower(
         before=lambda request: request.session.update(before=True),
         **{'tm.manager_hook': manager},
+    )
+    browser.get('/work?fail=1')
+    assert site.data() == STORED | {
+        'before': True, '_f_': ['Please log in'],
+    }
+
+
+@both_managers
+@pytest.mark.parametrize(
+    ('failure', 'words'),
+    [(Failure, {'_f_': ['Please log in']}), (HTTPNotFound, {})],
+)
+def test_a_tween_that_wrote_before_a_view_that_fails_without_a_look(
+    tower, manager, failure, words
+):
+    """T3, T8: what was put in above of pyramid_tm is not the view's."""
+    site, browser = tower(
+        before=lambda request: request.session.update(before=True),
+        **{'tm.manager_hook': manager},
+    )
+
+    @site.view
+    def fail(request):
+        raise failure
+
+    browser.get('/fail', status='*')
+    assert site.data() == STORED | words | {'before': True}
+
+
+@on_sqlite
+def test_a_tween_that_wrote_before_a_view_without_a_transaction(tower):
+    """T3, T8: of what was put in, the view's is gone, and nothing else."""
+    site, browser = tower(
+        before=lambda request: request.session.update(before=True),
+        **{'tm.activate_hook': lambda request: False},
     )
     browser.get('/work?fail=1')
     assert site.data() == STORED | {
