@@ -57,6 +57,9 @@ class PublicId(TypeDecorator[uuid.UUID]):
         return dialect.type_descriptor(sa.LargeBinary(16))
 
     def process_bind_param(self, value: Any, dialect: sa.Dialect) -> Any:
+        if isinstance(value, str):
+            # As ``session.id`` has it.
+            value = uuid.UUID(value)
         if value is None or dialect.name == 'postgresql':
             return value
         return value.bytes

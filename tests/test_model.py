@@ -385,6 +385,31 @@ def test_naive_datetime_in_a_query_is_utc(make_site, process_zone):
     assert site.browser().get('/ends').text == '[True]'
 
 
+def test_public_id_in_a_query(site):
+    """Section 1: a query of the application takes the id as it is public."""
+    model = site.application.model
+
+    @site.view
+    def fill(request):
+        request.session['n'] = 1
+
+    @site.view
+    def ask(request):
+        asked, dbsession = request.session.id, request.dbsession
+        assert isinstance(asked, str)
+        record = dbsession.get(model, asked)
+        assert str(record.id) == asked
+        assert dbsession.get(model, record.id) is record
+        found = dbsession.scalars(
+            sa.select(model.data).where(model.id == asked)
+        )
+        return found.one()
+
+    browser = site.browser()
+    browser.get('/fill')
+    assert browser.get('/ask').text == '{"n":1}'
+
+
 # -- create_table -------------------------------------------------------------
 
 
