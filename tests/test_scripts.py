@@ -116,6 +116,19 @@ def bare(global_config, **settings):
     return Configurator(settings=settings).make_wsgi_app()
 
 
+def several(loader, global_config, **sections):
+    """Several applications, by the first part of the path."""
+    apps = {
+        f'/{part}': loader.get_app(section)
+        for part, section in sections.items()
+    }
+
+    def dispatch(environ, start_response):
+        return apps[environ['PATH_INFO']](environ, start_response)
+
+    return dispatch
+
+
 def broken(global_config, **settings):
     """An application that cannot start."""
     raise KeyError('what\nnow')
@@ -442,8 +455,7 @@ def test_rows_are_not_loaded(stocked, command, monkeypatch):
         sent.append(statement)
 
     monkeypatch.setattr(
-        starting, 'application_of',
-        _listening(starting.application_of, note),
+        starting, 'found_in', _listening(starting.found_in, note)
     )
     stocked.done(command)
     selects = [s for s in sent if 'FROM sessions' in s]
@@ -452,9 +464,9 @@ def test_rows_are_not_loaded(stocked, command, monkeypatch):
         assert column not in selects[0]
 
 
-def _listening(application_of, note):
+def _listening(found_in, note):
     def found(registry):
-        application = application_of(registry)
+        application = found_in(registry)
         sa.event.listen(application.engine, 'before_cursor_execute', note)
         return application
 
@@ -1129,6 +1141,36 @@ def test_other_section_of_the_file(stocked, database):
     """FILE#NAME names another application of the file, as in pserve."""
     stocked.write(database.url, section='app:second')
     assert scripts.main([f'{stocked.ini}#second', 'stats']) == 0
+
+
+def test_several_applications_of_the_file(on_sqlite):
+    """Of several with sessions one is named; where there is one, it is it."""
+    on_sqlite.ini.write_text(f"""
+        [composite:main]
+        use = call:{__name__}:several
+        shop = shop
+        news = news
+        [composite:both]
+        use = call:{__name__}:several
+        shop = shop
+        other = other
+        [app:shop]
+        use = call:{__name__}:shop
+        sqlalchemy.url = {on_sqlite.application.engine.url}
+        [app:other]
+        use = call:{__name__}:shop
+        sqlalchemy.url = sqlite://
+        [app:news]
+        use = call:{__name__}:bare
+    """.replace('        ', ''))
+    assert 'no live sessions' in on_sqlite.done('list')
+    file = on_sqlite.ini
+    on_sqlite.ini = f'{file}#shop'
+    assert 'no live sessions' in on_sqlite.done('list')
+    on_sqlite.ini = f'{file}#both'
+    assert f'{file}#NAME' in on_sqlite.fails(2, 'list')
+    on_sqlite.ini = f'{file}#news'
+    assert 'pyramid.includes' in on_sqlite.fails(1, 'list')
 
 
 def test_variables_of_the_file(empty, tmp_path):
