@@ -20,6 +20,7 @@ from pyramid.router import default_execution_policy
 import sqlalchemy as sa
 
 from pyramid_sqlasession import advice
+from pyramid_sqlasession import dialects
 from pyramid_sqlasession import pooling
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.application import found_in
@@ -177,10 +178,13 @@ def _create_table(application: Application) -> None:
             f'({application.engine.dialect.name}): {error}'
         ) from error
     except sa.exc.DBAPIError as error:
+        hint = ''
+        if dialects.fault_of(error) is dialects.Fault.UNAVAILABLE:
+            hint = ', the database has to run when the application starts'
         raise ConfigurationError(
             f'sqlasession.create_table = true: the table '
-            f'{application.records.table.fullname!r} cannot be created, the '
-            f'database has to run when the application starts: {error.orig}'
+            f'{application.records.table.fullname!r} cannot be created{hint}: '
+            f'{error.orig}'
         ) from error
 
 

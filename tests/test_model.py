@@ -628,7 +628,24 @@ def test_create_table_without_a_database(tmp_path):
         'sqlasession.url': f'sqlite:///{tmp_path}/no/such/folder/x.sqlite',
     })
     config.include('pyramid_sqlasession')
-    with pytest.raises(ConfigurationError, match='create_table'):
+    with pytest.raises(
+        ConfigurationError, match=r'create_table.* has to run when'
+    ):
+        config.make_wsgi_app()
+    stop_expiring_sessions(config)
+
+
+@pytest.mark.parametrize(
+    'database', ['sqlite', 'postgresql'], indirect=True
+)
+def test_create_table_in_a_schema_that_is_missing(database):
+    """Section 2: it says so, and nothing of a database that is away."""
+    config = Configurator(settings={
+        'sqlasession.create_table': 'true', 'sqlasession.schema': 'nowhere',
+        'sqlasession.url': database.url,
+    })
+    config.include('pyramid_sqlasession')
+    with pytest.raises(ConfigurationError, match=r'created: .*nowhere'):
         config.make_wsgi_app()
     stop_expiring_sessions(config)
 
