@@ -72,7 +72,11 @@ class Application:
         self.registry = registry
         self.settings = settings
         self.model = model_of(settings)
-        self.mapper = sa.inspect(self.model)
+        #: What a SQLAlchemy session is asked for its bind with.  A statement
+        #: that writes, as one that sends reads to standbys looks at that.
+        self.bind_arguments: dict[str, Any] = {
+            'mapper': sa.inspect(self.model), 'clause': sa.update(self.model),
+        }
         self.records = Records(self.model)
         self.fields = Fields(self.model)
         self.codec = Codec(settings)
@@ -118,7 +122,7 @@ class Application:
         with self._lock:
             if self._engine is None:
                 self._engine = find_engine(
-                    self.registry, self.settings, self.mapper
+                    self.registry, self.settings, self.bind_arguments
                 )
             return self._engine
 

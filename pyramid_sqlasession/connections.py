@@ -118,7 +118,7 @@ class Connections:
     def joined(self) -> sa.Connection:
         """Return the connection of the application's transaction."""
         connection: sa.Connection = self._dbsession.connection(
-            bind_arguments={'mapper': self._application.mapper}
+            bind_arguments=self._application.bind_arguments.copy()
         )
         return connection
 
@@ -277,7 +277,7 @@ class Connections:
         if dbsession is not None:
             if dbsession.in_transaction():
                 return None
-            bind = dbsession.get_bind(self._application.mapper)
+            bind = dbsession.get_bind(**self._application.bind_arguments)
         if not isinstance(bind, sa.Engine) or (
             pooling.has_one_connection(bind)
         ):

@@ -11,7 +11,7 @@ from typing import Any
 
 from pyramid.exceptions import ConfigurationError
 import sqlalchemy as sa
-from sqlalchemy import exc
+from sqlalchemy import orm
 
 from pyramid_sqlasession import dialects
 from pyramid_sqlasession.settings import Settings
@@ -29,10 +29,11 @@ _NO_ENGINE = (
 
 
 def find_engine(
-    registry: Any, settings: Settings, mapper: Any
+    registry: Any, settings: Settings, bind_arguments: dict[str, Any]
 ) -> sa.Engine:
     """Return the engine for what runs outside of the request's transaction.
 
+    :param bind_arguments: of the model, for a SQLAlchemy session.
     :raises ConfigurationError: if there is none, or the settings make none.
     """
     if settings.url is not None:
@@ -47,10 +48,11 @@ def find_engine(
     factory = getattr(factory, 'session_factory', factory)
     options = getattr(factory, 'kw', {})
     bind = options.get('bind')
-    if options.get('binds'):
-        # Of each model its own, as request.dbsession has it.
-        with contextlib.suppress(exc.UnboundExecutionError):
-            bind = factory().get_bind(mapper)
+    if options.get('binds') or _chooses_bind(factory):
+        # Of each model its own, as request.dbsession has it.  (A get_bind()
+        # may want what only a request has.)
+        with contextlib.suppress(Exception):
+            bind = factory().get_bind(**bind_arguments)
     if isinstance(bind, sa.Connection):
         bind = bind.engine
     if isinstance(bind, sa.Engine):
@@ -67,6 +69,12 @@ def find_engine(
         ) from error
     dialects.prepare_engine(engine)
     return engine
+
+
+def _chooses_bind(factory: Any) -> bool:
+    """Return whether the sessions of *factory* have their own get_bind()."""
+    kind = getattr(factory, 'class_', orm.Session)
+    return bool(kind.get_bind is not orm.Session.get_bind)
 
 
 def _own_engine(settings: Settings) -> sa.Engine:

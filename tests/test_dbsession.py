@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.orm import scoped_session
+from sqlalchemy.orm import Session
 import transaction
 import zope.sqlalchemy
 
@@ -269,5 +270,45 @@ def test_one_of_several_engines(make_shop, caplog, spare):
     for path in ('put', 'note', 'fail'):
         browser.get(f'/{path}')
     assert shop.data() == {'n': 2, '_f_': ['Sorry!']}
+    assert shop.notes() == ['a note']
+    assert [r for r in caplog.records if r.levelname == 'ERROR'] == []
+
+
+class Routing(Session):
+    """Reads from a standby, as SQLAlchemy's documentation shows it."""
+
+    primary = standby = None
+
+    def get_bind(self, mapper=None, *, clause=None, **kw):
+        if self._flushing or isinstance(clause, sa.UpdateBase):
+            return self.primary
+        return self.standby
+
+
+def test_one_that_reads_from_a_standby(make_shop, caplog):
+    """T0, T1: sessions are read and written where everything is written."""
+
+    def bind(config):
+        factory = config.registry['dbsession_factory']
+        standby = sa.create_engine('sqlite://')
+        Note.metadata.create_all(standby)
+        factory.class_ = type('Routed', (Routing,), {
+            'primary': factory.kw.pop('bind'), 'standby': standby,
+        })
+        config.add_request_method(get_dbsession, 'dbsession', reify=True)
+
+    shop = make_shop(bind)
+    assert shop.application.engine is shop.engine
+
+    @shop.view
+    def read(request):
+        assert request.dbsession.scalars(sa.select(Note)).all() == []
+        assert request.session_store.count() == 1
+        return request.session['n']
+
+    browser = shop.browser()
+    for path in ('put', 'read', 'note', 'nested', 'fail'):
+        browser.get(f'/{path}')
+    assert shop.data() == {'n': 7, '_f_': ['Sorry!']}
     assert shop.notes() == ['a note']
     assert [r for r in caplog.records if r.levelname == 'ERROR'] == []
