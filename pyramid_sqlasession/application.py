@@ -41,6 +41,7 @@ from pyramid_sqlasession.saving import Saver
 from pyramid_sqlasession.settings import Settings
 from pyramid_sqlasession.shortcut import Shortcut
 from pyramid_sqlasession.translation import Translation
+from pyramid_sqlasession.whereabouts import Whereabouts
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ class Application:
             'mapper': sa.inspect(self.model), 'clause': sa.update(self.model),
         }
         self.records = Records(self.model)
+        self.whereabouts = Whereabouts(self.records.table)
         self.fields = Fields(self.model)
         self.codec = Codec(settings)
         self.expiry = Expiry(settings)

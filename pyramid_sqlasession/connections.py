@@ -117,9 +117,12 @@ class Connections:
 
     def joined(self) -> sa.Connection:
         """Return the connection of the application's transaction."""
+        application = self._application
         connection: sa.Connection = self._dbsession.connection(
-            bind_arguments=self._application.bind_arguments.copy()
+            bind_arguments=application.bind_arguments.copy()
         )
+        if _TEST_DBSESSION not in self._request.environ:
+            application.whereabouts.compare(connection, application.engine)
         return connection
 
     def mark_changed(self) -> None:

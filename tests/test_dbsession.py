@@ -18,6 +18,7 @@ from pyramid_sqlasession import SessionMixin
 from .failing import answering
 from .failing import Failure
 from .failing import give_up_early
+from .failing import on_sqlite
 from .failing import raiser
 from .failing import Voter
 from .site import get_dbsession
@@ -312,3 +313,40 @@ def test_one_that_reads_from_a_standby(make_shop, caplog):
     assert shop.data() == {'n': 7, '_f_': ['Sorry!']}
     assert shop.notes() == ['a note']
     assert [r for r in caplog.records if r.levelname == 'ERROR'] == []
+
+
+@on_sqlite
+@pytest.mark.parametrize('has', ['database', 'schema', 'schema, later'])
+def test_one_of_a_tenant(make_shop, tmp_path, caplog, has):
+    """T1: the log says, once, that there are several tables of sessions."""
+    engine = sa.create_engine(f'sqlite:///{tmp_path}/tenant.sqlite')
+    in_schema = {'schema_translate_map': {None: 'main'}}
+
+    def tenant(request):
+        found = request.registry['dbsession_factory']()
+        zope.sqlalchemy.register(found, transaction_manager=request.tm)
+        if has == 'database':
+            found.bind = engine
+        elif has == 'schema':
+            found.bind = found.bind.execution_options(**in_schema)
+        else:
+            found.connection(execution_options=in_schema)
+        return found
+
+    shop = make_shop(lambda config: config.add_request_method(
+        tenant, 'dbsession', reify=True
+    ))
+    with engine.begin() as connection:
+        shop.application.records.create_table(connection)
+        Note.metadata.create_all(connection)
+
+    @shop.view
+    def visit(request):
+        request.dbsession.scalars(sa.select(Note)).all()
+        request.session['n'] = 1
+
+    for _ in range(2):
+        shop.browser().get('/visit')
+    (error,) = [r for r in caplog.records if r.levelname == 'ERROR']
+    assert 'sqlasession.schema' in error.getMessage()
+    engine.dispose()
