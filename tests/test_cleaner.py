@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import time
 import uuid
+import weakref
 
 from pyramid.events import ApplicationCreated
 import pytest
@@ -172,6 +173,19 @@ def test_start_and_stop_are_idempotent(make_site, started, way):
     assert second is not first
     stop_expiring_sessions(given)
     assert started() == set()
+
+
+@ON_SQLITE
+def test_a_start_and_a_stop_leave_nothing_behind(make_site):
+    """E3: nothing waits for the end of an application but its cleaner."""
+    site = make_site(check_expiration_interval='1d')
+    stop_expiring_sessions(site.app)
+    before = weakref.getweakrefcount(site.application)
+    for _ in range(3):
+        start_expiring_sessions(site.app)
+        assert weakref.getweakrefcount(site.application) > before
+        stop_expiring_sessions(site.app)
+        assert weakref.getweakrefcount(site.application) == before
 
 
 @ON_SQLITE
