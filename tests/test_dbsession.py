@@ -3,6 +3,7 @@
 from functools import cached_property
 
 from pyramid.decorator import reify
+from pyramid.exceptions import ConfigurationError
 from pyramid.request import Request
 import pytest
 import sqlalchemy as sa
@@ -350,3 +351,15 @@ def test_one_of_a_tenant(make_shop, tmp_path, caplog, has):
     (error,) = [r for r in caplog.records if r.levelname == 'ERROR']
     assert 'sqlasession.schema' in error.getMessage()
     engine.dispose()
+
+
+@on_sqlite
+def test_engines_of_other_models_alone(make_shop):
+    """Section 2: nothing tells where the sessions are; the error does."""
+
+    def bind(config):
+        options = config.registry['dbsession_factory'].kw
+        options['binds'] = {Note: options.pop('bind')}
+
+    with pytest.raises(ConfigurationError, match=r'sqlasession\.engine'):
+        make_shop(bind)
