@@ -1596,6 +1596,17 @@ def test_default_that_is_a_sequence(make_site):
 
 
 @ON_SQLITE
+def test_default_that_nobody_can_tell(make_site):
+    """D3: a deleted key is NULL where a trigger makes the default."""
+    site = make_site(model=with_column(
+        sa.Integer, server_default=sa.FetchedValue()
+    ))
+    browser = run(site, lambda request: request.session.update(extra=7))
+    run(site, take_back, browser)
+    assert field(site, 'extra') is None
+
+
+@ON_SQLITE
 def test_default_that_asks_its_context(make_site):
     """D3: there is none in an UPDATE; the error names the field."""
     site = make_site(model=with_column(
