@@ -95,6 +95,8 @@ class Application:
         #: Whether requests keep their dbsession in their __dict__; None until
         #: the first one has come.
         self.keeps_dbsession: bool | None = None
+        #: Whether a dbsession of another name was met, and told of.
+        self.has_met_others = False
         #: Set when the application is created, if there is one.
         self.cleaner: Any = None
         self._engine: sa.Engine | None = None

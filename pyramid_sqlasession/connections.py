@@ -157,6 +157,37 @@ class Connections:
         """Whether a ROLLBACK may answer with an error."""
         return self._application.rollback_can_fail
 
+    def notice_others(self, transaction: Any) -> None:
+        """Say in the log, once, that ``request.dbsession`` has another name.
+
+        Two transactions where one was meant may wait for each other, too.
+        """
+        application = self._application
+        if (
+            application.has_met_others or application.has_own_database
+            or not runs_alone()
+        ):
+            return
+        others = [
+            resource.session for resource in resources_of(transaction) or ()
+            if hasattr(resource, 'session') and hasattr(resource, 'tx')
+        ]
+        if not others:
+            return
+        application.has_met_others = True
+        names = [
+            name for name, value in self._request.__dict__.items()
+            if any(value is other for other in others)
+        ]
+        log.warning(
+            'request.%s, which sessions would be stored with, is not there, '
+            'but another SQLAlchemy session takes part in the transaction: '
+            'they are stored in one of their own. Set sqlasession.dbsession '
+            'to the name of its request attribute%s, or give sessions a '
+            'database of their own with sqlasession.url',
+            self._name, f' ({", ".join(names)})' if names else '',
+        )
+
     def connect(self) -> sa.Connection:
         """Return a connection; whoever asks for it commits and closes."""
         return self._application.connect()

@@ -165,6 +165,11 @@ class Gate(Protocol):
     def rollback_can_fail(self) -> bool:
         """Whether a ROLLBACK may answer with an error."""
 
+    def notice_others(self, transaction: Any) -> None:
+        """Called before sessions are written apart from *transaction*, of
+        which something else may be in the same database.
+        """
+
     def connect(self) -> sa.Connection:
         """Return a connection; whoever asks for it commits and closes."""
 
@@ -331,7 +336,10 @@ class SessionDataManager:
         writers = [p for p in self._participants if p.prepare()]
         self._has_work = bool(writers)
         self._route = Route.APART if self._gate.is_apart else Route.JOINED
-        if not writers or self._route is Route.APART:
+        if not writers:
+            return
+        if self._route is Route.APART:
+            self._gate.notice_others(self.transaction)
             return
         # Only we have joined: nothing has to be committed with the session.
         resources = resources_of(self.transaction)

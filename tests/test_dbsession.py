@@ -317,6 +317,27 @@ def test_one_that_reads_from_a_standby(make_shop, caplog):
 
 
 @on_sqlite
+def test_one_of_another_name(make_shop, caplog):
+    """T1: the log says, once, which name sqlasession.dbsession has to be."""
+    shop = make_shop(lambda config: config.add_request_method(
+        get_dbsession, 'db', reify=True
+    ))
+
+    @shop.view
+    def visit(request):
+        request.db.scalars(sa.select(Note)).all()
+        request.session['n'] = 1
+
+    for path in ('put', 'visit', 'visit'):
+        shop.browser().get(f'/{path}')
+    (warning,) = [
+        r.getMessage() for r in caplog.records if r.levelname == 'WARNING'
+    ]
+    assert 'sqlasession.dbsession' in warning
+    assert '(db)' in warning
+
+
+@on_sqlite
 @pytest.mark.parametrize('has', ['database', 'schema', 'schema, later'])
 def test_one_of_a_tenant(make_shop, tmp_path, caplog, has):
     """T1: the log says, once, that there are several tables of sessions."""
