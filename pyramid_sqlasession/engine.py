@@ -34,8 +34,17 @@ def find_engine(
     """Return the engine for what runs outside of the request's transaction.
 
     :param bind_arguments: of the model, for a SQLAlchemy session.
-    :raises ConfigurationError: if there is none, or the settings make none.
+    :raises ConfigurationError: if there is none, the settings make none, or
+        its driver is asynchronous.
     """
+    engine = _find(registry, settings, bind_arguments)
+    _check_driver(engine, settings)
+    return engine
+
+
+def _find(
+    registry: Any, settings: Settings, bind_arguments: dict[str, Any]
+) -> sa.Engine:
     if settings.url is not None:
         return _own_engine(settings)
     if settings.engine is not None:
@@ -69,6 +78,21 @@ def find_engine(
         ) from error
     dialects.prepare_engine(engine)
     return engine
+
+
+def _check_driver(engine: sa.Engine, settings: Settings) -> None:
+    if not engine.dialect.is_async:
+        return
+    key = 'sqlalchemy.url'
+    if settings.url is not None:
+        key = 'sqlasession.url'
+    elif settings.engine is not None:
+        key = 'sqlasession.engine'
+    raise ConfigurationError(
+        f'{key} = {engine.url.drivername}://(not shown): the driver is '
+        f'asynchronous, and Pyramid is not; take another one, such as '
+        f'postgresql+psycopg, mysql+pymysql or sqlite'
+    )
 
 
 def _chooses_bind(factory: Any) -> bool:

@@ -829,6 +829,22 @@ def test_a_secret_option_of_the_engine(tmp_path):
     assert HIDDEN not in text
 
 
+@pytest.mark.parametrize(
+    'key', ['sqlasession.url', 'sqlalchemy.url', 'sqlasession.engine']
+)
+def test_an_asynchronous_driver(tmp_path, key):
+    """Section 2: one that cannot work is an error at start-up."""
+    pytest.importorskip('psycopg')
+    value = url = 'postgresql+psycopg_async://ann:pass-word@127.0.0.1/x'
+    if key == 'sqlasession.engine':
+        value = sa.create_engine(url)
+    settings = {'sqlalchemy.url': None, key: value}
+    text = refused(tmp_path, **settings)
+    assert f'{key} = postgresql+psycopg_async' in text
+    assert 'asynchronous' in text
+    assert 'pass-word' not in text
+
+
 def test_an_application_without_dbsession(tmp_path):
     """Section 2: it gets an engine from sqlalchemy.*, and works."""
     def configure(config):
