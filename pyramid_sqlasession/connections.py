@@ -8,6 +8,7 @@ while the request holds no other connection.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 import datetime as dt
 from functools import cached_property
 import logging
@@ -195,6 +196,10 @@ class Connections:
     def inside(self, connection: sa.Connection) -> Executor:
         """Return what executes in the transaction of *connection*."""
         return self._application.inside(connection)
+
+    def translated_errors(self) -> AbstractContextManager[None]:
+        """Say in our words what an error of the database means."""
+        return self._application.translated_errors()
 
     def alone(
         self, work: Callable[[Executor], Result], *, atomic: bool = True

@@ -399,13 +399,8 @@ class Binding:
 
     def write(self, connection: Executor) -> None:
         """Write the record in the transaction that is being committed."""
-        if self._plan is None:
-            return
-        try:
+        if self._plan is not None:
             self._tentative = self._save(connection, self._plan)
-        except (exc.DBAPIError, exc.TimeoutError):
-            with self.application.translated_errors():
-                raise
 
     def committed(self) -> None:
         """Go on from what was written."""

@@ -21,6 +21,7 @@ apart    the sessions have a database of    tpc_begin()  in tpc_vote(), after
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 import enum
 import logging
 import sys
@@ -175,6 +176,9 @@ class Gate(Protocol):
 
     def inside(self, connection: sa.Connection) -> Any:
         """Return what executes in the transaction of *connection*."""
+
+    def translated_errors(self) -> AbstractContextManager[None]:
+        """Say in our words what an error of the database means."""
 
     def alone(
         self, work: Callable[[Any], None], *, atomic: bool
@@ -385,7 +389,7 @@ class SessionDataManager:
         if self._failure is None and self._has_work and (
             self._route is Route.APART
         ):
-            self._write(self.own_connection())
+            self._write_inside(self.own_connection())
 
     def commit(self, transaction: Any) -> None:
         """Write all records, unless they are written alone."""
@@ -401,7 +405,13 @@ class SessionDataManager:
                     'time: make it once for a request, as '
                     'config.add_request_method(..., reify=True) does'
                 )
-            self._write(self._gate.inside(connection))
+            self._write_inside(self._gate.inside(connection))
+
+    def _write_inside(self, connection: Any) -> None:
+        # Who writes alone has to see the error of a connection that is to be
+        # replaced.
+        with self._gate.translated_errors():
+            self._write(connection)
 
     def _write(self, connection: Any) -> None:
         try:
@@ -435,7 +445,7 @@ class SessionDataManager:
                 if attempt > 1:
                     for work in self._works:
                         work(connection)
-                    self._write(connection)
+                    self._write_inside(connection)
                 dialects.commit(connection)
                 self._close()
                 return

@@ -177,6 +177,38 @@ def test_a_commit_that_lost_the_cluster(shop, monkeypatch):
     assert len(opened) == 1
 
 
+@pytest.mark.parametrize('database', ['mariadb'], indirect=True)
+@pytest.mark.parametrize('path', ['/write', '/replace'])
+def test_a_write_to_a_node_that_lost_the_cluster(shop, monkeypatch, path):
+    """D1: 503, and each connection of the pool is replaced afterwards."""
+
+    @shop.view
+    def replace(request):
+        request.session.invalidate()
+        request.session['n'] = 2
+
+    browser = shop.browser()
+    if path == '/replace':
+        browser.get('/write')
+    fill_pool(shop.engine)
+    opened = []
+    sa.event.listen(
+        shop.engine, 'connect', lambda *args: opened.append(args)
+    )
+    execute = shop.engine.dialect.do_execute
+
+    def refuse(cursor, statement, *args):
+        if statement.startswith('INSERT'):
+            raise pymysql.OperationalError(1047, 'WSREP has not yet prepared')
+        execute(cursor, statement, *args)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(shop.engine.dialect, 'do_execute', refuse)
+        browser.get(path, status=503)
+    fill_pool(shop.engine)
+    assert len(opened) == 3
+
+
 # -- the database is down (D1) ------------------------------------------------
 
 
