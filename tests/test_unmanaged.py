@@ -704,6 +704,30 @@ def test_a_change_that_a_script_leaves_behind(make_site, caplog):
 
 
 @on_sqlite
+def test_a_transaction_after_the_response(free, caplog):
+    """T8, T1: a body that looks first, and commits by itself, loses nothing;
+    the log has no error.
+    """
+
+    def body(request):
+        with request.tm:
+            request.session['late'] = True
+            request.dbsession.add(Note(text='a note'))
+        yield b'text'
+
+    @free.view
+    def work(request):
+        return Response(app_iter=body(request))
+
+    browser = returning(free)
+    caplog.clear()
+    browser.get('/work')
+    assert free.data() == STORED | {'late': True}
+    assert free.notes() == ['a note']
+    assert errors(caplog) == []
+
+
+@on_sqlite
 @pytest.mark.parametrize('moment', ['NewResponse', 'finished', 'body'])
 @pytest.mark.parametrize('look', [True, False])
 def test_reading_after_the_response(free, caplog, moment, look):
