@@ -42,6 +42,7 @@ import contextlib
 import datetime as dt
 from functools import partial
 import logging
+import threading
 from time import perf_counter
 from typing import Any
 import uuid
@@ -134,6 +135,7 @@ class Binding:
     #: Whether pyramid_tm may have begun a transaction for the request.
     _may_be_managed = False
     _is_loaded = False
+    _is_loading = False
     _is_saving = False
     _is_answered = False
     _is_over = False
@@ -209,7 +211,16 @@ class Binding:
             # The view has the error; what looks now is told that there is
             # nothing.
             self._unavailable = None
-        self._is_loaded = True
+        # A view may look for the first time in several threads.
+        with self.__dict__.setdefault('_lock', threading.RLock()):
+            if not (self._is_loaded or self._is_loading):
+                self._is_loading = True
+                try:
+                    self._load()
+                finally:
+                    self._is_loading = False
+
+    def _load(self) -> None:
         started = perf_counter()
         try:
             self._base, found = load(
@@ -218,9 +229,9 @@ class Binding:
                 carried=self._carried, opened=self._opened,
             )
             self.session._load(self._base)
+            self._is_loaded = True
             self.watcher.loaded(found, self._base, perf_counter() - started)
         except SessionStoreUnavailable as error:
-            self._is_loaded = False
             self.watcher.loaded(
                 Found.UNAVAILABLE, self._base, perf_counter() - started
             )
@@ -231,9 +242,6 @@ class Binding:
             # the view gets the error.
             self._unavailable = error
             dict.clear(self.session)
-        except BaseException:
-            self._is_loaded = False
-            raise
 
     @property
     def _is_said_to_be_away(self) -> bool:

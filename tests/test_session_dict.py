@@ -1,6 +1,7 @@
 """The session as a dict: every method, flash, CSRF, damage, emptiness."""
 
 import collections.abc
+from concurrent.futures import ThreadPoolExecutor
 import copy
 import datetime as dt
 from decimal import Decimal
@@ -11,6 +12,7 @@ import operator
 import pathlib
 import pickle
 import threading
+import time
 import uuid
 
 from pyramid.csrf import SessionCSRFStoragePolicy
@@ -328,6 +330,29 @@ def test_reading_writes_nothing(shop):
     shop.site.listen()
     shop.visit(lambda session: (session.changed(), repr(session.copy())))
     assert shop.site.statements.verbs == ['SELECT']
+
+
+def test_threads_of_a_view_that_look_first(site):
+    """R2: all of them find what is stored, with one SELECT."""
+
+    @site.view
+    def fill(request):
+        request.session['n'] = 1
+
+    @site.view
+    def show(request):
+        session = request.session
+        with ThreadPoolExecutor(4) as pool:
+            return list(pool.map(session.get, 'nnnn'))
+
+    browser = site.browser()
+    browser.get('/fill')
+    site.listen()
+    sa.event.listen(
+        site.engine, 'before_cursor_execute', lambda *args: time.sleep(0.1)
+    )
+    assert browser.get('/show').text == '[1, 1, 1, 1]'
+    assert site.statements.verbs == ['SELECT']
 
 
 def test_two_sessions_compare_as_dicts(site):
