@@ -782,7 +782,7 @@ class Binding:
             self.request.environ[_CARRIED] = self._carried + self._outcomes
         base = self._base
         if not self._is_concluded and base.token is not None and (
-            base.record is not None or base.ghost
+            base.record is not None or base.ghost not in (None, 'unavailable')
         ):
             # If it has ended by then, the next attempt begins no other one.
             self.request.environ[_OPENED] = base.token.id

@@ -12,6 +12,7 @@ from pyramid_sqlasession import SessionCreated
 from pyramid_sqlasession import SessionError
 from pyramid_sqlasession import SessionInvalidated
 from pyramid_sqlasession import SessionRotated
+from pyramid_sqlasession import SessionStoreUnavailable
 from pyramid_sqlasession import SessionWriteDropped
 from pyramid_sqlasession import SuspiciousCookie
 
@@ -320,6 +321,31 @@ def test_a_grace_that_ends_between_two_attempts(make_shop):
     assert [event.reason for event in seen] == ['rotated']
     assert 'Set-Cookie' not in response.headers
     assert site.data() == STORED
+
+
+@on_sqlite
+def test_a_database_that_comes_back_between_two_attempts(make_shop):
+    """T5, R3: what no attempt has opened is an unknown cookie all the same."""
+    looks = []
+
+    def away(request):
+        error = SessionStoreUnavailable()
+        pyramid_retry.mark_error_retryable(error)
+        raise error
+
+    site = make_shop(count_up, away, configure=answering(
+        lambda request: looks.append(dict(request.session)),
+        SessionStoreUnavailable,
+    ))
+    browser = returning(site)
+    site.execute('DELETE FROM sessions')
+    site.views['attempt'] = lambda request: (
+        away(request) if is_early(request) else count_up(request)
+    )
+    response = browser.get('/attempt')
+    assert looks == [{}, {}]
+    assert len(response.headers.getall('Set-Cookie')) == 1
+    assert site.data()['n'] == 1
 
 
 def test_a_duplicate_that_the_database_reports(make_shop):
