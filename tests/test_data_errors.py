@@ -440,9 +440,7 @@ def test_error_page_of_another_error_can_look_at_the_session(refused):
 
 @ON_SQLITE
 def test_session_of_the_error_page_is_not_stored_later(refused, caplog):
-    """D1: what an error page puts in must not begin a second session; the
-    log says in a line that it is lost.
-    """
+    """D1: what an error page puts in begins no session; the log says so."""
 
     def sorry(error, request):
         request.session.flash('We are closed')

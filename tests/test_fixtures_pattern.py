@@ -308,9 +308,7 @@ def test_a_view_that_fails(testapp, site, dbsession):
 
 
 def test_an_error_of_the_database_is_answered(make_site, tm, caplog):
-    """T7, T3: the error page comes though nothing can be written, which is
-    an error in the log.
-    """
+    """T7, T3: the error page comes; that nothing is written is in the log."""
     site = make_site(configure=answering(
         lambda request: request.session.flash('sorry') or 'a page',
         sa.exc.IntegrityError,

@@ -705,9 +705,7 @@ def test_a_change_that_a_script_leaves_behind(make_site, caplog):
 
 @on_sqlite
 def test_a_transaction_after_the_response(free, caplog):
-    """T8, T1: a body that looks first, and commits by itself, loses nothing;
-    the log has no error.
-    """
+    """T8, T1: a body that looks first and commits itself loses nothing."""
 
     def body(request):
         with request.tm:
@@ -823,9 +821,7 @@ def unsound_late(request):
 def test_a_late_error_is_answered_by_an_exception_view(
     make_site, caplog, work, path
 ):
-    """T8: its page comes, whole, in the place of the one that was made; the
-    log has the error, once, unless the COMMIT has raised it.
-    """
+    """T8: its page comes in the place of the other; the log has the error."""
 
     def sorry(request):
         request.response.status_int = 409
