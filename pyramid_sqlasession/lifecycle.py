@@ -42,8 +42,9 @@ import contextlib
 import datetime as dt
 from functools import partial
 import logging
-import threading
+from threading import get_ident
 from time import perf_counter
+from time import sleep
 from typing import Any
 import uuid
 
@@ -106,6 +107,10 @@ log = logging.getLogger(__name__)
 #: view that made it has failed.
 RELEASED: Any = object()
 
+# Seconds: how long a thread of a view waits before it asks again whether
+# another one has loaded the session.
+_A_MOMENT = 0.001
+
 #: Where an attempt leaves what it committed for the next one.
 _CARRIED = 'sqlasession.carried'
 
@@ -135,7 +140,8 @@ class Binding:
     #: Whether pyramid_tm may have begun a transaction for the request.
     _may_be_managed = False
     _is_loaded = False
-    _is_loading = False
+    #: The thread that loads.
+    _loader: int | None = None
     _is_saving = False
     _is_answered = False
     _is_over = False
@@ -211,16 +217,15 @@ class Binding:
             # The view has the error; what looks now is told that there is
             # nothing.
             self._unavailable = None
-        # A view may look for the first time in several threads.
-        with self.__dict__.setdefault('_lock', threading.RLock()):
-            if not (self._is_loaded or self._is_loading):
-                self._is_loading = True
-                try:
-                    self._load()
-                finally:
-                    self._is_loading = False
-
-    def _load(self) -> None:
+        me = get_ident()
+        # Not by a lock: each request would make one.
+        while self._loader is not None:
+            if self._loader == me:
+                return
+            sleep(_A_MOMENT)
+        if self._is_loaded:
+            return
+        self._loader = me
         started = perf_counter()
         try:
             self._base, found = load(
@@ -242,6 +247,8 @@ class Binding:
             # the view gets the error.
             self._unavailable = error
             dict.clear(self.session)
+        finally:
+            self._loader = None
 
     @property
     def _is_said_to_be_away(self) -> bool:
