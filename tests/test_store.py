@@ -4,6 +4,7 @@ import base64
 import datetime as dt
 import hashlib
 import json
+import sqlite3
 import uuid
 
 from pyramid.scripting import prepare
@@ -393,6 +394,24 @@ def test_revoke_where_ends_the_sessions_of_a_user(shop):
     assert run(shop, lambda r: r.session_store.revoke_where(user_id=7)) == 3
     (row,) = shop.rows()
     assert row['user_id'] == 8
+
+
+@ON_SQLITE
+def test_revoke_where_meets_a_lock(shop, monkeypatch):
+    """C7: the error stays what it is: it is not about the value."""
+    dialect = shop.engine.dialect
+    execute = dialect.do_execute
+
+    def refuse(cursor, statement, *args):
+        if statement.startswith('DELETE'):
+            raise sqlite3.OperationalError('database is locked')
+        execute(cursor, statement, *args)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(dialect, 'do_execute', refuse)
+        with pytest.raises(sa.exc.OperationalError, match='is locked'):
+            run(shop, lambda r: r.session_store.revoke_where(user_id=7))
+    assert len(shop.rows()) == 4
 
 
 @ON_SQLITE
