@@ -588,12 +588,30 @@ FOUND = [
     ('Float', 0.1), ('Time', dt.time(1, 2, 3, 4)), ('Numeric', Decimal('.1')),
     ('DateTime', dt.datetime(2026, 1, 2, 3, 4, 5, 6)),
     ('Interval', dt.timedelta(microseconds=7)),
+    ('TIME', dt.time(1, 2, 3, 4)),
+    ('TIMESTAMP', dt.datetime(2026, 1, 2, 3, 4, 5, 6)),
 ]
 
 
 @pytest.mark.parametrize(('declared', 'value'), FOUND)
 def test_value_is_found_again(make_site, declared, value):
     """D3: to the last digit, on every database."""
+    check_found(make_site, declared, value)
+
+
+@pytest.mark.parametrize('database', ['mariadb'], indirect=True)
+@pytest.mark.parametrize(('declared', 'value'), [
+    ('DATETIME', dt.datetime(2026, 1, 2, 3, 4, 5, 6)), ('BLOB', b'x' * 70000),
+], ids=['DATETIME', 'BLOB'])
+def test_value_of_a_type_of_mariadb_is_found_again(
+    make_site, declared, value
+):
+    """D3: so are those of types that PostgreSQL has not."""
+    check_found(make_site, declared, value)
+
+
+def check_found(make_site, declared, value):
+    """Assert that a field of this type keeps and finds *value*."""
     site = make_site(additional_fields=f'extra: {declared}')
     run(site, lambda request: request.session.update(extra=value))
 
