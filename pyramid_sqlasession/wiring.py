@@ -33,10 +33,13 @@ from pyramid_sqlasession.session import SQLASession
 from pyramid_sqlasession.settings import read_settings
 from pyramid_sqlasession.settings import Settings
 from pyramid_sqlasession.store import SessionStore
+from pyramid_sqlasession.values import PREFIX
 
 log = logging.getLogger(__name__)
 
 _INCLUDED = 'sqlasession.included'
+#: Where the registry keeps the settings that were read.
+_READ = 'sqlasession.read'
 _PLACE = "the settings sqlasession.* (config.include('pyramid_sqlasession'))"
 
 
@@ -60,6 +63,7 @@ def register(config: Any) -> None:
     def configure() -> None:
         # Now, not in includeme: settings made after the include count.
         settings = read_settings(registry.settings or {})
+        registry[_READ] = _settings_in(registry)
         registry[REGISTRY_KEY] = Application(registry, settings)
         introspectable.update(settings.masked())
 
@@ -70,6 +74,14 @@ def register(config: Any) -> None:
         introspectables=(introspectable,),
     )
     config.info = before
+
+
+def _settings_in(registry: Any) -> dict[str, Any]:
+    given = registry.settings or {}
+    return {
+        key: value for key, value in given.items()
+        if isinstance(key, str) and key.startswith(PREFIX)
+    }
 
 
 def application_of(registry: Any) -> Application:
@@ -117,6 +129,7 @@ def not_serving() -> Iterator[None]:
 def _application_created(event: Any) -> None:
     registry = event.app.registry
     application = application_of(registry)
+    _check_late_settings(registry)
     _check_engine(application)
     if not _is_serving.get():
         return
@@ -130,6 +143,17 @@ def _application_created(event: Any) -> None:
         _create_table(application)
     if application.settings.check_expiration_interval > 0:
         start_expiring_sessions(registry)
+
+
+def _check_late_settings(registry: Any) -> None:
+    read = registry[_READ]
+    for key, value in _settings_in(registry).items():
+        if key not in read or read[key] != value:
+            # Without the value, which may be secret, and need not be wrong.
+            raise ConfigurationError(
+                f'{key} was set, or changed, when the settings had been read '
+                f'already, at config.commit(): set it before'
+            )
 
 
 def _lacks_dbsession(registry: Any, application: Application) -> bool:

@@ -948,6 +948,30 @@ def test_late_settings_of_another_include(tmp_path):
     assert (settings.cookie_name, settings.expiration) == ('later', 3600)
 
 
+@pytest.mark.parametrize('given', [{}, {'secret': 'old'}])
+def test_settings_after_the_commit(tmp_path, given):
+    """Section 2: they are refused, as nothing would read them."""
+    with pytest.raises(ConfigurationError) as refused:
+        start(
+            tmp_path, configure=lambda config: config.commit(),
+            late={'sqlasession.secret': 'a secret'}, **given,
+        )
+    text = str(refused.value)
+    assert 'sqlasession.secret was set, or changed, when' in text
+    assert 'config.commit()' in text
+    assert 'a secret' not in text
+
+
+def test_the_same_settings_after_the_commit(tmp_path):
+    """Section 2: what says nothing new is no error."""
+    late = {'sqlasession.expiration': '1h', 'other.expiration': '2h'}
+    registry = start(
+        tmp_path, configure=lambda config: config.commit(), late=late,
+        expiration='1h',
+    )
+    assert registry['sqlasession'].settings.expiration == 3600
+
+
 def test_wrong_late_settings(tmp_path):
     """Section 2: and they fail at start-up as the early ones do."""
     with pytest.raises(ConfigurationError, match='expiration'):
