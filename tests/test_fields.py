@@ -10,6 +10,7 @@ from pyramid.exceptions import ConfigurationError
 from pyramid.response import Response
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.orm import Mapped
 from sqlalchemy.orm import mapped_column
@@ -67,6 +68,8 @@ TYPES = [
     ('Numeric', Decimal('1.5')),
     ('Float', 1.5),
     ('Float', 0.1),
+    ('Float(asdecimal=True)', Decimal('1.5')),
+    ('Numeric(asdecimal=False)', 1.5),
     ('Boolean', True),
     ('Date', dt.date(2026, 11, 23)),
     ('Time', dt.time(23, 59, 58)),
@@ -585,7 +588,8 @@ def test_int_of_a_type_of_one_database(make_site, database, declared, value):
 
 
 FOUND = [
-    ('Float', 0.1), ('Time', dt.time(1, 2, 3, 4)), ('Numeric', Decimal('.1')),
+    ('Float', 0.1), ('FLOAT', 0.1), ('Numeric', Decimal('.1')),
+    ('Time', dt.time(1, 2, 3, 4)),
     ('DateTime', dt.datetime(2026, 1, 2, 3, 4, 5, 6)),
     ('Interval', dt.timedelta(microseconds=7)),
     ('TIME', dt.time(1, 2, 3, 4)),
@@ -637,6 +641,26 @@ def test_national_text_is_compared_exactly(make_site, declared):
         ]
 
     assert site.browser().get('/find').text == '[1, 0, 0]'
+
+
+#: Somebody's own choice for MariaDB.
+IN_ANY_CASE = sa.String(20).with_variant(
+    mysql.VARCHAR(20, charset='utf8mb4', collation='utf8mb4_general_ci'),
+    'mysql', 'mariadb',
+)
+
+
+@pytest.mark.parametrize('database', ['mariadb'], indirect=True)
+def test_a_variant_of_the_application_is_left_alone(make_site):
+    """D3: who wants no exact comparison has none."""
+    site = make_site(additional_fields=f'name: {__name__}.IN_ANY_CASE')
+    run(site, lambda request: request.session.update(name='aB3'))
+
+    @site.view
+    def find(request):
+        return len(request.session_store.find(name='Ab3'))
+
+    assert site.browser().get('/find').text == '1'
 
 
 def test_uuid_is_found_however_it_is_written(make_site):
