@@ -131,7 +131,7 @@ class Binding:
     #: The changes of the view that failed, while an exception view runs.
     _set_aside: Snapshot | None = None
     _in_exception_view = False
-    #: Whether the session was changed in a transaction, or in a view.
+    #: Whether the session holds a change made in a transaction, or in a view.
     _is_changed_by_view = False
     _exception: BaseException | None = None
     #: Kept for the view, if nobody could answer it at the first look.
@@ -436,6 +436,8 @@ class Binding:
             return
         if self.session._is_altered():
             self.watcher.taken_back(self.session._pending.touched)
+        # What remains is not the view's.
+        self._is_changed_by_view = False
         if joined_with is not None:
             self.session._restore(joined_with)
         else:

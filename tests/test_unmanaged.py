@@ -459,6 +459,50 @@ def test_a_tween_that_wrote_before_a_view_without_a_transaction(tower):
 
 
 @both_managers
+def test_a_tween_that_wrote_before_an_exception_view_without_a_look(
+    tower, manager
+):
+    """T3, T8: the view's part goes with its transaction, and nothing else."""
+    site, browser = tower(
+        before=lambda request: request.session.update(before=True),
+        **{'tm.manager_hook': manager},
+    )
+
+    @site.view
+    def missing(request):
+        request.session['view'] = True
+        raise HTTPNotFound
+
+    browser.get('/missing', status=404)
+    assert site.data() == STORED | {'before': True}
+
+
+@both_managers
+@pytest.mark.parametrize('changes', [True, False])
+def test_a_tween_that_wrote_before_a_view_that_aborts_and_fails(
+    tower, manager, changes
+):
+    """T2, T3, T8: an abort by hand takes back the view's part, once."""
+    site, browser = tower(
+        before=lambda request: request.session.update(before=True),
+        **{'tm.manager_hook': manager},
+    )
+
+    @site.view
+    def fail(request):
+        if changes:
+            request.session['view'] = True
+        request.tm.abort()
+        request.tm.begin()
+        raise Failure
+
+    browser.get('/fail')
+    assert site.data() == STORED | {
+        'before': True, '_f_': ['Please log in'],
+    }
+
+
+@both_managers
 def test_a_tween_that_reads_before_the_transaction(tower, manager):
     """T10: the view's changes are kept, also in a value it was given."""
 
