@@ -15,7 +15,7 @@ from pyramid_sqlasession.state import copied
 
 
 class Extension:
-    """Computes the additional fields of one request's session."""
+    """Computes the additional fields of one session, for one transaction."""
 
     #: What the application's function has returned for which data.
     _foreseen: tuple[dict[str, Any], dict[str, Any]] | None = None
@@ -36,14 +36,12 @@ class Extension:
     def foresee(self) -> None:
         """Ask the function while ``request.dbsession`` can join the
         transaction: when it is being committed, nothing can.
+
+        What it says holds for one commit: the next one has another of these.
         """
-        self.forget()
+        self._foreseen = None
         data = copied(dict(dict.items(self._session)))
         self._foreseen = data, self.fields(data)
-
-    def forget(self) -> None:
-        """Ask the function again for the next save."""
-        self._foreseen = None
 
     def fields(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Return the additional fields of a session that holds *data*.

@@ -40,6 +40,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+from functools import cached_property
 from functools import partial
 import logging
 from threading import get_ident
@@ -162,7 +163,6 @@ class Binding:
         self.application = application
         self.request = request
         self.session = SQLASession(self)
-        self._extension = Extension(application, request, self.session)
         self.connections = Connections(application, request)
         #: Told what becomes of the session.
         self.watcher: Watcher = (
@@ -170,6 +170,11 @@ class Binding:
         )
         #: Snapshots at SAVEPOINTs of the application's SQLAlchemy session.
         self.savepoints: dict[Any, Any] = {}
+
+    @cached_property
+    def _extension(self) -> Extension:
+        # Not made for those who only read.
+        return Extension(self.application, self.request, self.session)
 
     # -- Source: called by the session ---------------------------------------
 
@@ -453,7 +458,8 @@ class Binding:
         self._manager = None
         self._joined_with = None
         self._set_aside = None
-        self._extension.forget()
+        # With what it has foreseen.
+        self.__dict__.pop('_extension', None)
         self.savepoints.clear()
 
     def mark(self) -> tuple[BaseException | None, Snapshot]:
