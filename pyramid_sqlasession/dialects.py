@@ -68,18 +68,30 @@ _ERRNOS = {
     1062: Fault.DUPLICATE,
     1050: Fault.EXISTS,  # table
     1061: Fault.EXISTS,  # index
+    1021: Fault.UNAVAILABLE,  # disk full
     1040: Fault.UNAVAILABLE,  # too many connections
+    1044: Fault.UNAVAILABLE,  # as 1045, for this database
+    1045: Fault.UNAVAILABLE,  # name or password of the role are refused
     1047: Fault.UNAVAILABLE,  # Galera: node not ready; ping still succeeds
+    1049: Fault.UNAVAILABLE,  # no such database
     1053: Fault.UNAVAILABLE,  # server shutdown in progress
+    1114: Fault.UNAVAILABLE,  # table full, the disk of InnoDB's too
     1180: Fault.UNAVAILABLE,  # Galera: quorum lost during the write
+    1203: Fault.UNAVAILABLE,  # too many connections of this role
+    1226: Fault.UNAVAILABLE,  # the same, by a limit of its own
     1290: Fault.UNAVAILABLE,  # read-only replica
+    1317: Fault.UNAVAILABLE,  # KILL QUERY
+    1792: Fault.UNAVAILABLE,  # transaction_read_only
+    1836: Fault.UNAVAILABLE,  # innodb_read_only
     1927: Fault.UNAVAILABLE,  # connection was killed
+    1969: Fault.UNAVAILABLE,  # max_statement_time ran out
     2002: Fault.UNAVAILABLE,
     2003: Fault.UNAVAILABLE,
     2006: Fault.UNAVAILABLE,
     2013: Fault.UNAVAILABLE,
     2014: Fault.UNAVAILABLE,
     2055: Fault.UNAVAILABLE,
+    3024: Fault.UNAVAILABLE,  # MySQL: max_execution_time ran out
 }
 
 _SQLITE = (

@@ -283,14 +283,17 @@ def test_database_that_goes_down_while_a_view_runs(down, when, caplog):
     assert browser.get('/read').text == '1'
 
 
-#: Errors of a server that is full, ends, is a standby, or has lost its
-#: cluster.
+#: Errors of a server that is full, ends, is a standby, has lost its cluster,
+#: lets nobody in, or gives up a statement that takes too long.
 OUT_OF_SERVICE = {
     'postgresql': [
         '53100', '53200', '53300', '57014', '57P01', '57P02', '57P03',
         '25006', '08006',
     ],
-    'mariadb': [1040, 1047, 1053, 1180, 1290, 1927],
+    'mariadb': [
+        1021, 1040, 1044, 1045, 1047, 1049, 1053, 1114, 1180, 1203, 1226,
+        1290, 1317, 1792, 1836, 1927, 1969,
+    ],
 }
 
 
