@@ -27,7 +27,6 @@ from pyramid_sqlasession import dialects
 from pyramid_sqlasession import pooling
 from pyramid_sqlasession.codec import Codec
 from pyramid_sqlasession.cookie import CookiePolicy
-from pyramid_sqlasession.dialects import Fault
 from pyramid_sqlasession.drivers import Uncommon
 from pyramid_sqlasession.engine import find_engine
 from pyramid_sqlasession.expiry import Expiry
@@ -257,7 +256,7 @@ class Application:
                 with dialects.wrapped_errors(engine):
                     return work(connection)
             except exc.DBAPIError as error:
-                if dialects.fault_of(error) is not Fault.UNAVAILABLE:
+                if not dialects.is_lost(error):
                     raise
                 dialects.discard(connection, error)
                 raise _StaleConnection(error) from error

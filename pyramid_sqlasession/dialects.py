@@ -137,6 +137,15 @@ def _sqlstate_of(error: BaseException | None) -> str | None:
     return state if isinstance(state, str) else None
 
 
+def _errno_of(error: BaseException | None) -> int | None:
+    # PyMySQL and mysqlclient: the first argument; mariadb and
+    # mysql-connector: errno.
+    number = getattr(error, 'errno', None)
+    if not isinstance(number, int):
+        number = error.args[0] if error is not None and error.args else None
+    return number if isinstance(number, int) else None
+
+
 #: What MariaDB and MySQL say of a value, by errors of several classes.
 _VALUE_ERRNOS = {1264, 1265, 1292, 1366, 1406, 1411}
 
@@ -156,6 +165,29 @@ def is_about_value(error: exc.DBAPIError) -> bool:
     )
 
 
+#: Of a statement that was cancelled, by a limit of its time usually.
+_CANCELLED = {'57014', 1317, 1969, 3024}
+
+
+def has_waited(error: BaseException) -> bool:
+    """Return whether the server gave up a statement that took too long; the
+    connection is good, and the same again would take as long.
+    """
+    if not isinstance(error, exc.DBAPIError):
+        return False
+    orig = error.orig
+    return (
+        _sqlstate_of(orig) in _CANCELLED
+        or _errno_of(orig) in _CANCELLED
+        or fault_of(error) is Fault.LOCKED
+    )
+
+
+def is_lost(error: BaseException) -> bool:
+    """Return whether *error* tells of a connection that is of no use."""
+    return fault_of(error) is Fault.UNAVAILABLE and not has_waited(error)
+
+
 def is_from_server(error: BaseException) -> bool:
     """Return whether PostgreSQL has said *error*, and not the driver: the
     transaction has failed then.
@@ -169,12 +201,8 @@ def _driver_fault(error: BaseException | None) -> Fault:
     state = _sqlstate_of(error)
     if state in _SQLSTATES:
         return _SQLSTATES[state]
-    # PyMySQL and mysqlclient: the first argument; mariadb and
-    # mysql-connector: errno.
-    number = getattr(error, 'errno', None)
-    if not isinstance(number, int):
-        number = error.args[0] if error is not None and error.args else None
-    if isinstance(number, int) and number in _ERRNOS:
+    number = _errno_of(error)
+    if number is not None and number in _ERRNOS:
         return _ERRNOS[number]
     text = str(error)
     if type(error).__module__.partition('.')[0] in ('sqlite3', 'pysqlite3'):
@@ -189,7 +217,7 @@ def _driver_fault(error: BaseException | None) -> Fault:
     if state is not None and state[:2] in ('08', '53', '57'):
         return Fault.UNAVAILABLE
     if type(error).__name__ in ('OperationalError', 'InterfaceError') and (
-        state is None and not isinstance(number, int)
+        state is None and number is None
     ):
         # libpq reports a refused or lost connection as bare text.
         return Fault.UNAVAILABLE

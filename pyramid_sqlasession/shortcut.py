@@ -83,9 +83,13 @@ class Shortcut:
         except (ValueError, TypeError, OverflowError) as error:
             pooled.give_back_reset()
             raise Uncommon from error
-        # The long way meets the same error and says what it means; it
-        # replaces a connection that the server has closed, too.
         except BaseException as error:
+            waited = self._waited(error, compiled, pooled)
+            if waited is not None:
+                pooled.give_back_reset()
+                raise waited from error
+            # The long way meets the same error and says what it means; it
+            # replaces a connection that the server has closed, too.
             pooled.give_back_lost()
             if not isinstance(error, Exception):
                 raise
@@ -188,6 +192,17 @@ class Shortcut:
         )
         return translated
 
+    def _waited(
+        self, error: BaseException, compiled: Compiled, pooled: Any
+    ) -> Exception | None:
+        """Return *error* as SQLAlchemy raises it, if the long way would only
+        wait for it once more.
+        """
+        if not isinstance(error, self._dialect.loaded_dbapi.Error):
+            return None
+        translated = self.translated(error, compiled, pooled)
+        return translated if dialects.has_waited(translated) else None
+
     def failed(
         self, connection: sa.Connection, error: Any, compiled: Compiled,
         pooled: Any,
@@ -251,14 +266,14 @@ class Bare:
             pooled.give_back_reset()
             raise
         except self.dialect.loaded_dbapi.Error as error:
-            fault = dialects.Fault.UNAVAILABLE
+            is_lost = True
             try:
                 translated = self._shortcut.translated(
                     error, compiled, pooled
                 )
-                fault = dialects.fault_of(translated)
+                is_lost = dialects.is_lost(translated)
             finally:
-                if fault is dialects.Fault.UNAVAILABLE:
+                if is_lost:
                     pooled.give_back_lost()
                 else:
                     pooled.give_back_reset()

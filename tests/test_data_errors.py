@@ -2,6 +2,7 @@
 
 import logging
 import sqlite3
+import time
 
 import pymysql
 from pyramid.response import Response
@@ -342,6 +343,72 @@ def test_a_touch_that_waited_in_vain(shop, caplog):
         r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING
     ]
     assert said.startswith('the expiry was not extended: ')
+
+
+#: How the server is told to give up a statement after a second.
+LIMITS = {
+    'postgresql': [
+        "SET statement_timeout = '1s'", "SET lock_timeout = '1s'",
+    ],
+    'mariadb': [
+        'SET max_statement_time = 1', 'SET lock_wait_timeout = 1',
+    ],
+}
+
+#: How somebody has the table alone.
+ALONE = {
+    'postgresql': 'LOCK TABLE sessions',
+    'mariadb': 'LOCK TABLES sessions WRITE',
+}
+
+
+@pytest.fixture
+def limited(shop):
+    """A function that sets a limit for all connections of a site with a
+    session, and returns the connections that were opened since.
+    """
+    shop.visitor = shop.browser()
+    shop.visitor.get('/write')
+
+    def limit(sql):
+        opened = []
+
+        def set_up(connection, record):
+            cursor = connection.cursor()
+            cursor.execute(sql)
+            cursor.close()
+            connection.commit()
+            opened.append(record)
+
+        sa.event.listen(shop.engine, 'connect', set_up)
+        shop.engine.dispose()
+        fill_pool(shop.engine)
+        opened.clear()
+        return opened
+
+    return limit
+
+
+@ON_SERVERS
+@pytest.mark.parametrize('which', ['statement', 'lock'])
+def test_a_read_that_waited_in_vain(shop, limited, which):
+    """D1: it waits once, and its connection, which is good, is kept."""
+    limit = LIMITS[shop.database.name][which == 'lock']
+    opened = limited(limit)
+    with shop.outside.connect() as connection:
+        connection.execute(sa.text(ALONE[shop.database.name]))
+        begun = time.monotonic()
+        if which == 'lock':
+            with pytest.raises(sa.exc.OperationalError):
+                shop.visitor.get('/read')
+        else:
+            shop.visitor.get('/read', status=503)
+        assert time.monotonic() - begun < 1.9
+        connection.rollback()
+        if shop.database.name == 'mariadb':
+            connection.execute(sa.text('UNLOCK TABLES'))
+    assert opened == []
+    assert shop.visitor.get('/read').text == '1'
 
 
 class Refusal:
