@@ -188,6 +188,13 @@ def is_lost(error: BaseException) -> bool:
     return fault_of(error) is Fault.UNAVAILABLE and not has_waited(error)
 
 
+def is_in_vain(error: BaseException) -> bool:
+    """Return whether another statement would wait now as the one that raised
+    *error* did.
+    """
+    return fault_of(error) in (Fault.LOCKED, Fault.UNAVAILABLE)
+
+
 def is_from_server(error: BaseException) -> bool:
     """Return whether PostgreSQL has said *error*, and not the driver: the
     transaction has failed then.

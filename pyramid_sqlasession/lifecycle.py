@@ -54,6 +54,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 from transaction.interfaces import NoTransaction
 
+from pyramid_sqlasession import dialects
 from pyramid_sqlasession import events
 from pyramid_sqlasession.aftercare import end_surplus
 from pyramid_sqlasession.aftercare import send_events
@@ -752,6 +753,10 @@ class Binding:
         for outcome in self._outcomes:
             if outcome.created or outcome.updated:
                 return
+        error = self.request.__dict__.get('exception')
+        if error is not None and dialects.is_in_vain(error):
+            # The visitor has waited once already.
+            return
         started = perf_counter()
         touched = touch(
             self.application, self.connections, self.session._base,

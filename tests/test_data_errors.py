@@ -411,6 +411,20 @@ def test_a_read_that_waited_in_vain(shop, limited, which):
     assert shop.visitor.get('/read').text == '1'
 
 
+@ON_SERVERS
+def test_no_touch_waits_after_a_write_that_waited(shop, limited):
+    """D1: 503 within the driver's timeout, also if a touch is due."""
+    opened = limited(LIMITS[shop.database.name][0])
+    shop.clock.advance(minutes=11)
+    with shop.outside.begin() as connection:
+        connection.execute(sa.text('UPDATE sessions SET version = version'))
+        begun = time.monotonic()
+        shop.visitor.get('/write', status=503)
+        assert time.monotonic() - begun < 1.9
+    assert opened == []
+    assert shop.visitor.get('/read').text == '1'
+
+
 class Refusal:
     """Has all connects of an engine fail while ``on``, and counts them."""
 
