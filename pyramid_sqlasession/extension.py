@@ -30,9 +30,6 @@ class Extension:
         self._request = request
         self._session = session
 
-    def __bool__(self) -> bool:
-        return self._extend is not None
-
     def foresee(self) -> None:
         """Ask the function while ``request.dbsession`` can join the
         transaction: when it is being committed, nothing can.

@@ -40,7 +40,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-from functools import cached_property
 from functools import partial
 import logging
 from threading import get_ident
@@ -148,6 +147,7 @@ class Binding:
     _is_answered = False
     _is_over = False
     _plan: Plan | None = None
+    _extension: Extension | None = None
     _tentative: Outcome | None = None
     _outcomes: tuple[Outcome, ...] = ()
     #: Of an earlier attempt of pyramid_retry that committed by hand.
@@ -172,10 +172,18 @@ class Binding:
         #: Snapshots at SAVEPOINTs of the application's SQLAlchemy session.
         self.savepoints: dict[Any, Any] = {}
 
-    @cached_property
-    def _extension(self) -> Extension:
+    @property
+    def _extends(self) -> bool:
+        """Whether the application has a word in the additional fields."""
+        return self.application.settings.extend_default_fields is not None
+
+    def _extending(self) -> Extension:
         # Not made for those who only read.
-        return Extension(self.application, self.request, self.session)
+        if self._extension is None:
+            self._extension = Extension(
+                self.application, self.request, self.session
+            )
+        return self._extension
 
     # -- Source: called by the session ---------------------------------------
 
@@ -386,14 +394,14 @@ class Binding:
             view, self._set_aside = self._set_aside, None
             self.session._add_to(view, self.application.codec.encode)
         self._plan = plan = self._make_plan()
-        if plan is not None and plan.writes_record and self._extension:
+        if plan is not None and plan.writes_record and self._extends:
             self._foresee()
         return plan is not None
 
     def _foresee(self) -> None:
         self._is_saving = True
         try:
-            self._extension.foresee()
+            self._extending().foresee()
         finally:
             self._is_saving = False
 
@@ -460,7 +468,7 @@ class Binding:
         self._joined_with = None
         self._set_aside = None
         # With what it has foreseen.
-        self.__dict__.pop('_extension', None)
+        self._extension = None
         self.savepoints.clear()
 
     def mark(self) -> tuple[BaseException | None, Snapshot]:
@@ -511,7 +519,8 @@ class Binding:
         started = perf_counter()
         try:
             outcome = self.application.saver.save(
-                connection, plan, self.now(), self._extension.fields
+                connection, plan, self.now(),
+                self._extending().fields,
             )
         except SessionConflict as conflict:
             self.watcher.conflicted(conflict.keys)
@@ -699,7 +708,7 @@ class Binding:
         which joins nothing but a transaction.
         """
         return (
-            bool(self._extension)
+            self._extends
             and getattr(self.request, 'tm', None) is not None
             and active_transaction(self.request) is None
         )
