@@ -17,6 +17,7 @@ from pyramid_sqlasession import dialects
 from pyramid_sqlasession.settings import Settings
 from pyramid_sqlasession.values import is_hidden
 from pyramid_sqlasession.values import PREFIX
+from pyramid_sqlasession.values import without_passwords
 
 _NO_ENGINE = (
     'pyramid_sqlasession finds no engine for what runs outside of requests '
@@ -69,6 +70,7 @@ def _find(
     given = registry.settings or {}
     if not given.get('sqlalchemy.url'):
         raise ConfigurationError(_NO_ENGINE)
+    _check_url('sqlalchemy.url', given['sqlalchemy.url'])
     try:
         engine = sa.engine_from_config(given, 'sqlalchemy.')
     except Exception as error:
@@ -78,6 +80,19 @@ def _find(
         ) from error
     dialects.prepare_engine(engine)
     return engine
+
+
+def _check_url(key: str, url: Any) -> None:
+    try:
+        sa.make_url(url)
+    except Exception as error:
+        # Without its text, here and in the traceback: what is taken for a
+        # port may be the end of a password.
+        raise ConfigurationError(
+            f'{key} = (not shown): cannot be parsed ({type(error).__name__}). '
+            f'A URL is written dialect://user:password@host:port/name, and @ '
+            f'in a password is %40 (%%40 in an ini file)'
+        ) from None
 
 
 def _check_driver(engine: sa.Engine, settings: Settings) -> None:
@@ -102,6 +117,7 @@ def _chooses_bind(factory: Any) -> bool:
 
 
 def _own_engine(settings: Settings) -> sa.Engine:
+    _check_url(f'{PREFIX}url', settings.url)
     options = {
         name.removeprefix('engine.'): value
         for name, value in settings.engine_options
@@ -111,11 +127,7 @@ def _own_engine(settings: Settings) -> sa.Engine:
             {'url': settings.url, **options}, prefix=''
         )
     except Exception as error:
-        # The URL may hold a password: SQLAlchemy's text is repeated only
-        # where it is about something else.
-        text = str(error)
-        if settings.url is not None and str(settings.url) in text:
-            text = 'it cannot be parsed'
+        text = without_passwords(str(error))
         raise ConfigurationError(
             f'{_blamed(settings, text)} cannot make an engine: '
             f'{type(error).__name__}: {text}. A URL is written '
