@@ -1,7 +1,7 @@
 """From ini strings or Python objects to frozen :class:`Settings`.
 
-Every error names the full key, the value and what is allowed.  Knows nothing
-of SQLAlchemy: an additional field is only described here (:class:`Field`).
+Every error names the full key, the value and what is allowed.  What a single
+one may be is in values.py; here is what they are together.
 """
 
 from __future__ import annotations
@@ -274,6 +274,8 @@ def _check_cookie(settings: Settings, given: Mapping[str, Any]) -> None:
 
 #: Settings whose value is not shown in errors.
 _SECRET = {'secret', 'encryption_keys', 'url', 'engine'}
+
+
 def _fields(name: str, value: Any) -> tuple[Field, ...]:
     return read_fields(value)
 

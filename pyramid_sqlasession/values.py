@@ -232,7 +232,6 @@ def field_name(name: str, value: Any) -> str:
 
 def url(name: str, value: Any) -> Any:
     """Take a text or a ``sqlalchemy.URL``, which SQLAlchemy will read."""
-    # A sqlalchemy.URL object is passed through as it is.
     return value
 
 
