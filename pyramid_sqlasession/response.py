@@ -30,8 +30,9 @@ def cookie_header(
         if outcome.removed is not None:
             base, is_removed = None, True
             reason = 'the session was invalidated'
-        if outcome.dropped:
-            reason = 'the session ended while the request ran'
+        if outcome.dropped and outcome.base.ghost != 'unavailable':
+            # What the request has committed before opens nothing any more.
+            base, reason = None, 'the session ended while the request ran'
         if cause := _cause(cookies, outcome, request):
             base, is_removed, reason = outcome.base, False, cause
     if base is not None and base.record is not None and base.token is not None:

@@ -529,6 +529,22 @@ def test_the_response_after_a_drop_sees_an_empty_session(meeting):
     assert seen == [{}]
 
 
+@pytest.mark.parametrize('act', [rotate, put(user_id=USER)])
+def test_a_new_token_of_a_session_that_is_ended_meanwhile(meeting, act):
+    """C4: a request sends no cookie that opens nothing."""
+    one = meeting.visitor(n=0) if act is rotate else meeting.site.browser()
+
+    def begin(request):
+        act(request)
+        request.tm.commit()
+        request.tm.begin()
+
+    slow = meeting.start(one, put(a=1), before=begin)
+    end_session(meeting, one, 'revoke')
+    assert set_cookies(slow.finish()) == []
+    assert meeting.site.rows() == []
+
+
 def test_all_requests_in_flight_lose_against_a_revocation(meeting):
     """C4: three in flight at ``revoke_where``: no row of the user after."""
     visitors = [meeting.visitor(n=0) for _ in range(3)]

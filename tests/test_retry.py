@@ -348,6 +348,26 @@ def test_a_database_that_comes_back_between_two_attempts(make_shop):
     assert site.data()['n'] == 1
 
 
+@on_sqlite
+def test_a_database_that_goes_after_a_commit_by_hand(make_shop):
+    """T5, R4: the cookie of what is stored is sent, whatever comes later."""
+
+    def work(request):
+        if not is_early(request):
+            raise SessionStoreUnavailable
+        count_up(request)
+        request.tm.commit()
+        request.tm.begin()
+
+    site = make_shop(work, configure=answering(
+        lambda request: request.session.flash('dropped'),
+        SessionStoreUnavailable,
+    ))
+    response = site.browser().get('/attempt')
+    assert len(response.headers.getall('Set-Cookie')) == 1
+    assert site.data()['n'] == 2
+
+
 def test_a_duplicate_that_the_database_reports(make_shop):
     """T5, C7: what only the database can see is repeated as well."""
 
