@@ -419,6 +419,13 @@ class Records:
         chosen = (
             sa.select(id).where(expired).order_by(c.sweep).limit(limit)
         )
+        if exactly and dialects.locks_rows(connection.dialect):
+            # MariaDB and MySQL lock all that they look at, until the
+            # transaction ends, and no index leads to these alone.
+            ids = list(connection.scalars(chosen))
+            if not ids:
+                return 0
+            chosen = sa.select(id).where(id.in_(ids), expired)
         if dialects.locks_rows(connection.dialect):
             chosen = chosen.with_for_update(skip_locked=True)
         ids = list(connection.scalars(chosen))

@@ -504,6 +504,24 @@ def test_delete_expired_leaves_only_live_rows(shop):
     assert len(shop.rows()) == 2
 
 
+def test_delete_expired_keeps_nobody_from_writing(shop, stage):
+    """T6: a view that has called it holds no lock on other sessions."""
+    give_up_early(shop.engine)
+
+    @shop.view
+    def put(request):
+        request.session.update(n=100, user_id=9)
+
+    def clean(request):
+        count = request.session_store.delete_expired()
+        for browser in (shop.browsers[0], shop.browser()):
+            stage.run(browser.get, '/put').result()
+        return count
+
+    assert run(shop, clean) == 0
+    assert len(shop.rows()) == 5
+
+
 def test_own_session_revoked(shop):
     """C4: what the same request writes does not bring it back."""
 
