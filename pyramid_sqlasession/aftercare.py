@@ -7,15 +7,12 @@ no reason to lose it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Iterable
 from functools import partial
 import logging
 from typing import Any
-from typing import TypeVar
 import uuid
 
-import sqlalchemy as sa
 from sqlalchemy import exc
 
 from pyramid_sqlasession import dialects
@@ -28,8 +25,6 @@ from pyramid_sqlasession.plan import Outcome
 from pyramid_sqlasession.state import Base
 
 log = logging.getLogger(__name__)
-
-Result = TypeVar('Result')
 
 
 def touch(
@@ -49,7 +44,7 @@ def touch(
     care = partial(application.saver.care, base=base, now=now)
     try:
         if is_given:
-            return _in_given(connections, care)
+            return connections.perform(care, writes=True)
         return application.write_aside(care)
     # (AssertionPool asserts that nobody has its one connection.)
     except (exc.SQLAlchemyError, SessionError, AssertionError) as error:
@@ -84,7 +79,7 @@ def end_surplus(
         )
         try:
             if is_given:
-                _in_given(connections, end)
+                connections.perform(end, writes=True)
             else:
                 connections.alone(end)
         # The login itself is committed.
@@ -92,14 +87,6 @@ def end_surplus(
             if is_given:
                 raise
             log.warning('surplus sessions were not ended: %s', _reason(error))
-
-
-def _in_given(
-    connections: Connections, work: Callable[[sa.Connection], Result]
-) -> Result:
-    done = work(connections.joined())
-    connections.mark_changed()
-    return done
 
 
 def _reason(error: BaseException) -> object:

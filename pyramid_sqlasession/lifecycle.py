@@ -666,19 +666,24 @@ class Binding:
         return (
             self._manager is not None
             and self._manager.is_open
-            and self.connections.has_dbsession
+            and (
+                self.connections.has_dbsession
+                # Whatever else is written waits for its locks.
+                or self._manager.open_connection() is not None
+            )
             and (
                 is_managed(self.request) or outer_of(self.request) is not None
             )
         )
 
     def _save_given(self, plan: Plan) -> None:
-        """Save through the application's dbsession, which stays open."""
-        with self.application.translated_errors():
-            outcome = self._save(
-                self.connections.inside(self.connections.joined()), plan
-            )
-        self.connections.mark_changed()
+        """Save in the transaction that stays open."""
+        outcome = self.connections.perform(
+            lambda connection: self._save(
+                self.connections.inside(connection), plan
+            ),
+            writes=True,
+        )
         self._part()
         self._accept(outcome)
 

@@ -12,9 +12,11 @@ from pyramid_sqlasession import SessionRotated
 from .failing import answering
 from .failing import each_refusal
 from .failing import Failure
+from .failing import give_up_early
 from .failing import raiser
 from .failing import refuse_commits
 from .failing import Voter
+from .given import Given
 from .shop import with_views
 from .site import Note
 from .site import Statements
@@ -383,6 +385,41 @@ def test_the_session_after_the_store_has_ended_it(
     assert browser.get('/revoke').text == '{}'
     assert house.rows() == []
     assert browser.get('/show').text == '{}'
+
+
+@pytest.mark.parametrize('kept', [True, False])
+def test_the_store_in_a_given_transaction(own, kept):
+    """T0, T7: what follows in it waits for no lock of its own."""
+    house = own(
+        additional_fields='user_id: Integer index', max_sessions_per_user=1,
+    )
+    give_up_early(house.engine)
+
+    @house.site.view
+    def revoke(request):
+        count = request.session_store.revoke_all()
+        request.session['user_id'] = 7
+        return count
+
+    browser = house.start_over()
+    given = Given(house.site)
+    visitor = given.browser()
+    try:
+        visitor.get('/fill')
+        assert visitor.get('/revoke').text == '2'
+        assert visitor.get('/show').text == "{'user_id': 7}"
+        house.site.clock.advance(minutes=10)
+        assert visitor.get('/show').text == "{'user_id': 7}"
+        if kept:
+            given.commit()
+    finally:
+        given.abort()
+    assert house.engine.pool.checkedout() == 0
+    expected = '{}' if kept else str(STORED)
+    assert browser.get('/show').text == expected
+    assert house.site.browser(like=visitor).get('/show').text == (
+        "{'user_id': 7}" if kept else '{}'
+    )
 
 
 def test_a_pool_of_one_connection_is_enough(make_house, settings):
