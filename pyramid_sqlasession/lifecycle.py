@@ -79,6 +79,7 @@ from pyramid_sqlasession.state import NO_WISHES
 from pyramid_sqlasession.state import NOTHING
 from pyramid_sqlasession.state import Snapshot
 from pyramid_sqlasession.surroundings import beginning_subrequest
+from pyramid_sqlasession.surroundings import caller_of
 from pyramid_sqlasession.surroundings import can_be_answered
 from pyramid_sqlasession.surroundings import is_being_finished
 from pyramid_sqlasession.surroundings import is_finished
@@ -150,7 +151,8 @@ class Binding:
     _extension: Extension | None = None
     _tentative: Outcome | None = None
     _outcomes: tuple[Outcome, ...] = ()
-    #: Of an earlier attempt of pyramid_retry that committed by hand.
+    #: Of an earlier attempt of pyramid_retry that committed by hand, and of
+    #: subrequests.
     _carried: tuple[Outcome, ...] = ()
     #: Which session an earlier attempt had.
     _opened: uuid.UUID | None = None
@@ -792,7 +794,27 @@ class Binding:
         if header is not None:
             response.headerlist.append(('Set-Cookie', header))
             keep_private(response)
+            if not runs_alone():
+                self._pass_on(outcomes)
         self.watcher.decided(header is not None, reason)
+
+    def _pass_on(self, outcomes: tuple[Outcome, ...]) -> None:
+        """Have the request that runs this subrequest send the cookie, too:
+        of the response most views use the body alone.
+        """
+        caller = caller_of(self.request)
+        if caller is None or not self._shares_cookie(caller):
+            return
+        # Makes one if nobody has looked.
+        session = caller.session
+        binding = binding_of(caller)
+        if binding is None or session is self.session or (
+            binding.application is not self.application
+        ):
+            return
+        if not binding._is_registered:
+            binding._register()
+        binding._carried += outcomes
 
     def _send_events(self) -> None:
         outcomes, self._outcomes = self._outcomes, ()

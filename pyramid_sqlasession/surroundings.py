@@ -59,6 +59,24 @@ def outer_of(request: Any) -> Any | None:
     return None
 
 
+def caller_of(request: Any) -> Any | None:
+    """Return the request whose view runs *request* as a subrequest, None if
+    it is none.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == 'invoke_subrequest' and (
+            frame.f_locals.get('request') is request
+        ):
+            caller = None
+            for running in running_requests():
+                if running is request:
+                    return caller
+                caller = running
+        frame = frame.f_back
+    return None
+
+
 def beginning_subrequest(request: Any) -> Any | None:
     """Return the subrequest of *request* whose tween may be beginning its
     transaction, None if there is none.

@@ -233,7 +233,7 @@ def test_a_subrequest_fills_the_session_of_a_new_visitor(shop):
         assert 'inner' not in request.session
         run(request, '/inner')
 
-    for _ in each_way(shop, SHARED):
+    for _ in each_way(shop):
         browser = shop.browser()
         browser.get('/outer')
         assert (shop.registry.way, browser.get('/show').text) == (
@@ -283,6 +283,60 @@ def test_a_subrequest_that_rotates(shop):
             assert (shop.registry.way, browser.get('/show').text) == (
                 shop.registry.way, str(STORED | {'outer': True})
             )
+
+
+@both_managers
+@pytest.mark.parametrize('look', ['never', 'before', 'after', 'write'])
+def test_a_subrequest_that_renews_the_token(make_shop, look):
+    """T9, R4: the visitor gets it, whatever becomes of the response."""
+    shop = make_shop(renewal_interval='10m')
+
+    @shop.view
+    def inner(request):
+        return request.session['n']
+
+    @shop.view
+    def outer(request):
+        if look in ('before', 'write'):
+            assert request.session['n'] == 1
+        text = run(request, '/inner').text
+        if look == 'after':
+            assert request.session['n'] == 1
+        if look == 'write':
+            request.session['outer'] = True
+        return text
+
+    for browser in each_way(shop):
+        token = shop.token(browser)
+        shop.clock.advance(minutes=11)
+        assert browser.get('/outer').text == '1'
+        assert (shop.registry.way, shop.token(browser)) != (
+            shop.registry.way, token
+        )
+        shop.clock.advance(minutes=2)
+        assert "'n': 1" in browser.get('/show').text
+        assert len(shop.rows()) == 1
+
+
+@both_managers
+@pytest.mark.parametrize('change', ['rotate', 'invalidate'])
+def test_the_cookie_of_a_subrequest_whose_response_is_dropped(shop, change):
+    """T9, R4: the visitor gets it, in whatever transaction it was."""
+
+    @shop.view
+    def inner(request):
+        getattr(request.session, change)()
+
+    @shop.view
+    def outer(request):
+        return run(request, '/inner').text
+
+    for browser in each_way(shop):
+        token = shop.token(browser)
+        browser.get('/outer')
+        assert shop.token(browser) != token
+        shown = browser.get('/show').text
+        assert shown == ('{}' if change == 'invalidate' else str(STORED))
 
 
 @both_managers
