@@ -7,6 +7,7 @@ import datetime as dt
 from typing import Any
 
 from pyramid_sqlasession.cookie import CookiePolicy
+from pyramid_sqlasession.cookie import Token
 from pyramid_sqlasession.plan import Outcome
 from pyramid_sqlasession.state import Base
 
@@ -30,9 +31,10 @@ def cookie_header(
         if outcome.removed is not None:
             base, is_removed = None, True
             reason = 'the session was invalidated'
-        if outcome.dropped and outcome.base.ghost != 'unavailable':
-            # What the request has committed before opens nothing any more.
-            base, reason = None, 'the session ended while the request ran'
+        if outcome.dropped:
+            reason = 'the session ended while the request ran'
+            if base is not None and _ends(outcome.base, base.token):
+                base = None
         if cause := _cause(cookies, outcome, request):
             base, is_removed, reason = outcome.base, False, cause
     if base is not None and base.record is not None and base.token is not None:
@@ -40,6 +42,14 @@ def cookie_header(
         header = cookies.set_header(base.token, request, left.total_seconds())
         return header, reason
     return (cookies.removal_header(request) if is_removed else None), reason
+
+
+def _ends(base: Base, token: Token | None) -> bool:
+    """Return whether *token*, which the request has committed itself, opens
+    nothing any more, as *base* was met after it.  (A subrequest's is another
+    one.)
+    """
+    return base.ghost != 'unavailable' and base.token == token
 
 
 def _cause(

@@ -340,6 +340,27 @@ def test_the_cookie_of_a_subrequest_whose_response_is_dropped(shop, change):
 
 
 @both_managers
+def test_the_outer_request_writes_after_a_rotation(shop):
+    """T9, C5: its write may be dropped; the visitor keeps the new token."""
+
+    @shop.view
+    def inner(request):
+        request.session.rotate()
+
+    @shop.view
+    def outer(request):
+        assert request.session['n'] == 1
+        run(request, '/inner')
+        request.session['outer'] = True
+
+    for browser in each_way(shop):
+        token = shop.token(browser)
+        browser.get('/outer')
+        assert shop.token(browser) != token
+        assert "'n': 1" in browser.get('/show').text
+
+
+@both_managers
 def test_the_response_of_a_subrequest_as_the_answer(shop):
     """T9, R4: its cookie comes with it, once it is committed."""
 
