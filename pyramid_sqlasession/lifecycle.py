@@ -110,7 +110,7 @@ log = logging.getLogger(__name__)
 RELEASED: Any = object()
 
 # Seconds: how long a thread of a view waits before it asks again whether
-# another one has loaded the session.
+# another one has joined the transaction, or loaded the session.
 _A_MOMENT = 0.001
 
 #: Where an attempt leaves what it committed for the next one.
@@ -128,7 +128,8 @@ class Binding:
     #: What was loaded, or saved last.
     _base = NOTHING
     _manager: SessionDataManager | None = None
-    #: The state to come back to if the transaction is aborted.
+    #: The state to come back to if the transaction is aborted, or a view
+    #: without one fails.
     _joined_with: Snapshot | None = None
     #: The changes of the view that failed, while an exception view runs.
     _set_aside: Snapshot | None = None
@@ -142,8 +143,8 @@ class Binding:
     #: Whether pyramid_tm may have begun a transaction for the request.
     _may_be_managed = False
     _is_loaded = False
-    #: The thread that loads.
-    _loader: int | None = None
+    #: The thread that joins or loads.
+    _thread_inside: int | None = None
     _is_saving = False
     _is_answered = False
     _is_over = False
@@ -198,6 +199,8 @@ class Binding:
         if self._is_saving:
             return
         if not self._is_registered:
+            # Not by it: a call is where another thread can get in between.
+            self._is_registered = True
             self._register()
         if not self._is_answered:
             if self.request.__dict__.get('exception') is not self._exception:
@@ -210,7 +213,6 @@ class Binding:
             self._load_once()
 
     def _register(self) -> None:
-        self._is_registered = True
         request = self.request
         given = request.__dict__
         self._may_be_managed = 'tm' in given
@@ -233,17 +235,13 @@ class Binding:
             # The view has the error; what looks now is told that there is
             # nothing.
             self._unavailable = None
-        me = get_ident()
-        # Not by a lock: each request would make one.
-        while self._loader is not None:
-            if self._loader == me:
-                return
-            sleep(_A_MOMENT)
-        if self._is_loaded:
+        if not self._enter():
             return
-        self._loader = me
         started = perf_counter()
         try:
+            if self._is_loaded:
+                # By another thread.
+                return
             self._base, found = load(
                 self.application, self.request, self.connections,
                 self._manager, in_exception_view=self._in_exception_view,
@@ -264,7 +262,21 @@ class Binding:
             self._unavailable = error
             dict.clear(self.session)
         finally:
-            self._loader = None
+            self._thread_inside = None
+
+    def _enter(self) -> bool:
+        """Keep other threads of the view out, until ``_thread_inside`` is
+        None again; return False if this one does so already.
+        """
+        me = get_ident()
+        # Not by a lock: each request would make one.
+        while self._thread_inside is not None:
+            if self._thread_inside == me:
+                return False
+            sleep(_A_MOMENT)
+        # No call is made since the last look: no other thread has been here.
+        self._thread_inside = me
+        return True
 
     @property
     def _is_said_to_be_away(self) -> bool:
@@ -335,6 +347,16 @@ class Binding:
             to_read and self.connections.is_first_in(transaction)
         ):
             return
+        entered = self._enter()
+        try:
+            # Or another thread has joined meanwhile.
+            if self._manager is manager:
+                self._join_with_others(transaction)
+        finally:
+            if entered:
+                self._thread_inside = None
+
+    def _join_with_others(self, transaction: Any) -> None:
         for other in self._waiting_bindings():
             if active_transaction(other.request) is transaction:
                 other._take_part(transaction)

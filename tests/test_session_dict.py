@@ -2,6 +2,7 @@
 
 import collections.abc
 from concurrent.futures import ThreadPoolExecutor
+import contextlib
 import copy
 import datetime as dt
 from decimal import Decimal
@@ -21,6 +22,7 @@ from pyramid.interfaces import ISession
 from pyramid.response import Response
 import pytest
 import sqlalchemy as sa
+import transaction
 from zope.interface.verify import verifyObject
 
 from pyramid_sqlasession import SessionError
@@ -353,6 +355,37 @@ def test_threads_of_a_view_that_look_first(site):
     )
     assert browser.get('/show').text == '[1, 1, 1, 1]'
     assert site.statements.verbs == ['SELECT']
+
+
+def test_threads_of_a_view_that_join_the_transaction_at_once(make_site):
+    """T6, D4: the record is written once, whoever was the first."""
+    both = threading.Barrier(2)
+
+    class Manager(transaction.TransactionManager):
+        def get(self):
+            if threading.current_thread() is not threading.main_thread():
+                with contextlib.suppress(threading.BrokenBarrierError):
+                    both.wait(1)
+            return super().get()
+
+    site = make_site(
+        **{'tm.manager_hook': lambda request: Manager(explicit=True)}
+    )
+
+    @site.view
+    def work(request):
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(request.session.__setitem__, 'ab', [1, 2]))
+
+    @site.view
+    def fill(request):
+        request.session['n'] = 1
+
+    browser = site.browser()
+    browser.get('/fill')
+    browser.get('/work')
+    assert site.data() == {'n': 1, 'a': 1, 'b': 2}
+    assert [row['version'] for row in site.rows()] == [2]
 
 
 def test_two_sessions_compare_as_dicts(site):
