@@ -18,13 +18,13 @@ from typing import Any
 FLASH = '_f_'
 CSRF = '_csrft_'
 
-#: Reserved key of the stored data: how many messages were ever taken from
-#: the head of each flash queue.  With it two requests that popped the same
-#: message can tell it from an equal one that was flashed later.
+#: Reserved key of the stored data, for what no view sees: see ``Heads``.
 HEADS = '_fh_'
 
-#: The head counters by queue; and by ``CSRF`` the token that a renewal kept,
-#: for a session in which nobody has asked for one yet.
+#: How many messages were ever taken from the head of each flash queue: with
+#: it two requests that popped the same message can tell it from an equal one
+#: that was flashed later.  And by ``CSRF`` the token that a renewal kept, for
+#: a session in which nobody has asked for one yet.
 Heads = Mapping[str, Any]
 
 #: From keys and values to bytes that are equal for equal values.
@@ -80,7 +80,7 @@ NO_CHANGES = Changes()
 
 
 def split(stored: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the data that a view sees, and the head counters."""
+    """Return the data that a view sees, and the heads."""
     data = dict(stored)
     heads = data.pop(HEADS, None)
     if type(heads) is list and len(heads) == 2:
@@ -187,7 +187,7 @@ def _flash_change(
 def apply_changes(
     changes: Changes, data: Mapping[str, Any], heads: Heads
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return data and head counters after *changes*."""
+    """Return data and heads after *changes*."""
     data = dict(data)
     heads = dict(heads)
     if changes.drop_csrf:

@@ -130,7 +130,7 @@ class Codec:
             )
 
     def read(self, text: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return data and flash heads of a record's text.
+        """Return data and heads of a record's text.
 
         :raises DamagedData: if the text is not what was written.
         """
@@ -223,7 +223,7 @@ class Content:
         self._known: tuple[dict[str, Any], dict[str, Any]] | None = None
 
     def copy(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return data and flash heads, anew at each call."""
+        """Return data and heads, anew at each call."""
         first, self._first = self._first, None
         return self._codec.read(self._text) if first is None else first
 
