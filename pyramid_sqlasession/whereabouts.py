@@ -33,29 +33,42 @@ class Whereabouts:
             not is_mapped and (used is engine or used in self._known)
         ):
             return
-        places = self._place(used, connection), self._place(engine, engine)
-        if places[0] == places[1]:
+        table, database = self._place(used, connection)
+        other_table, other_database = self._place(engine, engine)
+        # Which one it is may be known to the engine's creator alone.
+        if table == other_table and (
+            database == other_database or None in (database, other_database)
+        ):
             self._known.add(used)
             return
         self._is_told = True
         log.error(
-            'request.dbsession has the sessions in %s, and what is done '
-            'outside of its transaction in %s: what is stored in one is not '
-            'found in the other. If each request has a database or a schema '
-            'of its own, keep the sessions in one for all of them, by '
-            'sqlasession.url, or by a sqlasession.schema that '
+            'request.dbsession has the sessions in %s (database %r), and what '
+            'is done outside of its transaction in %s (database %r): what is '
+            'stored in one is not found in the other. If each request has a '
+            'database or a schema of its own, keep the sessions in one for '
+            'all of them, by sqlasession.url, or by a sqlasession.schema that '
             'schema_translate_map does not change; otherwise set '
-            'sqlasession.engine', *places,
+            'sqlasession.engine',
+            table, database, other_table, other_database,
         )
 
-    def _place(self, engine: sa.Engine, options_of: Any) -> str:
-        # Without the host, of which a database may have several.
+    def _place(
+        self, engine: sa.Engine, options_of: Any
+    ) -> tuple[str, str | None]:
+        """Return the table and the database, None if the URL names none.
+
+        Not the host: a database may have several.
+        """
         schemas = options_of.get_execution_options().get(_MAP) or {}
         schema = schemas.get(self._table.schema, self._table.schema)
         name = self._table.name
         if schema is not None:
             name = f'{schema}.{name}'
         database = engine.url.database or ''
-        if engine.dialect.name == 'sqlite' and os.path.exists(database):
+        if engine.dialect.name != 'sqlite':
+            return name, database or None
+        # Without a name, it is the one in memory.
+        if os.path.exists(database):
             database = os.path.realpath(database)
-        return f'{name} (database {database!r})'
+        return name, database

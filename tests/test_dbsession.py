@@ -374,6 +374,39 @@ def test_one_of_a_tenant(make_shop, tmp_path, caplog, has):
     engine.dispose()
 
 
+@pytest.mark.parametrize('database', ['postgresql', 'mariadb'], indirect=True)
+def test_an_engine_whose_url_names_no_database(make_shop, caplog):
+    """T1: nobody can tell from it that there are several tables."""
+    engines = []
+
+    def unnamed(request):
+        found = request.registry['dbsession_factory']()
+        zope.sqlalchemy.register(found, transaction_manager=request.tm)
+        if not engines:
+            dialect, url = found.bind.dialect, found.bind.url
+            args, options = dialect.create_connect_args(url)
+            engines.append(sa.create_engine(
+                f'{url.drivername}://',
+                creator=lambda: dialect.connect(*args, **options),
+            ))
+        found.bind = engines[0]
+        return found
+
+    shop = make_shop(lambda config: config.add_request_method(
+        unnamed, 'dbsession', reify=True
+    ))
+
+    @shop.view
+    def visit(request):
+        request.dbsession.scalars(sa.select(Note)).all()
+        request.session['n'] = 1
+
+    shop.browser().get('/visit')
+    engines[0].dispose()
+    assert [r for r in caplog.records if r.levelname == 'ERROR'] == []
+    assert shop.data() == {'n': 1}
+
+
 @on_sqlite
 def test_engines_of_other_models_alone(make_shop):
     """Section 2: nothing tells where the sessions are; the error does."""
