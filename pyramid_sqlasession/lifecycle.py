@@ -72,6 +72,7 @@ from pyramid_sqlasession.records import Executor
 from pyramid_sqlasession.response import cookie_header
 from pyramid_sqlasession.response import keep_private
 from pyramid_sqlasession.response import NO_REASON
+from pyramid_sqlasession.response import put_cookie
 from pyramid_sqlasession.response import replace_content
 from pyramid_sqlasession.response import vary
 from pyramid_sqlasession.session import SQLASession
@@ -160,6 +161,8 @@ class Binding:
     _is_concluded = False
     #: A subrequest whose transaction the outer request ends.
     _is_deferred = False
+    #: The response may have the cookie of a subrequest already.
+    _is_preceded = False
     #: Callbacks that are the last of their kind, so far as is known.
     _was_last: frozenset[str] = frozenset()
 
@@ -605,9 +608,13 @@ class Binding:
                 )
             )
             return
-        self._conclude(
-            response if self._shares_cookie(outer) else inner_response
-        )
+        if not self._shares_cookie(outer):
+            self._conclude(inner_response)
+            return
+        binding = binding_of(outer)
+        if binding is not None:
+            binding._is_preceded = True
+        self._conclude(response)
 
     def _shares_cookie(self, outer: Any) -> bool:
         # Another browser's session, or a stranger's, must not replace the
@@ -814,11 +821,28 @@ class Binding:
             self.application.cookies, outcomes, self.request, self.now()
         )
         if header is not None:
-            response.headerlist.append(('Set-Cookie', header))
+            if self._is_deferred or self._is_preceded:
+                put_cookie(
+                    response, header,
+                    yields=not self._counts_most(outcomes),
+                )
+            else:
+                response.headerlist.append(('Set-Cookie', header))
             keep_private(response)
             if not runs_alone():
                 self._pass_on(outcomes)
         self.watcher.decided(header is not None, reason)
+
+    def _counts_most(self, outcomes: tuple[Outcome, ...]) -> bool:
+        """Return whether no other cookie of the same response may replace
+        the one that follows from *outcomes*.
+        """
+        return any(
+            outcome.rotated or outcome.removed is not None
+            # Of two new sessions the outer one is the browser's.
+            or (outcome.created and not self._is_deferred)
+            for outcome in outcomes
+        )
 
     def _pass_on(self, outcomes: tuple[Outcome, ...]) -> None:
         """Have the request that runs this subrequest send the cookie, too:
@@ -837,6 +861,7 @@ class Binding:
         if not binding._is_registered:
             binding._register()
         binding._carried += outcomes
+        binding._is_preceded = True
 
     def _send_events(self) -> None:
         outcomes, self._outcomes = self._outcomes, ()

@@ -73,6 +73,30 @@ def _cause(
     return None
 
 
+def put_cookie(response: Any, header: str, *, yields: bool) -> None:
+    """Add the Set-Cookie value *header* in place of one of the same cookie.
+
+    :param yields: such a one stays, and *header* is not added.
+    """
+    headers = response.headerlist
+    same = [
+        (name, value) for name, value in headers
+        if name.lower() == 'set-cookie'
+        and _cookie_in(value) == _cookie_in(header)
+    ]
+    if same and yields:
+        return
+    for other in same:
+        headers.remove(other)
+    headers.append(('Set-Cookie', header))
+
+
+def _cookie_in(header: str) -> tuple[str, str]:
+    """Return by what a browser tells the cookie from others."""
+    # All attributes from the path on are the same for each of ours.
+    return header.partition('=')[0], header.partition('; Path=')[2]
+
+
 def vary(response: Any) -> None:
     """Tell caches that the response depends on the cookie."""
     value = _header_or_add(response, 'vary', ('Vary', 'Cookie'))

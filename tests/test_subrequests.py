@@ -320,6 +320,41 @@ def test_a_subrequest_that_renews_the_token(make_shop, look):
 
 @both_managers
 @pytest.mark.parametrize('change', ['rotate', 'invalidate'])
+@pytest.mark.parametrize('who', ['outer', 'outer first', 'another'])
+def test_the_cookie_of_a_login_beside_a_due_touch(shop, change, who):
+    """T9, C5: a subrequest that extends the old one does not undo it."""
+
+    shop.view(inner)
+
+    @shop.view
+    def another(request):
+        getattr(request.session, change)()
+
+    @shop.view
+    def outer(request):
+        if who == 'outer first':
+            assert request.session['n'] == 1
+        if who == 'another':
+            run(request, '/another')
+        run(request, '/inner')
+        if who != 'another':
+            another(request)
+
+    for browser in each_way(shop, SHARED):
+        shop.clock.advance(minutes=11)
+        token = shop.token(browser)
+        answer = browser.get('/outer')
+        assert len(answer.headers.getall('Set-Cookie')) == 1
+        assert shop.token(browser) != token
+        shown = browser.get('/show').text
+        if change == 'rotate':
+            assert (shop.registry.way, shown) == (
+                shop.registry.way, str(STORED | {'inner': True})
+            )
+
+
+@both_managers
+@pytest.mark.parametrize('change', ['rotate', 'invalidate'])
 def test_the_cookie_of_a_subrequest_whose_response_is_dropped(shop, change):
     """T9, R4: the visitor gets it, in whatever transaction it was."""
 
@@ -372,7 +407,8 @@ def test_the_response_of_a_subrequest_as_the_answer(shop):
 
     for _ in each_way(shop, [(of_a_stranger, True), (of_a_stranger, False)]):
         browser = shop.browser()
-        browser.get('/outer')
+        answer = browser.get('/outer')
+        assert len(answer.headers.getall('Set-Cookie')) == 1
         assert browser.get('/show').text == "{'inner': True}"
 
 
