@@ -165,8 +165,10 @@ def is_about_value(error: exc.DBAPIError) -> bool:
     )
 
 
-#: Of a statement that was cancelled, by a limit of its time usually.
-_CANCELLED = {'57014', 1317, 1969, 3024}
+#: Of a statement that was cancelled, by a limit of its time usually.  (3024 is
+#: what mysql-connector says of its own read_timeout, too, after which the
+#: connection is lost.)
+_CANCELLED = {'57014', 1317, 1969}
 
 
 def has_waited(error: BaseException) -> bool:
@@ -223,10 +225,12 @@ def _driver_fault(error: BaseException | None) -> Fault:
     # Connections, resources (a full disk), and the operator's interventions.
     if state is not None and state[:2] in ('08', '53', '57'):
         return Fault.UNAVAILABLE
-    if type(error).__name__ in ('OperationalError', 'InterfaceError') and (
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if kinds & {'OperationalError', 'InterfaceError'} and (
         state is None and number is None
     ):
-        # libpq reports a refused or lost connection as bare text.
+        # libpq reports a refused or lost connection as bare text; psycopg
+        # has a class of its own for one that takes too long.
         return Fault.UNAVAILABLE
     return Fault.OTHER
 
@@ -263,7 +267,7 @@ def wrapped_errors(engine: sa.Engine) -> Iterator[None]:
     """
     try:
         yield
-    except ConnectionError as error:
+    except (ConnectionError, TimeoutError) as error:
         if engine.driver != 'pg8000':
             raise
         raise exc.OperationalError(

@@ -6,6 +6,7 @@ Each reports an error in its own way: what it means has to be the same.
 import datetime as dt
 import decimal
 import gc
+import socket
 import uuid
 import warnings
 
@@ -215,6 +216,36 @@ def test_a_connection_that_is_reset(make_site, database, path):
             assert 'Set-Cookie' not in answer.headers
         proxy.resets = False
         assert browser.get(f'/{path}').status_int == 200
+
+
+#: The argument for how long a driver waits for a connection.
+PATIENCE = {
+    'psycopg': 'connect_timeout', 'psycopg2': 'connect_timeout',
+    'pg8000': 'timeout',
+}
+
+
+@pytest.mark.parametrize(
+    'database', ['postgresql', *DRIVERS[:2]], indirect=True
+)
+# pg8000 leaves the socket open.
+@pytest.mark.filterwarnings('ignore::ResourceWarning')
+def test_a_server_that_says_nothing(make_site):
+    """D1: who waits in vain for a connection is answered with 503."""
+    site = with_views(make_site())
+    browser = site.browser()
+    browser.get('/put')
+    with socket.create_server(('127.0.0.1', 0)) as mute:
+
+        def divert(dialect, record, args, options):
+            options['port'] = mute.getsockname()[1]
+            options[PATIENCE[dialect.driver]] = 2
+
+        sa.event.listen(site.engine, 'do_connect', divert)
+        site.engine.dispose()
+        browser.get('/look', status=503)
+        sa.event.remove(site.engine, 'do_connect', divert)
+    assert browser.get('/look').text == "{'n': 1}"
 
 
 @pytest.mark.parametrize(('launcher', 'name', 'driver'), [
