@@ -58,7 +58,7 @@ def touch(
         )
         log.log(
             logging.DEBUG if is_known else logging.WARNING,
-            'the expiry was not extended: %s', _reason(error),
+            'the expiry was not extended: %s', dialects.said_by(error),
         )
         return None
 
@@ -86,12 +86,9 @@ def end_surplus(
         except (exc.SQLAlchemyError, SessionError) as error:
             if is_given:
                 raise
-            log.warning('surplus sessions were not ended: %s', _reason(error))
-
-
-def _reason(error: BaseException) -> object:
-    # Not SQLAlchemy's text: it repeats the parameters.
-    return getattr(error, 'orig', error)
+            log.warning(
+                'surplus sessions were not ended: %s', dialects.said_by(error)
+            )
 
 
 def send_events(

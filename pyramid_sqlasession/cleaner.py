@@ -21,6 +21,7 @@ from pyramid_sqlasession import events
 from pyramid_sqlasession import pooling
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.dialects import Fault
+from pyramid_sqlasession.errors import SessionStoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -219,9 +220,13 @@ def _run(
         # Whatever it is, the next interval is another chance.
         except Exception as error:
             if not failures:
+                # Ours says nothing of why nobody answers.
+                is_away = isinstance(error, SessionStoreUnavailable)
+                cause = error.__cause__ if is_away else None
                 log.warning(
                     'expired sessions could not be deleted, the next '
-                    'attempts follow: %s: %s', type(error).__name__, error,
+                    'attempts follow: %s: %s', type(error).__name__,
+                    dialects.said_by(cause or error),
                 )
             failures = min(failures + 1, 3)
         else:

@@ -235,6 +235,12 @@ def _driver_fault(error: BaseException | None) -> Fault:
     return Fault.OTHER
 
 
+def said_by(error: BaseException) -> str:
+    """Return what *error* says, in one line of a log."""
+    # Not SQLAlchemy's text: it repeats the statement and the parameters.
+    return ' '.join(str(getattr(error, 'orig', error)).split())
+
+
 def is_stale(error: BaseException) -> bool:
     """Return whether *error* tells of a connection that is of no use, and of
     others, although SQLAlchemy does not take it for a lost one.

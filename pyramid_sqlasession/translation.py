@@ -71,5 +71,5 @@ class Translation(AbstractContextManager[None]):
             self._warned = now
             log.warning(
                 'the database of the sessions does not answer: %s',
-                ' '.join(str(getattr(error, 'orig', error)).split()),
+                dialects.said_by(error),
             )

@@ -708,7 +708,36 @@ def test_cleaner_backs_off_during_an_outage(make_site, caplog, monkeypatch):
     assert gaps[2] > gaps[0] > 0.05
     assert gaps[2] >= 3 * 0.05
     stop_expiring_sessions(site.app)
-    assert len(warned(caplog)) == 1
+    (line,) = warned(caplog)
+    assert line.endswith('Unavailable: unable to open database file')
+
+
+@pytest.mark.parametrize('database', ['postgresql'], indirect=True)
+def test_cleaner_that_is_refused_says_so_in_a_line(make_site, caplog):
+    """E3: the line has what the database says, and no statement of ours."""
+    site = make_site(create_table='true')
+    with_rows(site, expired=1)
+    site.execute(
+        'CREATE FUNCTION refuse() RETURNS trigger AS $$ BEGIN '
+        "RAISE EXCEPTION 'not here' USING ERRCODE = '42501'; END $$ "
+        'LANGUAGE plpgsql'
+    )
+    site.execute(
+        'CREATE TRIGGER refuse BEFORE DELETE ON sessions FOR EACH ROW '
+        'EXECUTE FUNCTION refuse()'
+    )
+    attempts = threading.Semaphore(0)
+    sa.event.listen(
+        site.engine, 'do_connect', lambda *args: attempts.release()
+    )
+    other = make_app(site.engine, interval='0.01')
+    for _ in range(3):
+        assert attempts.acquire(timeout=PATIENCE)
+    stop_expiring_sessions(other)
+    (line,) = [one for one in warned(caplog) if 'deleted' in one]
+    assert 'not here' in line
+    assert '\n' not in line
+    assert 'DELETE' not in line
 
 
 @pytest.fixture(params=[TempPostgres, TempMariaDB], ids=['pg', 'maria'])
@@ -776,6 +805,7 @@ def test_cleaner_without_its_table_says_what_to_do(make_site, caplog):
         assert attempts.acquire(timeout=PATIENCE)
     stop_expiring_sessions(site.app)
     (line,) = warned(caplog)
+    assert '\n' not in line
     assert 'nowhere' in line
     assert 'psessions' in line
     assert 'table' in line
