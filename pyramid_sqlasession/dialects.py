@@ -53,6 +53,7 @@ _SQLSTATES = {
     '42P07': Fault.EXISTS,  # duplicate_table: an index, too
     '42710': Fault.EXISTS,  # duplicate_object: a type
     '25006': Fault.UNAVAILABLE,  # a standby: read_only_sql_transaction
+    '3D000': Fault.UNAVAILABLE,  # invalid_catalog_name: no such database
     '57P01': Fault.UNAVAILABLE,  # admin_shutdown
     '57P02': Fault.UNAVAILABLE,  # crash_shutdown
     '57P03': Fault.UNAVAILABLE,  # cannot_connect_now
@@ -222,8 +223,9 @@ def _driver_fault(error: BaseException | None) -> Fault:
             if words in text:
                 return fault
         return Fault.OTHER
-    # Connections, resources (a full disk), and the operator's interventions.
-    if state is not None and state[:2] in ('08', '53', '57'):
+    # Connections, roles that are refused, resources (a full disk), and the
+    # operator's interventions.
+    if state is not None and state[:2] in ('08', '28', '53', '57'):
         return Fault.UNAVAILABLE
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if kinds & {'OperationalError', 'InterfaceError'} and (

@@ -218,6 +218,29 @@ def test_a_connection_that_is_reset(make_site, database, path):
         assert browser.get(f'/{path}').status_int == 200
 
 
+@pytest.mark.parametrize('change', [
+    {'database': 'nowhere'}, {'username': 'nobody'},
+])
+def test_a_server_that_lets_nobody_in(make_site, database, change):
+    """D1: a role or a database that is gone is 503, as a server is."""
+    site = with_views(make_site())
+    browser = site.browser()
+    browser.get('/put')
+    other = sa.create_engine(sa.make_url(database.url).set(**change))
+    _, refused = other.dialect.create_connect_args(other.url)
+
+    def divert(dialect, record, args, options):
+        options.clear()
+        options.update(refused)
+
+    sa.event.listen(site.engine, 'do_connect', divert)
+    site.engine.dispose()
+    browser.get('/look', status=503)
+    sa.event.remove(site.engine, 'do_connect', divert)
+    site.engine.dispose()
+    assert browser.get('/look').text == "{'n': 1}"
+
+
 #: The argument for how long a driver waits for a connection.
 PATIENCE = {
     'psycopg': 'connect_timeout', 'psycopg2': 'connect_timeout',
