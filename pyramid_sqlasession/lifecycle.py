@@ -859,6 +859,7 @@ class Binding:
         ):
             return
         if not binding._is_registered:
+            binding._is_registered = True
             binding._register()
         binding._carried += outcomes
         binding._is_preceded = True
