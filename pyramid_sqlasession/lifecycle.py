@@ -646,6 +646,8 @@ class Binding:
                 is_given=is_given,
             )
         self._touch(is_given=is_given)
+        if not runs_alone():
+            self._remind_caller()
         self._send_cookie(response)
         if self._outcomes:
             self._send_events()
@@ -851,18 +853,21 @@ class Binding:
         caller = caller_of(self.request)
         if caller is None or not self._shares_cookie(caller):
             return
-        # Makes one if nobody has looked.
-        session = caller.session
-        binding = binding_of(caller)
-        if binding is None or session is self.session or (
+        binding = _answering_binding_of(caller)
+        if binding is None or binding is self or (
             binding.application is not self.application
         ):
             return
-        if not binding._is_registered:
-            binding._is_registered = True
-            binding._register()
         binding._carried += outcomes
         binding._is_preceded = True
+
+    def _remind_caller(self) -> None:
+        """Have the request that runs this subrequest send the cookie that an
+        earlier attempt has left it, though its view may never look.
+        """
+        caller = caller_of(self.request)
+        if caller is not None and _CARRIED in caller.environ:
+            _answering_binding_of(caller)
 
     def _send_events(self) -> None:
         outcomes, self._outcomes = self._outcomes, ()
@@ -924,6 +929,19 @@ def binding_of(request: Any) -> Binding | None:
         if isinstance(source, Binding):
             return source
     return None
+
+
+def _answering_binding_of(request: Any) -> Binding | None:
+    """Return the binding of *request*, which is going to send a cookie,
+    whether its view looks or not.
+    """
+    if not isinstance(request.session, SQLASession):
+        return None
+    binding = binding_of(request)
+    if binding is not None and not binding._is_registered:
+        binding._is_registered = True
+        binding._register()
+    return binding
 
 
 def _log_unsaved(error: Exception) -> None:

@@ -8,6 +8,7 @@ from pyramid_sqlasession import SessionWriteDropped
 
 from .failing import Failure
 from .failing import on_sqlite
+from .failing import Passing
 from .shop import add_note
 from .shop import both_managers
 from .shop import MANAGERS
@@ -393,6 +394,35 @@ def test_the_outer_request_writes_after_a_rotation(shop):
         browser.get('/outer')
         assert shop.token(browser) != token
         assert "'n': 1" in browser.get('/show').text
+
+
+@both_managers
+@pytest.mark.parametrize('look', [True, False])
+def test_a_subrequest_that_renews_the_token_and_a_retry(make_shop, look):
+    """T5, T9: the visitor gets what the first attempt has committed."""
+    shop = make_shop(renewal_interval='10m', retry=True)
+
+    @shop.view
+    def inner(request):
+        return request.session['n']
+
+    @shop.view
+    def outer(request):
+        if look:
+            assert request.session['n'] == 1
+        text = run(request, '/inner').text
+        if failures:
+            raise failures.pop()
+        return text
+
+    for browser in each_way(shop):
+        failures = [Passing()]
+        shop.clock.advance(minutes=11)
+        browser.get('/outer')
+        shop.clock.advance(minutes=2)
+        assert (shop.registry.way, browser.get('/show').text) == (
+            shop.registry.way, str(STORED)
+        )
 
 
 @both_managers
