@@ -39,6 +39,7 @@ from pyramid_sqlasession.records import Records
 from pyramid_sqlasession.saving import Saver
 from pyramid_sqlasession.settings import Settings
 from pyramid_sqlasession.shortcut import Shortcut
+from pyramid_sqlasession.translation import Seldom
 from pyramid_sqlasession.translation import Translation
 from pyramid_sqlasession.whereabouts import Whereabouts
 
@@ -96,6 +97,8 @@ class Application:
         self.keeps_dbsession: bool | None = None
         #: Whether a dbsession of another name was met, and told of.
         self.has_met_others = False
+        #: How often the log hears of sessions that an outage loses.
+        self.losses = Seldom()
         #: Set when the application is created, if there is one.
         self.cleaner: Any = None
         self._engine: sa.Engine | None = None

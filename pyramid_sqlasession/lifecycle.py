@@ -669,7 +669,7 @@ class Binding:
             self.session._begin(self._base)
             if self._in_exception_view:
                 # The visitor gets the error page in any case.
-                _log_unsaved(error)
+                _log_unsaved(self.application, error)
                 return
             final = self._final(error)
             if not self._answer_error(response, final):
@@ -770,7 +770,7 @@ class Binding:
             )
         except (HTTPNotFound, exc.SQLAlchemyError, SessionError):
             return False
-        _log_unsaved(error)
+        _log_unsaved(self.application, error)
         replace_content(response, found)
         if self.session._is_unsaved():
             try:
@@ -778,7 +778,7 @@ class Binding:
             except Exception as later:
                 self._part()
                 self.session._begin(self._base)
-                _log_unsaved(later)
+                _log_unsaved(self.application, later)
         return True
 
     def save_now(self) -> Token | None:
@@ -944,10 +944,12 @@ def _answering_binding_of(request: Any) -> Binding | None:
     return binding
 
 
-def _log_unsaved(error: Exception) -> None:
-    # A database that is away is warned of, once in a while.
+def _log_unsaved(application: Application, error: Exception) -> None:
+    # A database that is away was warned of; each request meets it.
     is_away = isinstance(error, SessionStoreUnavailable)
-    log.error(
+    log.log(
+        logging.ERROR if not is_away or application.losses.is_due()
+        else logging.DEBUG,
         'the session could not be saved%s',
         ': the database does not answer' if is_away else '',
         exc_info=None if is_away else error,

@@ -33,6 +33,21 @@ _OF_THE_SETTINGS = (
 )
 
 
+class Seldom:
+    """Whether to say once more what all requests meet: once in a minute."""
+
+    def __init__(self) -> None:
+        self._said = -math.inf
+
+    def is_due(self) -> bool:
+        """Return whether it is time; whoever asks says it then."""
+        now = time.monotonic()
+        if now - self._said < _BETWEEN_WARNINGS:
+            return False
+        self._said = now
+        return True
+
+
 class Translation(AbstractContextManager[None]):
     """Raises our own errors for those of the database; used by all threads.
 
@@ -45,7 +60,7 @@ class Translation(AbstractContextManager[None]):
         self._table = table
         self._hint = _OF_A_MODEL if is_given else _OF_THE_SETTINGS
         self._warns = warns
-        self._warned = -math.inf
+        self._seldom = Seldom()
 
     def __enter__(self) -> None:
         """Nothing."""
@@ -65,10 +80,7 @@ class Translation(AbstractContextManager[None]):
             ) from error
 
     def _warn(self, error: Any) -> None:
-        # All requests meet it; one line in a minute is enough.
-        now = time.monotonic()
-        if self._warns and now - self._warned >= _BETWEEN_WARNINGS:
-            self._warned = now
+        if self._warns and self._seldom.is_due():
             log.warning(
                 'the database of the sessions does not answer: %s',
                 dialects.said_by(error),

@@ -524,7 +524,7 @@ def test_error_page_of_another_error_can_look_at_the_session(refused):
 
 @ON_SQLITE
 def test_session_of_the_error_page_is_not_stored_later(refused, caplog):
-    """D1: what an error page puts in begins no session; the log says so."""
+    """D1: what an error page puts in begins no session; a line says so."""
 
     def sorry(error, request):
         request.session.flash('We are closed')
@@ -535,9 +535,11 @@ def test_session_of_the_error_page_is_not_stored_later(refused, caplog):
             sorry, context=SessionStoreUnavailable
         )
     )
-    response = shop.visitor.get('/read')
-    assert response.text == 'closed'
-    assert 'Set-Cookie' not in response.headers
+    # Once in a minute, however many requests there are.
+    for _ in range(3):
+        response = shop.visitor.get('/read')
+        assert response.text == 'closed'
+        assert 'Set-Cookie' not in response.headers
     (said,) = [r for r in caplog.records if r.levelname == 'ERROR']
     assert said.getMessage() == (
         'the session could not be saved: the database does not answer'
