@@ -8,6 +8,7 @@ no reason to lose it.
 from __future__ import annotations
 
 from collections.abc import Iterable
+import datetime as dt
 from functools import partial
 import logging
 from typing import Any
@@ -28,19 +29,14 @@ log = logging.getLogger(__name__)
 
 
 def touch(
-    application: Application, connections: Connections, base: Base, *,
-    is_given: bool,
+    application: Application, connections: Connections, base: Base,
+    now: dt.datetime, *, is_given: bool,
 ) -> Outcome | None:
     """Extend the expiry of a session that was only read, and renew its token;
-    return None if neither is due, or if that failed.
+    return None if that failed.
 
     :param is_given: the transaction outlives the response (T7).
     """
-    if base.record is None or base.ghost:
-        return None
-    now = application.now()
-    if not application.saver.is_care_due(base, now):
-        return None
     care = partial(application.saver.care, base=base, now=now)
     try:
         if is_given:

@@ -800,14 +800,19 @@ class Binding:
         for outcome in self._outcomes:
             if outcome.created or outcome.updated:
                 return
+        base = self.session._base
+        if base.record is None or base.ghost:
+            return
+        now = self.application.now()
+        if not self.application.saver.is_care_due(base, now):
+            return
         error = self.request.__dict__.get('exception')
         if error is not None and dialects.is_in_vain(error):
             # The visitor has waited once already.
             return
         started = perf_counter()
         touched = touch(
-            self.application, self.connections, self.session._base,
-            is_given=is_given,
+            self.application, self.connections, base, now, is_given=is_given
         )
         if touched is not None:
             self.watcher.cared(touched, perf_counter() - started)

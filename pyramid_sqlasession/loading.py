@@ -62,7 +62,7 @@ def load(
         if in_exception_view:
             return Base(token=token, ghost='unavailable'), Found.UNAVAILABLE
         raise
-    was_open = token.id == opened
+    was_open = opened is not None and token.id == opened
     if record is None or application.expiry.is_over(record.started, now):
         ended = Base(token=token, ghost='gone') if was_open else NOTHING
         return ended, Found.UNKNOWN
