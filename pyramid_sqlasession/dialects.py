@@ -155,14 +155,11 @@ def is_about_value(error: exc.DBAPIError) -> bool:
     """Return whether *error* is about a value that does not fit its column,
     whichever class the driver has for it.
     """
-    orig = error.orig
-    state = _sqlstate_of(orig) or ''
-    # An int in MariaDB's drivers; whatever else in others.
-    number = orig.args[0] if orig is not None and orig.args else None
+    state = _sqlstate_of(error.orig) or ''
     return (
         isinstance(error, exc.DataError)
         or state[:2] == '22'
-        or (isinstance(number, int) and number in _VALUE_ERRNOS)
+        or _errno_of(error.orig) in _VALUE_ERRNOS
     )
 
 
@@ -253,7 +250,7 @@ def is_stale(error: BaseException) -> bool:
     """
     orig = error.orig if isinstance(error, exc.DBAPIError) else None
     return isinstance(orig, ConnectionError) or (
-        orig is not None and orig.args[:1] in ((1047,), (1180,))
+        _errno_of(orig) in (1047, 1180)
     )
 
 
