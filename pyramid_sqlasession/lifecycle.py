@@ -1,4 +1,4 @@
-"""One request's session, from the first look to the last byte.
+"""One request's session, from the first look to the commit.
 
 The way of a request::
 
@@ -8,7 +8,7 @@ The way of a request::
     exception     an exception view begins with what was loaded: the
                   changes of the view that failed are set aside
     commit        one guarded write, last (transaction.py says when)
-    response      what is still unsaved, the touch, the cookie
+    response      what is still unsaved, the touch, the cookie (answering.py)
     end           too late for a change: an error in the log
 
 What becomes of the session's changes is decided by one table:
@@ -32,15 +32,12 @@ no transaction                 stored in a transaction of  the same; the
                                their own                   view's are gone
 subrequest in a transaction    left to the outer request   (there are none)
 =============================  ==========================  ================
-
-A cookie is sent only for what was really committed.
 """
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Callable
 import datetime as dt
-from functools import partial
 import logging
 from threading import get_ident
 from time import perf_counter
@@ -48,60 +45,34 @@ from time import sleep
 from typing import Any
 import uuid
 
-from pyramid.httpexceptions import HTTPNotFound
 import sqlalchemy as sa
-from sqlalchemy import exc
-from transaction.interfaces import NoTransaction
 
-from pyramid_sqlasession import dialects
 from pyramid_sqlasession import events
-from pyramid_sqlasession.aftercare import end_surplus
-from pyramid_sqlasession.aftercare import send_events
-from pyramid_sqlasession.aftercare import touch
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.connections import Connections
-from pyramid_sqlasession.cookie import Token
 from pyramid_sqlasession.errors import SessionConflict
-from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.errors import SessionStoreUnavailable
 from pyramid_sqlasession.extension import Extension
 from pyramid_sqlasession.loading import load
 from pyramid_sqlasession.plan import Outcome
 from pyramid_sqlasession.plan import Plan
 from pyramid_sqlasession.records import Executor
-from pyramid_sqlasession.response import cookie_header
-from pyramid_sqlasession.response import keep_private
-from pyramid_sqlasession.response import NO_REASON
-from pyramid_sqlasession.response import put_cookie
-from pyramid_sqlasession.response import replace_content
-from pyramid_sqlasession.response import vary
 from pyramid_sqlasession.session import SQLASession
 from pyramid_sqlasession.state import NO_WISHES
 from pyramid_sqlasession.state import NOTHING
 from pyramid_sqlasession.state import Snapshot
 from pyramid_sqlasession.surroundings import beginning_subrequest
-from pyramid_sqlasession.surroundings import caller_of
 from pyramid_sqlasession.surroundings import can_be_answered
-from pyramid_sqlasession.surroundings import is_being_finished
 from pyramid_sqlasession.surroundings import is_finished
-from pyramid_sqlasession.surroundings import outer_of
 from pyramid_sqlasession.surroundings import running_requests
 from pyramid_sqlasession.surroundings import runs_alone
 from pyramid_sqlasession.transaction import active_transaction
 from pyramid_sqlasession.transaction import is_managed
+from pyramid_sqlasession.transaction import runs_again
 from pyramid_sqlasession.transaction import SessionDataManager
 from pyramid_sqlasession.watching import ATTRIBUTE
 from pyramid_sqlasession.watching import Found
 from pyramid_sqlasession.watching import Watcher
-
-try:
-    from pyramid_retry import is_error_retryable
-except ImportError:  # pragma: no cover
-
-    def is_error_retryable(request: Any, exc: Any) -> bool:
-        """Nothing runs a request again without pyramid_retry."""
-        return False
-
 
 log = logging.getLogger(__name__)
 
@@ -122,53 +93,59 @@ _OPENED = 'sqlasession.opened'
 
 
 class Binding:
-    """Ties one request to its session; a ``Source`` and a ``Participant``."""
+    """Ties one request to its session; a ``Source`` and a ``Participant``.
+
+    :param answering: called with the binding once somebody looks: what
+        answers for the session from the response on.
+    """
 
     # On the class, as most requests meet few of them.
 
     #: What was loaded, or saved last.
-    _base = NOTHING
-    _manager: SessionDataManager | None = None
+    base = NOTHING
+    #: Of the transaction that the session takes part in.
+    manager: SessionDataManager | None = None
+    #: What was committed, and nobody was told of yet.
+    outcomes: tuple[Outcome, ...] = ()
+    #: The same of an earlier attempt of pyramid_retry that committed by hand,
+    #: and of subrequests.
+    carried: tuple[Outcome, ...] = ()
+    in_exception_view = False
+    #: Whether pyramid_tm may have begun a transaction for the request.
+    may_be_managed = False
+    #: The response may have the cookie of a subrequest already.
+    is_preceded = False
+    is_answered = False
+    is_over = False
     #: The state to come back to if the transaction is aborted, or a view
     #: without one fails.
     _joined_with: Snapshot | None = None
     #: The changes of the view that failed, while an exception view runs.
     _set_aside: Snapshot | None = None
-    _in_exception_view = False
     #: Whether the session holds a change made in a transaction, or in a view.
     _is_changed_by_view = False
     _exception: BaseException | None = None
     #: Kept for the view, if nobody could answer it at the first look.
     _unavailable: SessionStoreUnavailable | None = None
-    _is_registered = False
-    #: Whether pyramid_tm may have begun a transaction for the request.
-    _may_be_managed = False
+    #: Whether somebody answers for the session, and for its end.
+    _is_attended = False
     _is_loaded = False
     #: The thread that joins or loads.
     _thread_inside: int | None = None
     _is_saving = False
-    _is_answered = False
-    _is_over = False
     _plan: Plan | None = None
     _extension: Extension | None = None
     _tentative: Outcome | None = None
-    _outcomes: tuple[Outcome, ...] = ()
-    #: Of an earlier attempt of pyramid_retry that committed by hand, and of
-    #: subrequests.
-    _carried: tuple[Outcome, ...] = ()
     #: Which session an earlier attempt had.
     _opened: uuid.UUID | None = None
-    _is_concluded = False
-    #: A subrequest whose transaction the outer request ends.
-    _is_deferred = False
-    #: The response may have the cookie of a subrequest already.
-    _is_preceded = False
-    #: Callbacks that are the last of their kind, so far as is known.
-    _was_last: frozenset[str] = frozenset()
 
-    def __init__(self, application: Application, request: Any) -> None:
+    def __init__(
+        self, application: Application, request: Any,
+        answering: Callable[[Binding], object],
+    ) -> None:
         self.application = application
         self.request = request
+        self._answering = answering
         self.session = SQLASession(self)
         self.connections = Connections(application, request)
         #: Told what becomes of the session.
@@ -179,7 +156,7 @@ class Binding:
         self.savepoints: dict[Any, Any] = {}
 
     @property
-    def _extends(self) -> bool:
+    def extends(self) -> bool:
         """Whether the application has a word in the additional fields."""
         return self.application.settings.extend_default_fields is not None
 
@@ -201,33 +178,38 @@ class Binding:
         """Make sure that the session's content is there."""
         if self._is_saving:
             return
-        if not self._is_registered:
+        if not self._is_attended:
             # Not by it: a call is where another thread can get in between.
-            self._is_registered = True
-            self._register()
-        if not self._is_answered:
+            self._is_attended = True
+            self._attend()
+        if not self.is_answered:
             if self.request.__dict__.get('exception') is not self._exception:
-                self._notice_exception()
+                self.notice_exception()
             if not self._is_loaded:
-                self._join(to_read=True)
+                self.join(to_read=True)
             elif self.session._is_altered():
-                self._join()
+                self.join()
         if not self._is_loaded:
             self._load_once()
 
-    def _register(self) -> None:
+    def attend(self) -> None:
+        """Have the session answered for, whether anybody looks or not."""
+        if not self._is_attended:
+            self._is_attended = True
+            self._attend()
+
+    def _attend(self) -> None:
         request = self.request
         given = request.__dict__
-        self._may_be_managed = 'tm' in given
+        self.may_be_managed = 'tm' in given
         # Pyramid takes it away at the end; above of all views it is not there
         # yet, and a transaction may begin.
         if 'context' not in given:
-            self._may_be_managed = True
-            self._is_over = is_finished(request)
-        self._carried = request.environ.pop(_CARRIED, ())
+            self.may_be_managed = True
+            self.is_over = is_finished(request)
+        self.carried = request.environ.pop(_CARRIED, ())
         self._opened = request.environ.pop(_OPENED, None)
-        request.add_response_callback(self._respond)
-        request.add_finished_callback(self._finish)
+        self._answering(self)
 
     def _load_once(self) -> None:
         if self._unavailable is not None:
@@ -245,17 +227,17 @@ class Binding:
             if self._is_loaded:
                 # By another thread.
                 return
-            self._base, found = load(
+            self.base, found = load(
                 self.application, self.request, self.connections,
-                self._manager, in_exception_view=self._in_exception_view,
-                carried=self._carried, opened=self._opened,
+                self.manager, in_exception_view=self.in_exception_view,
+                carried=self.carried, opened=self._opened,
             )
-            self.session._load(self._base)
+            self.session._load(self.base)
             self._is_loaded = True
-            self.watcher.loaded(found, self._base, perf_counter() - started)
+            self.watcher.loaded(found, self.base, perf_counter() - started)
         except SessionStoreUnavailable as error:
             self.watcher.loaded(
-                Found.UNAVAILABLE, self._base, perf_counter() - started
+                Found.UNAVAILABLE, self.base, perf_counter() - started
             )
             if can_be_answered():
                 raise
@@ -292,7 +274,7 @@ class Binding:
         self.lend()
         if self._unavailable is not None:
             raise self._unavailable
-        if self._is_over and not self._is_in_transaction():
+        if self.is_over and not self.is_in_transaction:
             log.error(
                 'the session was changed (%s) outside of a request, or after '
                 'the response: this is lost. Change it in the view, or in a '
@@ -301,11 +283,11 @@ class Binding:
 
     def lend(self) -> None:
         """Look for changes at the end, inside of what is given out now."""
-        if not self._is_answered:
-            self._join()
-        if self._manager is not None:
+        if not self.is_answered:
+            self.join()
+        if self.manager is not None:
             self._is_changed_by_view = True
-            self._manager.expect_changes()
+            self.manager.expect_changes()
         elif not self._is_changed_by_view and (
             'context' in self.request.__dict__
         ):
@@ -313,15 +295,15 @@ class Binding:
             if self.session._is_altered():
                 self._joined_with = self.session._snapshot()
 
-    def _notice_exception(self) -> None:
+    def notice_exception(self) -> None:
         """Set the view's changes aside once an exception view runs."""
         error = self.request.__dict__.get('exception')
         if error is None or error is self._exception:
             return
         self._exception = error
         # What a tween above of them has changed is not the view's.
-        if self._is_loaded and not self._in_exception_view and (
-            self._manager is not None or self._is_changed_by_view
+        if self._is_loaded and not self.in_exception_view and (
+            self.manager is not None or self._is_changed_by_view
         ):
             if self.session._is_altered():
                 self.watcher.set_aside(self.session._pending.touched, error)
@@ -329,20 +311,20 @@ class Binding:
             self._start_over()
             # They end with the view's transaction.
             self.savepoints = dict.fromkeys(self.savepoints, RELEASED)
-        self._in_exception_view = True
+        self.in_exception_view = True
 
     def _start_over(self) -> None:
         if self._joined_with is not None:
             self.session._restore(self._joined_with)
         else:
-            self.session._begin(self._base)
+            self.session._begin(self.base)
 
-    def _join(self, *, to_read: bool = False) -> None:
+    def join(self, *, to_read: bool = False) -> None:
         """Take part in the transaction, if there is one.
 
         :param to_read: only if that is needed to read the session.
         """
-        manager = self._manager
+        manager = self.manager
         if manager is not None and manager.transaction is not None:
             return
         transaction = active_transaction(self.request)
@@ -353,7 +335,7 @@ class Binding:
         entered = self._enter()
         try:
             # Or another thread has joined meanwhile.
-            if self._manager is manager:
+            if self.manager is manager:
                 self._join_with_others(transaction)
         finally:
             if entered:
@@ -380,22 +362,22 @@ class Binding:
         return [
             binding for binding in found.values()
             if binding is not self and binding._is_loaded
-            and binding._manager is None and not binding._is_answered
+            and binding.manager is None and not binding.is_answered
         ]
 
     def _take_part(self, transaction: Any) -> None:
-        self._manager = self.connections.manager_in(transaction)
-        self._manager.add(self)
+        self.manager = self.connections.manager_in(transaction)
+        self.manager.add(self)
         # What was done before this transaction survives its abort.
         self._joined_with = None
         if self.session._is_altered():
             self._joined_with = self.session._snapshot()
-            self._manager.expect_changes()
+            self.manager.expect_changes()
 
     def is_joined_with(self, dbsession: Any) -> bool:
         """Return whether *dbsession* is in the session's transaction."""
         return (
-            self._manager is not None
+            self.manager is not None
             and self.connections.begun_dbsession is dbsession
         )
 
@@ -414,14 +396,14 @@ class Binding:
     def prepare(self) -> bool:
         """Find what has to be written; return whether there is anything."""
         self._plan = None
-        if self._is_to_be_repeated():
+        if self.is_to_be_repeated:
             return False
         if self._set_aside is not None:
             # The commit veto: both are committed.
             view, self._set_aside = self._set_aside, None
             self.session._add_to(view, self.application.codec.encode)
-        self._plan = plan = self._make_plan()
-        if plan is not None and plan.writes_record and self._extends:
+        self._plan = plan = self.make_plan()
+        if plan is not None and plan.writes_record and self.extends:
             self._foresee()
         return plan is not None
 
@@ -456,20 +438,20 @@ class Binding:
     def write(self, connection: Executor) -> None:
         """Write the record in the transaction that is being committed."""
         if self._plan is not None:
-            self._tentative = self._save(connection, self._plan)
+            self._tentative = self.save(connection, self._plan)
 
     def committed(self) -> None:
         """Go on from what was written."""
         outcome, self._tentative = self._tentative, None
         self._leave()
-        self._in_exception_view = False
+        self.in_exception_view = False
         if outcome is not None:
-            self._accept(outcome)
+            self.accept(outcome)
 
     def aborted(self) -> None:
         """Take the session back (see the table at the top)."""
         self._tentative = None
-        kept = self._in_exception_view and not is_managed(self.request)
+        kept = self.in_exception_view and not is_managed(self.request)
         kept = kept or self._is_begun_by_subrequest()
         joined_with = self._joined_with
         self._leave()
@@ -491,7 +473,7 @@ class Binding:
         return subrequest is not None and not _has_looked(subrequest)
 
     def _leave(self) -> None:
-        self._manager = None
+        self.manager = None
         self._joined_with = None
         self._set_aside = None
         # With what it has foreseen.
@@ -500,7 +482,7 @@ class Binding:
 
     def mark(self) -> tuple[BaseException | None, Snapshot]:
         """Return the state, for :meth:`return_to`."""
-        self._notice_exception()
+        self.notice_exception()
         return self._exception, self.session._snapshot()
 
     def return_to(
@@ -510,7 +492,7 @@ class Binding:
 
         An exception view has nothing of one that the view has made.
         """
-        self._notice_exception()
+        self.notice_exception()
         if mark is not None and mark[0] is self._exception:
             self.session._restore(mark[1])
         elif self._is_loaded:
@@ -518,7 +500,7 @@ class Binding:
 
     # -- saving --------------------------------------------------------------
 
-    def _make_plan(self) -> Plan | None:
+    def make_plan(self) -> Plan | None:
         session = self.session
         if not self._is_loaded or not session._is_unsaved():
             return None
@@ -541,7 +523,7 @@ class Binding:
         store = self.request.__dict__.get('session_store')
         return store is not None and bool(store.has_revoked)
 
-    def _save(self, connection: Executor, plan: Plan) -> Outcome:
+    def save(self, connection: Executor, plan: Plan) -> Outcome:
         self._is_saving = True
         started = perf_counter()
         try:
@@ -557,15 +539,15 @@ class Binding:
         self.watcher.written(plan, outcome, perf_counter() - started)
         return outcome
 
-    def _accept(self, outcome: Outcome) -> None:
-        self._outcomes += (outcome,)
+    def accept(self, outcome: Outcome) -> None:
+        self.outcomes += (outcome,)
         self.watcher.committed(outcome)
         for session_id, reason in outcome.dropped:
             log.warning(
                 'session %s: the changes of a request were dropped (%s): %s',
                 session_id, reason, events.DROPS[reason],
             )
-        self._base = outcome.base
+        self.base = outcome.base
         self.session._saved(
             outcome.base, merged=(
                 outcome.merged or outcome.replaced or bool(outcome.dropped)
@@ -574,356 +556,46 @@ class Binding:
 
     # -- the response --------------------------------------------------------
 
-    def _respond(self, request: Any, response: Any) -> None:
-        """Save what is unsaved, touch, send the cookie."""
-        if request.response_callbacks and 'respond' not in self._was_last:
-            # Other response callbacks may change the session.
-            self._was_last |= {'respond'}
-            request.add_response_callback(self._respond)
-            return
-        if self.request.__dict__.get('exception') is not None:
-            if self._is_to_be_repeated():
-                self._is_answered = True
-                return
-            self._notice_exception()
-        outer = outer_of(self.request)
-        if outer is not None and self._is_in_transaction():
-            vary(response)
-            self._is_deferred = True
-            outer.add_response_callback(
-                partial(self._respond_with_outer, inner_response=response)
-            )
-            return
-        self._conclude(response)
+    @property
+    def is_in_transaction(self) -> bool:
+        """Whether the session takes part in a transaction now."""
+        return self.manager is not None and self.manager.is_open
 
-    def _respond_with_outer(
-        self, outer: Any, response: Any, *, inner_response: Any
-    ) -> None:
-        if 'outer' not in self._was_last:
-            # The outer session is saved first: this one may end its token.
-            self._was_last |= {'outer'}
-            outer.add_response_callback(
-                partial(
-                    self._respond_with_outer, inner_response=inner_response
-                )
-            )
-            return
-        if not self._shares_cookie(outer):
-            self._conclude(inner_response)
-            return
-        binding = binding_of(outer)
-        if binding is not None:
-            binding._is_preceded = True
-        self._conclude(response)
-
-    def _shares_cookie(self, outer: Any) -> bool:
-        # Another browser's session, or a stranger's, must not replace the
-        # one of the browser that is answered.
-        read = self.application.cookies.read
-        token, forged = read(self.request.environ)
-        if (token, forged) != read(outer.environ):
-            return False
-        # Of two new sessions the outer one is the browser's.  (One of an
-        # application that this one is mounted in has a cookie of its own.)
-        binding = binding_of(outer)
-        return token is not None or binding is None or (
-            binding._base.record is None
-            or binding.application.cookies.key != self.application.cookies.key
-        )
-
-    def _conclude(self, response: Any) -> None:
-        # Before the save, with which the session leaves it.
-        is_given = self._is_given
-        self._set_aside = None
-        if self.session._is_unsaved():
-            self._save_rest(response)
-        self._is_answered = True
-        self._is_concluded = True
-        vary(response)
-        if self._outcomes:
-            end_surplus(
-                self.application, self.connections, self._outcomes,
-                is_given=is_given,
-            )
-        self._touch(is_given=is_given)
-        if not runs_alone():
-            self._remind_caller()
-        self._send_cookie(response)
-        if self._outcomes:
-            self._send_events()
-
-    def _is_to_be_repeated(self) -> bool:
+    @property
+    def is_to_be_repeated(self) -> bool:
+        """Whether the request runs again after the error of its view."""
         error = self.request.__dict__.get('exception')
-        return error is not None and is_error_retryable(self.request, error)
+        return error is not None and runs_again(self.request, error)
 
-    def _is_in_transaction(self) -> bool:
-        return self._manager is not None and self._manager.is_open
+    def forget_view(self) -> None:
+        """Note that what a view did that failed cannot count any more."""
+        self._set_aside = None
 
-    def _save_rest(self, response: Any) -> None:
-        """Save what no transaction has saved."""
-        try:
-            self.save_now()
-        except Exception as error:
-            self._part()
-            # An exception view begins with what was loaded.
-            self.session._begin(self._base)
-            if self._in_exception_view:
-                # The visitor gets the error page in any case.
-                _log_unsaved(self.application, error)
-                return
-            final = self._final(error)
-            if not self._answer_error(response, final):
-                if final is error:
-                    raise
-                raise final from error
-
-    def _final(self, error: Exception) -> Exception:
-        """Return *error*, or one after which the request does not run again:
-        with its data committed, it would leave two orders.
-        """
-        if not self._was_managed or not (
-            is_error_retryable(self.request, error)
-        ):
-            return error
-        final = SessionError(
-            'the session was changed after the transaction of the request '
-            'had ended, and by another request at the same time: this is '
-            'lost. Change it in the view: then the request can run again'
-        )
-        final.__cause__ = error
-        return final
-
-    @property
-    def _is_given(self) -> bool:
-        """Whether the transaction outlives the response (T7)."""
-        return (
-            self._manager is not None
-            and self._manager.is_open
-            and (
-                self.connections.has_dbsession
-                # Whatever else is written waits for its locks.
-                or self._manager.open_connection() is not None
-            )
-            and (
-                is_managed(self.request) or outer_of(self.request) is not None
-            )
-        )
-
-    def _save_given(self, plan: Plan) -> None:
-        """Save in the transaction that stays open."""
-        outcome = self.connections.perform(
-            lambda connection: self._save(
-                self.connections.inside(connection), plan
-            ),
-            writes=True,
-        )
-        self._part()
-        self._accept(outcome)
-
-    def _save_alone(self, plan: Plan) -> None:
-        """Save in a transaction of its own."""
-        self._part()
-        self._accept(
-            self.connections.alone(
-                lambda connection: self._save(connection, plan)
-            )
-        )
-
-    def _save_beside(self) -> None:
-        """Save in a further transaction of ``request.tm``."""
-        self._part()
-        with contextlib.suppress(NoTransaction):
-            # One whose COMMIT has failed is still there.
-            self.request.tm.abort()
-        with self.request.tm:
-            self._join()
-            assert self._manager is not None
-            self._manager.expect_changes()
-
-    @property
-    def _may_use_dbsession(self) -> bool:
-        """Whether ``extend_default_fields`` may use ``request.dbsession``,
-        which joins nothing but a transaction.
-        """
-        return (
-            self._extends
-            and getattr(self.request, 'tm', None) is not None
-            and active_transaction(self.request) is None
-        )
-
-    @property
-    def _was_managed(self) -> bool:
-        """Whether a transaction of the request may have been committed."""
-        return self._may_be_managed or is_managed(self.request)
-
-    def _part(self) -> None:
+    def part(self) -> None:
         """Leave a transaction that somebody else ends."""
-        if self._manager is not None:
-            self._manager.remove(self)
+        if self.manager is not None:
+            self.manager.remove(self)
         self._leave()
 
-    def _answer_error(self, response: Any, error: Exception) -> bool:
-        """Turn *response* into the answer to the error that was raised."""
-        try:
-            found = self.request.invoke_exception_view(
-                (type(error), error, error.__traceback__)
-            )
-        except (HTTPNotFound, exc.SQLAlchemyError, SessionError):
-            return False
-        _log_unsaved(self.application, error)
-        replace_content(response, found)
-        if self.session._is_unsaved():
-            try:
-                self.save_now()
-            except Exception as later:
-                self._part()
-                self.session._begin(self._base)
-                _log_unsaved(self.application, later)
-        return True
-
-    def save_now(self) -> Token | None:
-        """Save as at the response, without one; return the token."""
-        plan = self._make_plan()
-        if plan is not None:
-            if self._is_given:
-                self._save_given(plan)
-            elif self._may_use_dbsession:
-                self._save_beside()
-            else:
-                self._save_alone(plan)
-        return self._base.token
-
-    # -- touch, cookie, events -----------------------------------------------
-
-    def _touch(self, *, is_given: bool) -> None:
-        """Extend the expiry of a session that was only read."""
-        for outcome in self._outcomes:
-            if outcome.created or outcome.updated:
-                return
-        base = self.session._base
-        if base.record is None or base.ghost:
-            return
-        now = self.application.now()
-        if not self.application.saver.is_care_due(base, now):
-            return
-        error = self.request.__dict__.get('exception')
-        if error is not None and dialects.is_in_vain(error):
-            # The visitor has waited once already.
-            return
-        started = perf_counter()
-        touched = touch(
-            self.application, self.connections, base, now, is_given=is_given
-        )
-        if touched is not None:
-            self.watcher.cared(touched, perf_counter() - started)
-            self._outcomes += (touched,)
-            self._base = self.session._base = touched.base
-
-    def _send_cookie(self, response: Any) -> None:
-        outcomes = self._carried + self._outcomes
-        if not outcomes:
-            self.watcher.decided(False, NO_REASON)
-            return
-        header, reason = cookie_header(
-            self.application.cookies, outcomes, self.request, self.now()
-        )
-        if header is not None:
-            if self._is_deferred or self._is_preceded:
-                put_cookie(
-                    response, header,
-                    yields=not self._counts_most(outcomes),
-                )
-            else:
-                response.headerlist.append(('Set-Cookie', header))
-            keep_private(response)
-            if not runs_alone():
-                self._pass_on(outcomes)
-        self.watcher.decided(header is not None, reason)
-
-    def _counts_most(self, outcomes: tuple[Outcome, ...]) -> bool:
-        """Return whether no other cookie of the same response may replace
-        the one that follows from *outcomes*.
+    def give_up(self) -> None:
+        """Drop what could not be saved: an exception view begins with what
+        was loaded.
         """
-        return any(
-            outcome.rotated or outcome.removed is not None
-            # Of two new sessions the outer one is the browser's.
-            or (outcome.created and not self._is_deferred)
-            for outcome in outcomes
-        )
+        self.part()
+        self.session._begin(self.base)
 
-    def _pass_on(self, outcomes: tuple[Outcome, ...]) -> None:
-        """Have the request that runs this subrequest send the cookie, too:
-        of the response most views use the body alone.
-        """
-        caller = caller_of(self.request)
-        if caller is None or not self._shares_cookie(caller):
-            return
-        binding = _answering_binding_of(caller)
-        if binding is None or binding is self or (
-            binding.application is not self.application
-        ):
-            return
-        binding._carried += outcomes
-        binding._is_preceded = True
-
-    def _remind_caller(self) -> None:
-        """Have the request that runs this subrequest send the cookie that an
-        earlier attempt has left it, though its view may never look.
-        """
-        caller = caller_of(self.request)
-        if caller is not None and _CARRIED in caller.environ:
-            _answering_binding_of(caller)
-
-    def _send_events(self) -> None:
-        outcomes, self._outcomes = self._outcomes, ()
-        send_events(self.application, self.request, outcomes)
-
-    # -- the end -------------------------------------------------------------
-
-    def _finish(self, request: Any) -> None:
-        """Note that every change is too late from now on."""
-        if request.finished_callbacks and 'finish' not in self._was_last:
-            # Changes of other finished callbacks are noticed too.
-            self._was_last |= {'finish'}
-            request.add_finished_callback(self._finish)
-            return
-        self._is_over = True
-        if self.session._is_unsaved():
-            self._complain_of_changes()
-        if not self._is_concluded and (self._carried or self._outcomes):
-            # The next attempt goes on from what is committed, and sends its
-            # cookie.
-            self.request.environ[_CARRIED] = self._carried + self._outcomes
-        base = self._base
-        if not self._is_concluded and base.token is not None and (
+    def leave_to_next_attempt(self) -> None:
+        """Leave what a request that runs again has to know."""
+        environ = self.request.environ
+        if self.carried or self.outcomes:
+            # It goes on from what is committed, and sends its cookie.
+            environ[_CARRIED] = self.carried + self.outcomes
+        base = self.base
+        if base.token is not None and (
             base.record is not None or base.ghost not in (None, 'unavailable')
         ):
             # If it has ended by then, the next attempt begins no other one.
-            self.request.environ[_OPENED] = base.token.id
-        if self._manager is not None and outer_of(self.request) is None:
-            self._part()
-        if self._outcomes:
-            self._send_events()
-
-    def _complain_of_changes(self) -> None:
-        if not self._is_answered and not is_being_finished(self.request):
-            return
-        if self._is_deferred or self._is_to_be_repeated():
-            return
-        try:
-            plan = self._make_plan()
-        except SessionError as error:
-            log.error(
-                'the session was changed after the response: this is lost '
-                '(%s)', error,
-            )
-            return
-        if plan and not plan.base.ghost:
-            log.error(
-                'the session was changed (%s) after the response: this is '
-                'lost. Change it in the view, or in a response callback',
-                ', '.join(plan.changes.keys) or 'no key',
-            )
+            environ[_OPENED] = base.token.id
 
 
 def binding_of(request: Any) -> Binding | None:
@@ -936,29 +608,11 @@ def binding_of(request: Any) -> Binding | None:
     return None
 
 
-def _answering_binding_of(request: Any) -> Binding | None:
-    """Return the binding of *request*, which is going to send a cookie,
-    whether its view looks or not.
+def is_repetition(request: Any) -> bool:
+    """Return whether an earlier attempt of *request* has left a cookie, which
+    nobody has asked for yet.
     """
-    if not isinstance(request.session, SQLASession):
-        return None
-    binding = binding_of(request)
-    if binding is not None and not binding._is_registered:
-        binding._is_registered = True
-        binding._register()
-    return binding
-
-
-def _log_unsaved(application: Application, error: Exception) -> None:
-    # A database that is away was warned of; each request meets it.
-    is_away = isinstance(error, SessionStoreUnavailable)
-    log.log(
-        logging.ERROR if not is_away or application.losses.is_due()
-        else logging.DEBUG,
-        'the session could not be saved%s',
-        ': the database does not answer' if is_away else '',
-        exc_info=None if is_away else error,
-    )
+    return _CARRIED in request.environ
 
 
 def _has_looked(request: Any) -> bool:

@@ -48,7 +48,7 @@ def _ended(dbsession: Any, transaction: Any) -> None:
         return
     if binding := _binding_with(dbsession):
         mark = binding.savepoints.pop(
-            transaction, RELEASED if binding._in_exception_view else None
+            transaction, RELEASED if binding.in_exception_view else None
         )
         if mark is not RELEASED:
             binding.return_to(mark)

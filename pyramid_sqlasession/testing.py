@@ -14,6 +14,7 @@ from pyramid.threadlocal import RequestContext
 
 from pyramid_sqlasession.authentication import SessionAuthenticationHelper
 from pyramid_sqlasession.errors import SessionError
+from pyramid_sqlasession.latesaving import save_now
 from pyramid_sqlasession.lifecycle import binding_of
 from pyramid_sqlasession.settings import Settings
 from pyramid_sqlasession.wiring import application_of
@@ -47,7 +48,7 @@ def log_in(testapp: Any, **data: Any) -> str:
             helper.remember(request, data[user_field])
         binding = binding_of(request)
         assert binding is not None
-        token = binding.save_now()
+        token = save_now(binding)
         if token is None:
             raise SessionError(
                 'login_session was given nothing to store, such as user_id=7'

@@ -41,8 +41,10 @@ from pyramid_sqlasession.errors import SessionError
 
 try:
     from pyramid_retry import IRetryableError
+    from pyramid_retry import is_error_retryable
 except ImportError:  # pragma: no cover
-    IRetryableError = None
+    # Nothing runs a request again.
+    IRetryableError = is_error_retryable = None
 
 log = logging.getLogger(__name__)
 
@@ -143,6 +145,13 @@ def mark_retryable(error: BaseException) -> None:
     """Tell pyramid_retry to run the request again after *error*."""
     if IRetryableError is not None:
         alsoProvides(error, IRetryableError)
+
+
+def runs_again(request: Any, error: BaseException) -> bool:
+    """Return whether pyramid_retry runs *request* again after *error*."""
+    return is_error_retryable is not None and bool(
+        is_error_retryable(request, error)
+    )
 
 
 class Route(enum.Enum):

@@ -22,6 +22,7 @@ import sqlalchemy as sa
 from pyramid_sqlasession import advice
 from pyramid_sqlasession import dialects
 from pyramid_sqlasession import pooling
+from pyramid_sqlasession.answering import Answer
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.application import found_in
 from pyramid_sqlasession.application import REGISTRY_KEY
@@ -100,7 +101,8 @@ def application_of(registry: Any) -> Application:
 
 
 def _session_factory(request: Any) -> SQLASession:
-    return Binding(application_of(request.registry), request).session
+    application = application_of(request.registry)
+    return Binding(application, request, Answer).session
 
 
 def _session_store(request: Any) -> SessionStore:

@@ -33,7 +33,8 @@ LAYERS = [
     {'connections', 'store', 'cleaner', 'authentication'},
     {'loading', 'aftercare', 'extension'},
     {'lifecycle'},
-    {'savepoints'},
+    {'savepoints', 'latesaving'},
+    {'answering'},
     {'wiring'},
     # The command: words and options, what commands have in common, each of
     # them, all of them.

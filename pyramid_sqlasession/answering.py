@@ -1,0 +1,336 @@
+"""What a session adds to the response, and after it.
+
+What is still unsaved is saved, the expiry is extended, the cookie goes with
+the response, with those of the requests around it, too; then come the
+events, and an error in the log for a change that is too late.  A cookie is
+sent only for what was really committed.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+import logging
+from time import perf_counter
+from typing import Any
+
+from pyramid.httpexceptions import HTTPNotFound
+from sqlalchemy import exc
+
+from pyramid_sqlasession import dialects
+from pyramid_sqlasession.aftercare import end_surplus
+from pyramid_sqlasession.aftercare import send_events
+from pyramid_sqlasession.aftercare import touch
+from pyramid_sqlasession.application import Application
+from pyramid_sqlasession.errors import SessionError
+from pyramid_sqlasession.errors import SessionStoreUnavailable
+from pyramid_sqlasession.latesaving import final
+from pyramid_sqlasession.latesaving import is_given
+from pyramid_sqlasession.latesaving import save_now
+from pyramid_sqlasession.lifecycle import Binding
+from pyramid_sqlasession.lifecycle import binding_of
+from pyramid_sqlasession.lifecycle import is_repetition
+from pyramid_sqlasession.plan import Outcome
+from pyramid_sqlasession.response import cookie_header
+from pyramid_sqlasession.response import keep_private
+from pyramid_sqlasession.response import NO_REASON
+from pyramid_sqlasession.response import put_cookie
+from pyramid_sqlasession.response import replace_content
+from pyramid_sqlasession.response import vary
+from pyramid_sqlasession.session import SQLASession
+from pyramid_sqlasession.surroundings import caller_of
+from pyramid_sqlasession.surroundings import is_being_finished
+from pyramid_sqlasession.surroundings import outer_of
+from pyramid_sqlasession.surroundings import runs_alone
+
+log = logging.getLogger(__name__)
+
+
+class Answer:
+    """The part of one request's session in its response."""
+
+    # On the class, as most requests meet few of them.
+
+    _is_concluded = False
+    #: A subrequest whose transaction the outer request ends.
+    _is_deferred = False
+    #: Callbacks that are the last of their kind, so far as is known.
+    _was_last: frozenset[str] = frozenset()
+
+    def __init__(self, binding: Binding) -> None:
+        self._binding = binding
+        request = binding.request
+        request.add_response_callback(self._respond)
+        request.add_finished_callback(self._finish)
+
+    # -- the response --------------------------------------------------------
+
+    def _respond(self, request: Any, response: Any) -> None:
+        """Save what is unsaved, touch, send the cookie."""
+        if request.response_callbacks and 'respond' not in self._was_last:
+            # Other response callbacks may change the session.
+            self._was_last |= {'respond'}
+            request.add_response_callback(self._respond)
+            return
+        binding = self._binding
+        if binding.request.__dict__.get('exception') is not None:
+            if binding.is_to_be_repeated:
+                binding.is_answered = True
+                return
+            binding.notice_exception()
+        outer = outer_of(binding.request)
+        if outer is not None and binding.is_in_transaction:
+            vary(response)
+            self._is_deferred = True
+            outer.add_response_callback(
+                partial(self._respond_with_outer, inner_response=response)
+            )
+            return
+        self._conclude(response)
+
+    def _respond_with_outer(
+        self, outer: Any, response: Any, *, inner_response: Any
+    ) -> None:
+        if 'outer' not in self._was_last:
+            # The outer session is saved first: this one may end its token.
+            self._was_last |= {'outer'}
+            outer.add_response_callback(
+                partial(
+                    self._respond_with_outer, inner_response=inner_response
+                )
+            )
+            return
+        if not self._shares_cookie(outer):
+            self._conclude(inner_response)
+            return
+        binding = binding_of(outer)
+        if binding is not None:
+            binding.is_preceded = True
+        self._conclude(response)
+
+    def _conclude(self, response: Any) -> None:
+        binding = self._binding
+        # Before the save, with which the session leaves it.
+        given = is_given(binding)
+        binding.forget_view()
+        if binding.session._is_unsaved():
+            self._save_rest(response)
+        binding.is_answered = True
+        self._is_concluded = True
+        vary(response)
+        if binding.outcomes:
+            end_surplus(
+                binding.application, binding.connections, binding.outcomes,
+                is_given=given,
+            )
+        self._touch(is_given=given)
+        if not runs_alone():
+            self._remind_caller()
+        self._send_cookie(response)
+        if binding.outcomes:
+            self._send_events()
+
+    def _save_rest(self, response: Any) -> None:
+        """Save what no transaction has saved."""
+        binding = self._binding
+        try:
+            save_now(binding)
+        except Exception as error:
+            binding.give_up()
+            if binding.in_exception_view:
+                # The visitor gets the error page in any case.
+                _log_unsaved(binding.application, error)
+                return
+            said = final(binding, error)
+            if not self._answer_error(response, said):
+                if said is error:
+                    raise
+                raise said from error
+
+    def _answer_error(self, response: Any, error: Exception) -> bool:
+        """Turn *response* into the answer to the error that was raised."""
+        binding = self._binding
+        try:
+            found = binding.request.invoke_exception_view(
+                (type(error), error, error.__traceback__)
+            )
+        except (HTTPNotFound, exc.SQLAlchemyError, SessionError):
+            return False
+        _log_unsaved(binding.application, error)
+        replace_content(response, found)
+        if binding.session._is_unsaved():
+            try:
+                save_now(binding)
+            except Exception as later:
+                binding.give_up()
+                _log_unsaved(binding.application, later)
+        return True
+
+    def _touch(self, *, is_given: bool) -> None:
+        """Extend the expiry of a session that was only read."""
+        binding = self._binding
+        for outcome in binding.outcomes:
+            if outcome.created or outcome.updated:
+                return
+        base = binding.session._base
+        if base.record is None or base.ghost:
+            return
+        application = binding.application
+        now = application.now()
+        if not application.saver.is_care_due(base, now):
+            return
+        error = binding.request.__dict__.get('exception')
+        if error is not None and dialects.is_in_vain(error):
+            # The visitor has waited once already.
+            return
+        started = perf_counter()
+        touched = touch(
+            application, binding.connections, base, now, is_given=is_given
+        )
+        if touched is not None:
+            binding.watcher.cared(touched, perf_counter() - started)
+            binding.outcomes += (touched,)
+            binding.base = binding.session._base = touched.base
+
+    # -- the cookie ----------------------------------------------------------
+
+    def _send_cookie(self, response: Any) -> None:
+        binding = self._binding
+        outcomes = binding.carried + binding.outcomes
+        if not outcomes:
+            binding.watcher.decided(False, NO_REASON)
+            return
+        header, reason = cookie_header(
+            binding.application.cookies, outcomes, binding.request,
+            binding.now(),
+        )
+        if header is not None:
+            if self._is_deferred or binding.is_preceded:
+                put_cookie(
+                    response, header,
+                    yields=not self._counts_most(outcomes),
+                )
+            else:
+                response.headerlist.append(('Set-Cookie', header))
+            keep_private(response)
+            if not runs_alone():
+                self._pass_on(outcomes)
+        binding.watcher.decided(header is not None, reason)
+
+    def _counts_most(self, outcomes: tuple[Outcome, ...]) -> bool:
+        """Return whether no other cookie of the same response may replace
+        the one that follows from *outcomes*.
+        """
+        return any(
+            outcome.rotated or outcome.removed is not None
+            # Of two new sessions the outer one is the browser's.
+            or (outcome.created and not self._is_deferred)
+            for outcome in outcomes
+        )
+
+    def _shares_cookie(self, outer: Any) -> bool:
+        # Another browser's session, or a stranger's, must not replace the
+        # one of the browser that is answered.
+        cookies = self._binding.application.cookies
+        token, forged = cookies.read(self._binding.request.environ)
+        if (token, forged) != cookies.read(outer.environ):
+            return False
+        # Of two new sessions the outer one is the browser's.  (One of an
+        # application that this one is mounted in has a cookie of its own.)
+        binding = binding_of(outer)
+        return token is not None or binding is None or (
+            binding.base.record is None
+            or binding.application.cookies.key != cookies.key
+        )
+
+    def _pass_on(self, outcomes: tuple[Outcome, ...]) -> None:
+        """Have the request that runs this subrequest send the cookie, too:
+        of the response most views use the body alone.
+        """
+        caller = caller_of(self._binding.request)
+        if caller is None or not self._shares_cookie(caller):
+            return
+        binding = _answering_binding_of(caller)
+        if binding is None or binding is self._binding or (
+            binding.application is not self._binding.application
+        ):
+            return
+        binding.carried += outcomes
+        binding.is_preceded = True
+
+    def _remind_caller(self) -> None:
+        """Have the request that runs this subrequest send the cookie that an
+        earlier attempt has left it, though its view may never look.
+        """
+        caller = caller_of(self._binding.request)
+        if caller is not None and is_repetition(caller):
+            _answering_binding_of(caller)
+
+    # -- the end -------------------------------------------------------------
+
+    def _send_events(self) -> None:
+        binding = self._binding
+        outcomes, binding.outcomes = binding.outcomes, ()
+        send_events(binding.application, binding.request, outcomes)
+
+    def _finish(self, request: Any) -> None:
+        """Note that every change is too late from now on."""
+        if request.finished_callbacks and 'finish' not in self._was_last:
+            # Changes of other finished callbacks are noticed too.
+            self._was_last |= {'finish'}
+            request.add_finished_callback(self._finish)
+            return
+        binding = self._binding
+        binding.is_over = True
+        if binding.session._is_unsaved():
+            self._complain_of_changes()
+        if not self._is_concluded:
+            binding.leave_to_next_attempt()
+        if binding.manager is not None and outer_of(binding.request) is None:
+            binding.part()
+        if binding.outcomes:
+            self._send_events()
+
+    def _complain_of_changes(self) -> None:
+        binding = self._binding
+        if not binding.is_answered and not is_being_finished(binding.request):
+            return
+        if self._is_deferred or binding.is_to_be_repeated:
+            return
+        try:
+            plan = binding.make_plan()
+        except SessionError as error:
+            log.error(
+                'the session was changed after the response: this is lost '
+                '(%s)', error,
+            )
+            return
+        if plan and not plan.base.ghost:
+            log.error(
+                'the session was changed (%s) after the response: this is '
+                'lost. Change it in the view, or in a response callback',
+                ', '.join(plan.changes.keys) or 'no key',
+            )
+
+
+def _answering_binding_of(request: Any) -> Binding | None:
+    """Return the binding of *request*, which is going to send a cookie,
+    whether its view looks or not.
+    """
+    if not isinstance(request.session, SQLASession):
+        return None
+    binding = binding_of(request)
+    if binding is not None:
+        binding.attend()
+    return binding
+
+
+def _log_unsaved(application: Application, error: Exception) -> None:
+    # A database that is away was warned of; each request meets it.
+    is_away = isinstance(error, SessionStoreUnavailable)
+    log.log(
+        logging.ERROR if not is_away or application.losses.is_due()
+        else logging.DEBUG,
+        'the session could not be saved%s',
+        ': the database does not answer' if is_away else '',
+        exc_info=None if is_away else error,
+    )
