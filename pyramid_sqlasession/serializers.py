@@ -240,26 +240,17 @@ def _bytes(value: bytes) -> str:
     return base64.b64encode(value).decode()
 
 
-def _moment(value: dt.datetime) -> str:
-    return _folded(value.replace(tzinfo=None), value.utcoffset(), value.fold)
-
-
-def _hour(value: dt.time) -> str:
+def _isoformat(value: dt.datetime | dt.time) -> str:
+    text = value.replace(tzinfo=None, fold=0).isoformat()
     # A time in a zone with summer time has no offset of its own; it comes
     # back naive, as its offset is unknown without a date.
-    return _folded(value.replace(tzinfo=None), value.utcoffset(), value.fold)
-
-
-def _folded(
-    naive: dt.datetime | dt.time, offset: dt.timedelta | None, fold: int
-) -> str:
-    text = naive.replace(fold=0).isoformat()
+    offset = value.utcoffset()
     if offset is not None:
         # The offset alone: the instant and the offset come back, not the
         # name of the zone, whose rules may change meanwhile.
         zone = dt.timezone(offset)
         text += dt.time(0, tzinfo=zone).isoformat()[8:]
-    elif fold:
+    elif value.fold:
         text += ' fold=1'
     return text
 
@@ -270,7 +261,8 @@ _FINE_OFFSET = re.compile(
 )
 
 
-def _unfold(kind: Any) -> Callable[[str], Any]:
+def _from_isoformat(kind: Any) -> Callable[[str], Any]:
+    """Return the inverse of :func:`_isoformat`, for one of its types."""
     def decode(text: str) -> Any:
         if text.endswith(' fold=1'):
             return kind.fromisoformat(text[:-7]).replace(fold=1)
@@ -293,11 +285,11 @@ def _span(value: dt.timedelta) -> list[int]:
 
 # datetime before date: a datetime is a date.
 _SCALARS: tuple[tuple[Any, str, Callable[[Any], Any]], ...] = (
-    (dt.datetime, '$datetime', _moment),
-    (dt.date, '$date', lambda value: dt.date.isoformat(value)),
-    (dt.time, '$time', _hour),
+    (dt.datetime, '$datetime', _isoformat),
+    (dt.date, '$date', dt.date.isoformat),
+    (dt.time, '$time', _isoformat),
     (dt.timedelta, '$timedelta', _span),
-    (Decimal, '$decimal', lambda value: Decimal.__str__(value)),
+    (Decimal, '$decimal', Decimal.__str__),
     (uuid.UUID, '$uuid', lambda value: value.hex),
     (bytes, '$bytes', _bytes),
 )
@@ -352,9 +344,9 @@ def _special_float(text: str) -> float:
 
 
 _DECODERS: dict[str, tuple[type, Callable[[Any], Any]]] = {
-    '$datetime': (str, _unfold(dt.datetime)),
+    '$datetime': (str, _from_isoformat(dt.datetime)),
     '$date': (str, dt.date.fromisoformat),
-    '$time': (str, _unfold(dt.time)),
+    '$time': (str, _from_isoformat(dt.time)),
     '$timedelta': (list, lambda item: dt.timedelta(*item)),
     '$decimal': (str, Decimal),
     '$uuid': (str, uuid.UUID),
