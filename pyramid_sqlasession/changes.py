@@ -27,6 +27,9 @@ HEADS = '_fh_'
 #: a session in which nobody has asked for one yet.
 Heads = Mapping[str, Any]
 
+#: What stored data consist of: what a view sees, and the heads.
+DataAndHeads = tuple[dict[str, Any], dict[str, Any]]
+
 #: From keys and values to bytes that are equal for equal values.
 Encode = Callable[[dict[str, Any]], bytes]
 
@@ -79,7 +82,7 @@ class Changes:
 NO_CHANGES = Changes()
 
 
-def split(stored: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def split(stored: Mapping[str, Any]) -> DataAndHeads:
     """Return the data that a view sees, and the heads."""
     data = dict(stored)
     heads = data.pop(HEADS, None)
@@ -186,7 +189,7 @@ def _flash_change(
 
 def apply_changes(
     changes: Changes, data: Mapping[str, Any], heads: Heads
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> DataAndHeads:
     """Return data and heads after *changes*."""
     data = dict(data)
     heads = dict(heads)

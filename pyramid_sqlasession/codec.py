@@ -8,6 +8,7 @@ from typing import Any
 
 from pyramid.exceptions import ConfigurationError
 
+from pyramid_sqlasession.changes import DataAndHeads
 from pyramid_sqlasession.changes import Heads
 from pyramid_sqlasession.changes import join
 from pyramid_sqlasession.changes import split
@@ -86,17 +87,14 @@ class Cipher:
         return True
 
 
-def _cipher_of(keys: tuple[str, ...]) -> Cipher | None:
-    return Cipher(keys) if keys else None
-
-
 class Codec:
     """Reads and writes ``data`` with the serializer of one application."""
 
     def __init__(self, settings: Settings) -> None:
         self._serializer = settings.serializer
         self._max_size = settings.max_size
-        self._cipher = _cipher_of(settings.encryption_keys)
+        keys = settings.encryption_keys
+        self._cipher = Cipher(keys) if keys else None
 
     def encode(self, values: dict[str, Any]) -> bytes:
         """Return bytes that are equal for equal values.
@@ -129,7 +127,7 @@ class Codec:
                 f'a str is made bytes by its encode()'
             )
 
-    def read(self, text: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    def read(self, text: str) -> DataAndHeads:
         """Return data and heads of a record's text.
 
         :raises DamagedData: if the text is not what was written.
@@ -198,8 +196,7 @@ class Codec:
             raise DamagedData(str(error)) from error
 
     def content(
-        self, text: str,
-        first: tuple[dict[str, Any], dict[str, Any]] | None = None,
+        self, text: str, first: DataAndHeads | None = None
     ) -> Content:
         """Return what *text* holds.
 
@@ -214,20 +211,19 @@ class Content:
     __slots__ = ('_codec', '_first', '_known', '_text')
 
     def __init__(
-        self, codec: Codec, text: str,
-        first: tuple[dict[str, Any], dict[str, Any]] | None,
+        self, codec: Codec, text: str, first: DataAndHeads | None
     ) -> None:
         self._codec = codec
         self._text = text
         self._first = first
-        self._known: tuple[dict[str, Any], dict[str, Any]] | None = None
+        self._known: DataAndHeads | None = None
 
-    def copy(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def copy(self) -> DataAndHeads:
         """Return data and heads, anew at each call."""
         first, self._first = self._first, None
         return self._codec.read(self._text) if first is None else first
 
-    def known(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def known(self) -> DataAndHeads:
         """Return the same each time; nobody may change it."""
         if self._known is None:
             self._known = self.copy()

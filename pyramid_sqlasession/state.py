@@ -15,6 +15,7 @@ import marshal
 from typing import Any
 from typing import Protocol
 
+from pyramid_sqlasession.changes import DataAndHeads
 from pyramid_sqlasession.cookie import Token
 from pyramid_sqlasession.expiry import Lifetime
 from pyramid_sqlasession.records import Record
@@ -24,22 +25,18 @@ from pyramid_sqlasession.serializers import MAX_DEPTH
 _WITHOUT_REFERENCES = 2
 
 
-#: Data, and what goes with them: see ``changes.Heads``.
-Stored = tuple[dict[str, Any], dict[str, Any]]
-
-
 class Content(Protocol):
     """What the text of a record holds."""
 
-    def copy(self) -> Stored:
+    def copy(self) -> DataAndHeads:
         """Return it anew at each call."""
 
-    def known(self) -> Stored:
+    def known(self) -> DataAndHeads:
         """Return the same each time; nobody may change it."""
 
 
 class _Nothing:
-    def copy(self) -> Stored:
+    def copy(self) -> DataAndHeads:
         return {}, {}
 
     known = copy
