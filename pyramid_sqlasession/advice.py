@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 from collections.abc import Iterator
+from itertools import chain
 import logging
 
 from pyramid_sqlasession.settings import Settings
@@ -28,7 +29,6 @@ _ON_RETRY = (
     'second of two that change one key is answered with an error; add '
     "config.include('pyramid_retry'), or remove the setting (merge)"
 )
-
 
 _ON_FACTORY = (
     'request.session is made by a session factory that the application has '
@@ -55,8 +55,13 @@ def give(
         log.warning('%s', _on_dbsession(settings))
     if lacks_retry and settings.conflict == 'retry':
         log.warning('%s', _ON_RETRY)
-    for level, text in _advice(settings, columns):
-        log.log(level, '%s', text)
+    for text in chain(
+        _on_cookie(settings), _on_user_field(settings, columns),
+        _on_timeouts(settings, columns), _on_secret(settings),
+    ):
+        log.warning('%s', text)
+    for text in _hints(settings):
+        log.info('%s', text)
 
 
 def _name_of(factory: object) -> str:
@@ -72,18 +77,6 @@ def _on_dbsession(settings: Settings) -> str:
         f'the attribute by config.add_request_method(…, '
         f'{settings.dbsession!r}, reify=True)'
     )
-
-
-def _advice(
-    settings: Settings, columns: Container[str]
-) -> Iterator[tuple[int, str]]:
-    """Yield level and text of each piece."""
-    for text in (*_on_cookie(settings), *_on_timeouts(settings, columns)):
-        yield logging.WARNING, text
-    for text in _on_secret(settings):
-        yield logging.WARNING, text
-    for text in _hints(settings):
-        yield logging.INFO, text
 
 
 def _on_cookie(settings: Settings) -> Iterator[str]:
@@ -113,10 +106,9 @@ def _on_cookie(settings: Settings) -> Iterator[str]:
         )
 
 
-def _on_timeouts(
+def _on_user_field(
     settings: Settings, columns: Container[str]
 ) -> Iterator[str]:
-    absolute = settings.absolute_timeout
     if settings.user_field not in columns and (
         settings.user_field != Settings.user_field
     ):
@@ -125,7 +117,12 @@ def _on_timeouts(
             f'additional field, so that no session is found by its user; '
             f'correct the name, or add the field'
         )
-    if absolute is None and settings.user_field in columns:
+
+
+def _on_timeouts(
+    settings: Settings, columns: Container[str]
+) -> Iterator[str]:
+    if settings.absolute_timeout is None and settings.user_field in columns:
         yield (
             f'sqlasession.absolute_timeout is not set, and the field '
             f'{settings.user_field!r} shows that users log in: a login that '
