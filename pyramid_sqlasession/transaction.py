@@ -13,8 +13,10 @@ joined   something of the application       commit()     by zope.sqlalchemy,
 alone    nothing else takes part, or it     tpc_vote()   at once: saves making
          was rolled back by hand: there is               a SQLAlchemy session,
          nothing to commit together with                 BEGIN and COMMIT
-apart    the sessions have a database of    tpc_begin()  in tpc_vote(), after
-         their own                                       all others
+apart    they do not use the application's  tpc_begin()  in tpc_vote(), after
+         connection: they have a database                all others
+         of their own, or the application
+         has no ``request.dbsession``
 =======  =================================  ===========  ====================
 """
 
@@ -24,6 +26,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 import enum
 import logging
+from operator import attrgetter
 import sys
 from typing import Any
 from typing import Protocol
@@ -131,10 +134,6 @@ def resources_of(transaction: Any) -> list[Any] | None:
     return getattr(transaction, '_resources', None)
 
 
-def _ends_token(participant: Participant) -> bool:
-    return participant.ends_token
-
-
 def is_managed(request: Any) -> bool:
     """Return whether somebody ends the transaction of *request* later."""
     environ = request.environ
@@ -169,7 +168,7 @@ class Gate(Protocol):
 
     @property
     def is_apart(self) -> bool:
-        """Whether the sessions are in a database of their own."""
+        """Whether the sessions do not use the application's connection."""
 
     @property
     def rollback_can_fail(self) -> bool:
@@ -427,7 +426,9 @@ class SessionDataManager:
             participants = self._participants
             if len(participants) > 1:
                 # Stable: otherwise in the order of joining.
-                participants = sorted(participants, key=_ends_token)
+                participants = sorted(
+                    participants, key=attrgetter('ends_token')
+                )
             for participant in participants:
                 participant.write(connection)
         except sa.exc.IntegrityError as error:
