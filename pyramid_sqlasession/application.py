@@ -53,7 +53,6 @@ _MOST_ENGINES = 8
 
 Result = TypeVar('Result')
 
-
 #: Returns the current time, aware UTC: the one clock (E4).
 utcnow = partial(dt.datetime.now, dt.UTC)
 
@@ -156,7 +155,7 @@ class Application:
                 self.cleaner = make(self)
             return self.cleaner
 
-    # -- connections ---------------------------------------------------------
+    # -- connections: their errors are those of translated_errors() ----------
 
     def shortcut(self, engine: sa.Engine) -> Shortcut:
         """Return the short way over *engine*."""
@@ -179,6 +178,9 @@ class Application:
         A stale connection of the pool is replaced without an error (D1):
         reading twice does no harm.  A database that cannot be reached is
         tried once: nobody shall wait for two timeouts.
+
+        :param engine: not the application's, but that of its SQLAlchemy
+            session.
         """
         engine = engine or self.engine
         with self.translated_errors():

@@ -334,7 +334,11 @@ class Connections:
     def perform(
         self, work: Callable[[sa.Connection], Result], *, writes: bool
     ) -> Result:
-        """Return what *work* of ``request.session_store`` did."""
+        """Return what *work* did in the transaction of the request, or in one
+        of its own if there is none.
+
+        :param writes: it has to be committed, and may be done again.
+        """
         application = self._application
         transaction = active_transaction(self._request)
         if transaction is None:

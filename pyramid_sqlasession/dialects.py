@@ -1,6 +1,8 @@
-"""Every difference between databases and drivers, with its reason.
+"""What databases and drivers differ in, with the reason: errors, locks,
+transactions.
 
-Nothing here knows what a session is.
+Nothing here knows what a session is.  Types of columns differ in ``model``;
+``drivers`` speaks to two drivers alone.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from pyramid_sqlasession.pooling import has_one_connection
 from pyramid_sqlasession.pooling import invalidate_all
 from pyramid_sqlasession.pooling import private_connection
 
-_MYSQL = ('mysql', 'mariadb')
+#: MariaDB and MySQL, by the name of their dialect.
+MYSQL = ('mysql', 'mariadb')
 
 
 class Fault(enum.Enum):
@@ -86,12 +89,12 @@ _ERRNOS = {
     1836: Fault.UNAVAILABLE,  # innodb_read_only
     1927: Fault.UNAVAILABLE,  # connection was killed
     1969: Fault.UNAVAILABLE,  # max_statement_time ran out
-    2002: Fault.UNAVAILABLE,
-    2003: Fault.UNAVAILABLE,
-    2006: Fault.UNAVAILABLE,
-    2013: Fault.UNAVAILABLE,
-    2014: Fault.UNAVAILABLE,
-    2055: Fault.UNAVAILABLE,
+    2002: Fault.UNAVAILABLE,  # no connection, by a socket's file
+    2003: Fault.UNAVAILABLE,  # the same, by TCP
+    2006: Fault.UNAVAILABLE,  # the server has gone away
+    2013: Fault.UNAVAILABLE,  # connection lost during the statement
+    2014: Fault.UNAVAILABLE,  # driver and server are out of step
+    2055: Fault.UNAVAILABLE,  # connection lost, with an error of the system
     3024: Fault.UNAVAILABLE,  # MySQL: max_execution_time ran out
 }
 
@@ -334,7 +337,7 @@ def rollback_can_fail(dialect: sa.Dialect) -> bool:
     Galera: whoever lost a conflict hears of it (1213) at the next statement,
     whatever it is.
     """
-    return dialect.name in _MYSQL
+    return dialect.name in MYSQL
 
 
 def prepare_engine(engine: sa.Engine) -> None:
@@ -408,7 +411,7 @@ def create_once(
         try:
             create(connection)
             connection.commit()
-        except sa.exc.DBAPIError as error:
+        except exc.DBAPIError as error:
             connection.rollback()
             # PostgreSQL: who creates it without our lock (a migration), and
             # commits while we wait, is met at a key of the catalogue.
@@ -447,7 +450,7 @@ def commit(connection: sa.Connection) -> None:
     try:
         with wrapped_errors(connection.engine):
             connection.commit()
-    except sa.exc.DBAPIError as error:
+    except exc.DBAPIError as error:
         discard(connection, error)
         raise
 
@@ -483,7 +486,7 @@ def elected(connection: sa.Connection, name: str) -> Iterator[bool]:
                 {'number': number},
             )
         )
-    elif connection.dialect.name in _MYSQL:
+    elif connection.dialect.name in MYSQL:
         # Of this node only: on Galera each node may elect one, which is
         # harmless.  At most 64 characters.
         lock = f'sqlasession:{number & (1 << 64) - 1:x}'

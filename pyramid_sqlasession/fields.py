@@ -65,6 +65,8 @@ class Fields:
             that it deletes, or sets to None, go back to the default, others
             keep what they have.
         :raises SessionFieldError: if a value does not fit its column.
+        :raises SessionError: for a name that is no field, and for a default
+            that cannot be computed.
         """
         values = {}
         for name, value in given.items():
@@ -128,9 +130,9 @@ class Fields:
             _check_span(name, value)
         if isinstance(value, dt.datetime):
             return _in_utc(name, value, column.type)
-        if isinstance(value, str) and isinstance(column.type, sa.Uuid):
-            return _check_uuid(name, value)
         if isinstance(value, str):
+            if isinstance(column.type, sa.Uuid):
+                return _check_uuid(name, value)
             # Drivers adapt by the exact type, and Markup is none they know.
             return str.__str__(value)
         return value

@@ -32,9 +32,8 @@ from pyramid_sqlasession.declarations import Field
 from pyramid_sqlasession.declarations import read_fields
 from pyramid_sqlasession.declarations import TABLE_COLUMNS
 from pyramid_sqlasession.declarations import TAKEN
+from pyramid_sqlasession.dialects import MYSQL
 from pyramid_sqlasession.settings import Settings
-
-_MYSQL = ('mysql', 'mariadb')
 
 
 class PublicId(TypeDecorator[uuid.UUID]):
@@ -50,7 +49,7 @@ class PublicId(TypeDecorator[uuid.UUID]):
     def load_dialect_impl(self, dialect: sa.Dialect) -> TypeEngine[Any]:
         if dialect.name == 'postgresql':
             return dialect.type_descriptor(postgresql.UUID(as_uuid=True))
-        if dialect.name in _MYSQL:
+        if dialect.name in MYSQL:
             # sa.Uuid would be CHAR(32) there, which is twice as long and
             # compared by a collation.
             return dialect.type_descriptor(mysql.BINARY(16))
@@ -117,7 +116,7 @@ class UTCDateTime(TypeDecorator[dt.datetime]):
     def load_dialect_impl(self, dialect: sa.Dialect) -> TypeEngine[Any]:
         if dialect.name == 'postgresql':
             return dialect.type_descriptor(sa.DateTime(timezone=True))
-        if dialect.name in _MYSQL:
+        if dialect.name in MYSQL:
             # Without fsp it would be cut to the second.
             return dialect.type_descriptor(mysql.DATETIME(fsp=6))
         if dialect.name == 'sqlite':
@@ -156,13 +155,13 @@ class Span(sa.Interval):
         return mysql.DATETIME(fsp=6)
 
 
-_HASH = sa.LargeBinary(32).with_variant(mysql.BINARY(32), *_MYSQL)
-_RETIRED = sa.LargeBinary(1024).with_variant(mysql.VARBINARY(1024), *_MYSQL)
+_HASH = sa.LargeBinary(32).with_variant(mysql.BINARY(32), *MYSQL)
+_RETIRED = sa.LargeBinary(1024).with_variant(mysql.VARBINARY(1024), *MYSQL)
 _LONGEST_VARBINARY = 255
 # The default collation takes 'aB3' and 'Ab3' for the same.
 _EXACTLY = {'charset': 'utf8mb4', 'collation': 'utf8mb4_bin'}
 # TEXT of MariaDB ends at 64 KiB.
-_DATA = sa.Text().with_variant(mysql.LONGTEXT(**_EXACTLY), *_MYSQL)
+_DATA = sa.Text().with_variant(mysql.LONGTEXT(**_EXACTLY), *MYSQL)
 
 
 class SessionMixin:
@@ -400,9 +399,9 @@ def _with_variant(type_: TypeEngine[Any]) -> TypeEngine[Any]:
     """
     make = _ON_MYSQL.get(type(type_))
     variant = make(type_) if make is not None else None
-    if variant is None or type_._variant_mapping.keys() & {*_MYSQL}:
+    if variant is None or type_._variant_mapping.keys() & {*MYSQL}:
         return type_
-    return type_.with_variant(variant, *_MYSQL)
+    return type_.with_variant(variant, *MYSQL)
 
 
 def _exact_varchar(type_: Any) -> TypeEngine[Any] | None:

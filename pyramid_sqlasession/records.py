@@ -173,7 +173,7 @@ class Records:
         self._delete = table.delete().where(
             this, c.secret_hash == sa.bindparam('_hash')
         )
-        #: All that read or write one record and are built only here.
+        #: Those of most requests, built once: each is known by its id().
         self.statements = (
             self.find_statement, self._insert, self._update, self._extend,
             self._touch, self._delete,

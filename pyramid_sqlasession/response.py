@@ -115,10 +115,11 @@ def _header_or_add(
     """
     # Past WebOb's MultiDict: each request does this.
     headers = response.headerlist
-    if value := ', '.join([
+    found = ', '.join([
         value for key, value in headers if key.lower() == name
-    ]):
-        return value
+    ])
+    if found:
+        return found
     headers.append(header)
     return None
 

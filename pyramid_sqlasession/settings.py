@@ -70,7 +70,7 @@ class Settings:
 
     def masked(self) -> dict[str, Any]:
         """Return all settings for showing them, without what is secret."""
-        shown = {name: getattr(self, name) for name in self.__dict__}
+        shown = dict(vars(self))
         del shown['cookie_follows_expiry']
         for name in ('secret', 'encryption_keys'):
             count = len(shown[name])

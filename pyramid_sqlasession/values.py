@@ -176,11 +176,11 @@ def size(name: str, value: Any) -> int:
     )
     if match is None or match[2] not in _SIZES:
         raise bad_value(name, value, problem)
-    size = int(match[1]) * _SIZES[match[2]]
+    found = int(match[1]) * _SIZES[match[2]]
     # 1 GiB is what a text column of PostgreSQL holds.
-    if not 2 <= size <= 1024**3:
+    if not 2 <= found <= 1024**3:
         raise bad_value(name, value, problem)
-    return size
+    return found
 
 
 def words(name: str, value: Any) -> tuple[str, ...]:
@@ -189,12 +189,12 @@ def words(name: str, value: Any) -> tuple[str, ...]:
     if (
         not isinstance(given, Iterable)
         or not all(isinstance(word, str) and word for word in given)
-        or not (words := tuple(given))
+        or not (found := tuple(given))
     ):
         raise bad_value(
             name, '(not shown)', 'must be text, or a list of texts'
         )
-    return words
+    return found
 
 
 def text(name: str, value: Any) -> str:

@@ -132,7 +132,8 @@ def _application_created(event: Any) -> None:
     registry = event.app.registry
     application = application_of(registry)
     _check_late_settings(registry)
-    _check_engine(application)
+    # Fails now, not at the first request, if there is none.
+    _ = application.engine
     if not _is_serving.get():
         return
     advice.give(
@@ -187,12 +188,6 @@ def _lacks_retry(registry: Any) -> bool:
     """
     policy = registry.queryUtility(IExecutionPolicy)
     return policy is None or policy is default_execution_policy
-
-
-def _check_engine(application: Application) -> None:
-    """Fail now, not at the first request, if there is no engine."""
-    # The property raises ConfigurationError.
-    _ = application.engine
 
 
 def _create_table(application: Application) -> None:
