@@ -67,14 +67,14 @@ def _versions():
             continue
     found['SQLite'] = sqlite3.sqlite_version
     if folder := find_binaries():
-        found['PostgreSQL'] = _number(f'{folder}/postgres', '--version')
+        found['PostgreSQL'] = number_of(f'{folder}/postgres', '--version')
     if program := find_program('mariadbd', 'mysqld'):
         # "mysqld  Ver 10.11.6-MariaDB for ..."
-        found['MariaDB'] = _number(program, '--version')
+        found['MariaDB'] = number_of(program, '--version')
     if program := find_program('redis-server'):
-        found['redis'] = _number(program, '--version')
+        found['redis'] = number_of(program, '--version')
     if program := find_program('node'):
-        found['Node'] = _number(program, '--version')
+        found['Node'] = number_of(program, '--version')
     for name in NODE_PACKAGES:
         manifest = environment.NODE / 'node_modules' / name / 'package.json'
         if manifest.exists():
@@ -82,7 +82,8 @@ def _versions():
     return found
 
 
-def _number(*command):
+def number_of(*command):
+    """Return the version that a program prints, '?' if it prints none."""
     text = subprocess.run(command, capture_output=True, text=True).stdout
     found = re.search(r'\d[\d.]*', text)
     return found[0] if found else '?'

@@ -22,7 +22,7 @@ TARGETS = {
 }
 
 #: "Within noise" of an anonymous look: so many µs more are not told apart
-#: from what one run differs from the next (performance.md, caveats).
+#: from what one run differs from the next.
 NOISE = 25.0
 
 

@@ -20,7 +20,6 @@ from benchmarks.environment import say
 from benchmarks.outcome import number
 
 _EXPIRED = 3
-_WIDTH = 5400
 
 
 @dataclass(frozen=True)
@@ -75,6 +74,8 @@ class Table:
 
     def touches(self, count):
         """Touch *count* live rows as requests do; return what it took."""
+        from benchmarks.filling import SWEEP
+
         ids = [row[0] for row in self.execute(
             f'SELECT id FROM sessions WHERE expires > now() '
             f'ORDER BY md5(id::text) LIMIT {count}'
@@ -85,7 +86,7 @@ class Table:
         if self._variant.column == 'sweep':
             assignments += (
                 f", sweep = to_timestamp(ceil(extract(epoch FROM expires "
-                f"+ interval '1 minute') / {_WIDTH}) * {_WIDTH})"
+                f"+ interval '1 minute') / {SWEEP}) * {SWEEP})"
             )
         statement = self._text(
             f'UPDATE sessions SET {assignments} WHERE id = :id'

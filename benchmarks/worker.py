@@ -10,20 +10,12 @@ in µs, and the CPU time of this process for each request, in µs.
 import gc
 import importlib
 import json
+from statistics import median
 import sys
 import time
 
 #: Not measured, at each turn: another process had the caches.
 WARM_UP = 5
-
-
-def median(values):
-    """Return the median of a list, which gets sorted."""
-    values.sort()
-    half = len(values) // 2
-    if len(values) % 2:
-        return values[half]
-    return (values[half - 1] + values[half]) / 2
 
 
 def measure(call, count):

@@ -4,9 +4,8 @@ import datetime as dt
 from importlib.metadata import version
 import json
 import platform
-import re
-import subprocess
 
+from benchmarks.machine import number_of
 from benchmarks.peers.cases import ANOMALIES
 from tests.services.common import find_program
 from tests.services.pgtemp import find_binaries
@@ -57,22 +56,17 @@ PACKAGES = (
 )
 
 
-def _number(*command):
-    text = subprocess.run(command, capture_output=True, text=True).stdout
-    return re.search(r'\d[\d.]*', text)[0]
-
-
 def _versions():
     found = {'Python': platform.python_version()}
     found |= {name: version(name) for name in PACKAGES}
     if folder := find_binaries():
-        found['PostgreSQL'] = _number(f'{folder}/postgres', '--version')
+        found['PostgreSQL'] = number_of(f'{folder}/postgres', '--version')
     else:
         import sqlite3
 
         found['SQLite'] = sqlite3.sqlite_version
     if program := find_program('redis-server'):
-        found['redis'] = _number(program, '--version')
+        found['redis'] = number_of(program, '--version')
     return found
 
 

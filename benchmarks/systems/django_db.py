@@ -1,7 +1,5 @@
 """Django with its sessions in the database (``backends.db``)."""
 
-import sys
-
 import django
 from django.conf import settings
 from django.core.handlers.wsgi import WSGIHandler
@@ -81,7 +79,6 @@ def make(url):
         USE_TZ=True,
         LOGGING_CONFIG=None,
     )
-    assert __name__ in sys.modules
     django.setup()
     call_command('migrate', verbosity=0)
     return scenarios(WSGIHandler())
