@@ -88,8 +88,9 @@ test: $(VENV)/.installed-testing ## run the tests on every database found
 # What depends on releases of others, and of Python, is in these tests; the
 # databases have little part in it.
 PART := -k 'sqlite or test_shortcut or test_pooling' tests/test_statements.py \
-	tests/test_session_dict.py tests/test_encryption.py tests/test_shortcut.py \
-	tests/test_pooling.py
+	tests/test_session_dict.py tests/test_session_types.py tests/test_damage.py \
+	tests/test_flash.py tests/test_csrf.py tests/test_own_serializer.py \
+	tests/test_encryption.py tests/test_shortcut.py tests/test_pooling.py
 
 # Each in an environment of its own.
 test-lowest: ## some tests, with the lowest releases that setup.py allows

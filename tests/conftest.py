@@ -31,6 +31,7 @@ from .services.redistemp import TempRedis
 from .shop import MANAGERS
 from .shop import with_views
 from .site import Site
+from .visitor import Visitor
 
 
 def pytest_report_header():
@@ -167,3 +168,27 @@ def shop(make_shop):
     site = make_shop()
     give_up_early(site.engine)
     return site
+
+
+@pytest.fixture
+def visitor(site):
+    """A browser on the site with the default settings."""
+    return Visitor(site)
+
+
+@pytest.fixture(scope='module')
+def shared_site(tmp_path_factory):
+    """One site for many tests that need no row but their own."""
+    path = tmp_path_factory.mktemp('shared') / 'test.sqlite'
+    site = Site(Database('sqlite', f'sqlite:///{path}'))
+    yield site
+    site.close()
+
+
+@pytest.fixture
+def quick(shared_site):
+    """A browser on the shared site, where nothing is stored yet."""
+    for table in ('sessions', 'notes'):
+        shared_site.execute(f'DELETE FROM {table}')
+    shared_site.listen()
+    return Visitor(shared_site)

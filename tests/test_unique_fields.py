@@ -1,6 +1,5 @@
 """Additional fields of which no two sessions have the same value (D3, E1)."""
 
-
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase
