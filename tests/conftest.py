@@ -24,6 +24,8 @@ import transaction
 
 from .failing import give_up_early
 from .interleaving import Stage
+from .meeting import FIELDS
+from .meeting import Meeting
 from .services import databases
 from .services.common import ServerMissing
 from .services.databases import Database
@@ -192,3 +194,25 @@ def quick(shared_site):
         shared_site.execute(f'DELETE FROM {table}')
     shared_site.listen()
     return Visitor(shared_site)
+
+
+@pytest.fixture
+def make_meeting(make_site, stage):
+    """A function that makes a ``Meeting`` on a site with these settings."""
+
+    def make(**settings):
+        return Meeting(make_site(**FIELDS, **settings), stage)
+
+    return make
+
+
+@pytest.fixture
+def meeting(make_meeting):
+    """A ``Meeting`` with the default settings."""
+    return make_meeting()
+
+
+@pytest.fixture
+def apart(make_meeting, database):
+    """A ``Meeting`` whose sessions have an engine of their own."""
+    return make_meeting(url=database.url)

@@ -5,8 +5,9 @@
         slow = meeting.start(one, put(a=1))      # has loaded, and stops
         meeting.do(one, put(b=2))                # comes and goes meanwhile
         slow.finish()                            # goes on, writes, answers
-        assert meeting.site.data() == {'n': 0, 'a': 1, 'b': 2}
+        assert data_of(meeting) == {'n': 0, 'a': 1, 'b': 2}
 
+The fixtures ``make_meeting``, ``meeting`` and ``apart`` are in conftest.py.
 An *act* is a function of the request, the rest of the view.  All requests go
 through the application of ``meeting.site``, each in a browser of its own
 with the cookies that the visitor's browser has at that moment.
@@ -14,13 +15,32 @@ with the cookies that the visitor's browser has at that moment.
 
 import itertools
 
+import pytest
 import sqlalchemy as sa
 
+from pyramid_sqlasession import SessionCreated
+from pyramid_sqlasession import SessionInvalidated
+from pyramid_sqlasession import SessionRotated
 from pyramid_sqlasession import SessionWriteDropped
 
+from .services import databases
 from .site import Note
 
 USER = 7
+
+#: What the sites of most meetings are made with.
+FIELDS = {'additional_fields': 'user_id: Integer index'}
+
+#: The nodes of a cluster share no locks; they refuse (test_galera.py), also
+#: an INSERT into a gap that another one has locked.
+ON_ONE_SERVER = pytest.mark.parametrize(
+    'database', databases.NAMES, indirect=True
+)
+
+#: What tells of the life of a session.
+EVENTS = (
+    SessionCreated, SessionInvalidated, SessionRotated, SessionWriteDropped,
+)
 
 
 def put(**values):
@@ -97,6 +117,40 @@ def revoke(request):
 
 def look_only(request):
     """Load the session and leave it."""
+
+
+def touched(request):
+    """Ask for the touch outright."""
+    request.session.touch()
+
+
+def brief(request):
+    """Change how long it lives."""
+    request.session.set_expiry(600)
+
+
+def write_late(request):
+    """Write in the view and again after the commit."""
+    request.session['a'] = 1
+    request.add_response_callback(
+        lambda request, response: request.session.update(late=1)
+    )
+
+
+def commit_and_go_on(request):
+    """Commit by hand, and write in the next transaction too."""
+    request.session['a'] = 1
+    request.tm.commit()
+    request.tm.begin()
+    request.session['b'] = 1
+
+
+#: The ways to write, but for those that end a session.
+WRITING = {
+    'set': put(a=1), 'delete': drop('n'), 'flash': flash('x'), 'csrf': csrf,
+    'touch': touched, 'set_expiry': brief, 'late': write_late,
+    'tm.commit': commit_and_go_on,
+}
 
 
 class Started:
@@ -210,3 +264,10 @@ def set_cookies(response):
         header.partition(';')[0].partition('=')[2]
         for header in response.headers.getall('Set-Cookie')
     ]
+
+
+def data_of(meeting):
+    """Return the data of the only record, without what each visitor has."""
+    data = meeting.site.data()
+    data.pop('user_id', None)
+    return data
