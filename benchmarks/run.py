@@ -182,7 +182,7 @@ def on_other(names, options, folder):
     client, _ = placement.processors()
     with contextlib.ExitStack() as stack:
         with placement.on(client):
-            url = stack.enter_context(servers.redis(folder))
+            url = stack.enter_context(servers.redis())
         if url is None:
             names = skip(names, 'redis', 'redis-server is not on this machine')
         workers = stack.enter_context(

@@ -2,17 +2,11 @@
 system."""
 
 import contextlib
-from pathlib import Path
-import signal
-import socket
-import time
 
-from tests.services.common import find_program
-from tests.services.common import free_ports
-from tests.services.common import spawn
-from tests.services.common import stop_process
+from tests.services.common import ServerMissing
 from tests.services.mariatemp import TempMariaDB
 from tests.services.pgtemp import TempPostgres
+from tests.services.redistemp import TempRedis
 
 #: As a server that has to survive: only its commits do not wait for the disk.
 POSTGRESQL = {
@@ -46,32 +40,12 @@ def new_database(server, name, *, copy_of='template1'):
 
 
 @contextlib.contextmanager
-def redis(folder):
+def redis():
     """Run a redis that keeps nothing; yield its URL, None if there is none."""
-    program = find_program('redis-server')
-    if program is None:
+    try:
+        server = TempRedis()
+    except ServerMissing:
         yield None
         return
-    (port,) = free_ports(1)
-    process = spawn(
-        [program, '--port', port, '--bind', '127.0.0.1', '--save', '',
-         '--appendonly', 'no', '--dir', folder],
-        Path(folder, 'redis.log'), death_signal=signal.SIGKILL,
-    )
-    try:
-        _wait_for(port)
-        yield f'redis://127.0.0.1:{port}/0'
-    finally:
-        stop_process(process, signal.SIGTERM)
-
-
-def _wait_for(port, timeout=10):
-    end = time.monotonic() + timeout
-    while True:
-        try:
-            socket.create_connection(('127.0.0.1', port)).close()
-            return
-        except OSError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.02)
+    with server:
+        yield server.url

@@ -118,7 +118,7 @@ def count_all(names, times):
         enter = stack.enter_context
         folder = enter(tempfile.TemporaryDirectory(prefix='peers-'))
         new_database = enter(databases(folder))
-        redis_url = enter(servers.redis(folder))
+        redis_url = enter(servers.redis())
         for number, name in enumerate(names):
             module, changed = RUNS[name]
             if module == 'redis' and redis_url is None:

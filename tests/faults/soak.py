@@ -33,6 +33,7 @@ from ..checker import model
 from ..checker import sabotage
 from ..checker import site as checker_site
 from ..checker.run import Config
+from ..checker.worker import ErrorLog
 from ..checker.worker import Jar
 from ..checker.worker import Worker
 from . import results
@@ -77,20 +78,9 @@ class Application(checker_site.Application):
             return [b'']
 
 
-class Errors(logging.Handler):
-    """Keeps what the package logs as an error."""
-
-    def __init__(self):
-        super().__init__(logging.ERROR)
-        self.lines = []
-
-    def emit(self, record):
-        self.lines.append(self.format(record))
-
-
 def work(number, config, pipe):
     """Run rounds as *pipe* asks for them: (seed, seconds, shared jar)."""
-    errors = Errors()
+    errors = ErrorLog()
     log.addHandler(errors)
     if config.sabotage:
         sabotage.GUARDS[config.sabotage]()

@@ -29,6 +29,20 @@ class ServerFailed(Exception):
     """A server did not start or stop; carries the end of its log."""
 
 
+class Temporary:
+    """What runs while a block does; derived classes ``start`` and ``stop``."""
+
+    def __enter__(self):
+        try:
+            return self.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def __exit__(self, *_):
+        self.stop()
+
+
 def find_program(*names):
     """Return the path of the first of ``names`` that exists, or None."""
     for name in names:
@@ -64,6 +78,19 @@ def free_ports(count):
         for candidate in sockets:
             candidate.close()
     raise ServerFailed('no free port on 127.0.0.1')
+
+
+def launch_somewhere(server):
+    """Call ``server.launch()`` with a ``server.port`` that is free."""
+    # Somebody may take the port between its choice and the start.
+    for attempt in range(5):
+        (server.port,) = free_ports(1)
+        try:
+            server.launch()
+            return
+        except ServerFailed:
+            if attempt == 4:
+                raise
 
 
 def unprivileged(*names):

@@ -31,6 +31,7 @@ from .common import ServerMissing
 from .common import spawn
 from .common import stop_process
 from .common import tail
+from .common import Temporary
 from .common import unprivileged
 
 PROVIDERS = [
@@ -114,7 +115,7 @@ class Node:
             return cursor.fetchall()
 
 
-class TempGalera:
+class TempGalera(Temporary):
     """A cluster with an empty database ``test`` on every node."""
 
     def __init__(self, size=3, fast_failover=True):
@@ -425,16 +426,6 @@ class TempGalera:
             if str(self.folder) in command:
                 os.kill(pid, signal.SIGKILL)
         file.unlink(missing_ok=True)
-
-    def __enter__(self):
-        try:
-            return self.start()
-        except BaseException:
-            self.stop()
-            raise
-
-    def __exit__(self, *_):
-        self.stop()
 
 
 if __name__ == '__main__':

@@ -16,13 +16,14 @@ import tempfile
 import time
 
 from .common import find_program
-from .common import free_ports
+from .common import launch_somewhere
 from .common import run
 from .common import ServerFailed
 from .common import ServerMissing
 from .common import spawn
 from .common import stop_process
 from .common import tail
+from .common import Temporary
 
 
 def find_binaries():
@@ -32,7 +33,7 @@ def find_binaries():
     return (server, install) if server and install else None
 
 
-class TempMariaDB:
+class TempMariaDB(Temporary):
     """A server with an empty database ``dbname``; more options as they are."""
 
     def __init__(self, dbname='test', *options):
@@ -66,15 +67,7 @@ class TempMariaDB:
                 '--skip-test-db',
             ]
         )
-        # Somebody may take the port between its choice and the start.
-        for attempt in range(5):
-            self.port = free_ports(1)[0]
-            try:
-                self.launch()
-                break
-            except ServerFailed:
-                if attempt == 4:
-                    raise
+        launch_somewhere(self)
         self.execute(f'CREATE DATABASE `{self.dbname}` CHARACTER SET utf8mb4')
         return self
 
@@ -154,16 +147,6 @@ class TempMariaDB:
         self.kill()
         if self.folder:
             shutil.rmtree(self.folder, ignore_errors=True)
-
-    def __enter__(self):
-        try:
-            return self.start()
-        except BaseException:
-            self.stop()
-            raise
-
-    def __exit__(self, *_):
-        self.stop()
 
 
 if __name__ == '__main__':

@@ -18,9 +18,11 @@ import sys
 import time
 
 from .common import find_program
+from .common import launch_somewhere
 from .common import run
 from .common import ServerFailed
 from .common import tail
+from .common import Temporary
 from .pgtemp import TempPostgres
 
 SETTINGS = {
@@ -73,7 +75,7 @@ class _Server(TempPostgres):
             self.port = port
             self.launch()
         else:
-            self._launch_somewhere()
+            launch_somewhere(self)
         _wait_for(
             primary, _STREAMING.format(self.name),
             lambda: 'does not stream:\n' + tail(f'{self.folder}/log'),
@@ -104,7 +106,7 @@ class _Server(TempPostgres):
         return number
 
 
-class TempPair:
+class TempPair(Temporary):
     """A primary and a standby that has what the primary acknowledges."""
 
     def __init__(self, dbname='test'):
@@ -170,16 +172,6 @@ class TempPair:
         """End both and remove everything."""
         for server in (self.primary, self.standby):
             server.stop()
-
-    def __enter__(self):
-        try:
-            return self.start()
-        except BaseException:
-            self.stop()
-            raise
-
-    def __exit__(self, *_):
-        self.stop()
 
 
 def _wait_for(server, query, problem, timeout=10):

@@ -18,14 +18,15 @@ import tempfile
 import time
 
 from .common import find_program
-from .common import free_ports
 from .common import give_to
+from .common import launch_somewhere
 from .common import run
 from .common import ServerFailed
 from .common import ServerMissing
 from .common import spawn
 from .common import stop_process
 from .common import tail
+from .common import Temporary
 from .common import unprivileged
 
 # Nothing here has to survive a power failure, so nothing waits for the disk.
@@ -69,7 +70,7 @@ def find_binaries():
     return None
 
 
-class TempPostgres:
+class TempPostgres(Temporary):
     """A server with an empty database ``dbname``; settings by keyword."""
 
     def __init__(self, dbname='test', **settings):
@@ -103,7 +104,7 @@ class TempPostgres:
             ],
             **self._environment(),
         )
-        self._launch_somewhere()
+        launch_somewhere(self)
         if self.dbname != 'postgres':
             self.execute(f'CREATE DATABASE "{self.dbname}"')
         return self
@@ -112,17 +113,6 @@ class TempPostgres:
         # Not pytest's tmp_path, which only root may enter if root runs it.
         self.folder = tempfile.mkdtemp(prefix='pgtemp-')
         give_to(self.folder, self.identity)
-
-    def _launch_somewhere(self):
-        # Somebody may take the port between its choice and the start.
-        for attempt in range(5):
-            self.port = free_ports(1)[0]
-            try:
-                self.launch()
-                break
-            except ServerFailed:
-                if attempt == 4:
-                    raise
 
     def launch(self, timeout=20):
         """Start the server on its port; also after ``kill`` or ``halt``."""
@@ -199,16 +189,6 @@ class TempPostgres:
             'env': {'PATH': '/usr/bin:/bin', 'LC_ALL': 'C', 'TZ': 'UTC'},
             **self.identity,
         }
-
-    def __enter__(self):
-        try:
-            return self.start()
-        except BaseException:
-            self.stop()
-            raise
-
-    def __exit__(self, *_):
-        self.stop()
 
 
 if __name__ == '__main__':

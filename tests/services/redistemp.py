@@ -17,9 +17,10 @@ from .common import ServerMissing
 from .common import spawn
 from .common import stop_process
 from .common import tail
+from .common import Temporary
 
 
-class TempRedis:
+class TempRedis(Temporary):
     """A server with empty databases at ``url``."""
 
     def __init__(self):
@@ -33,6 +34,7 @@ class TempRedis:
         self._folder = self._process = None
 
     def start(self, timeout=10):
+        """Start the server on its port."""
         self._folder = tempfile.mkdtemp(prefix='redistemp-')
         log = f'{self._folder}/log'
         self._process = spawn(
@@ -47,17 +49,10 @@ class TempRedis:
                 return self
             except OSError:
                 if time.monotonic() > end:
-                    text = tail(log)
-                    self.stop()
-                    raise ServerFailed(f'redis: {text}') from None
+                    raise ServerFailed(f'redis: {tail(log)}') from None
                 time.sleep(0.02)
 
     def stop(self):
+        """End the server and remove everything."""
         stop_process(self._process, signal.SIGTERM)
         shutil.rmtree(self._folder, ignore_errors=True)
-
-    def __enter__(self):
-        return self.start()
-
-    def __exit__(self, *exc_info):
-        self.stop()
