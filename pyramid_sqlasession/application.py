@@ -148,6 +148,13 @@ class Application:
             self.records.table.fullname,
         )
 
+    def missing_columns(self) -> list[str]:
+        """Return the names of the columns that the table, which is there,
+        lacks.
+        """
+        with pooling.private_connection(self.engine) as connection:
+            return self.records.missing_columns(connection)
+
     def ensure_cleaner(self, make: Callable[[Application], Any]) -> Any:
         """Return the cleaner, made by the first call of all threads."""
         with self._lock:

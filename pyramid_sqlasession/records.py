@@ -22,6 +22,7 @@ import struct
 from typing import Any
 from typing import Protocol
 import uuid
+import warnings
 
 import sqlalchemy as sa
 
@@ -472,6 +473,25 @@ class Records:
         return sa.inspect(connection).has_table(
             self.table.name, schema=self.table.schema
         )
+
+    def missing_columns(self, connection: sa.Connection) -> list[str]:
+        """Return the names of the columns that the table, which is there,
+        lacks.
+        """
+        # Not by a SELECT, which on PostgreSQL would wait for a migration that
+        # alters the table.
+        with warnings.catch_warnings():
+            # Of types that come from an extension.
+            warnings.simplefilter('ignore', sa.exc.SAWarning)
+            found = sa.inspect(connection).get_columns(
+                self.table.name, schema=self.table.schema
+            )
+        # Only PostgreSQL tells two that differ in this from each other.
+        there = {column['name'].lower() for column in found}
+        return [
+            column.name for column in self.table.columns
+            if column.name.lower() not in there
+        ]
 
     def create_table(self, connection: sa.Connection) -> None:
         """Create the table and its indexes if they are missing."""

@@ -207,6 +207,28 @@ def _create_table(application: Application) -> None:
             f'{application.records.table.fullname!r} cannot be created{hint}: '
             f'{error.orig}'
         ) from error
+    _complain_of_missing_columns(application)
+
+
+def _complain_of_missing_columns(application: Application) -> None:
+    """Say now what the first request that stores a session would meet.
+
+    No reason not to start: a migration may follow, and what needs no session
+    works.
+    """
+    try:
+        missing = application.missing_columns()
+    except sa.exc.SQLAlchemyError as error:
+        log.debug('the columns are not known: %s', dialects.said_by(error))
+        return
+    if missing:
+        log.error(
+            'sqlasession.create_table = true: the table %r was there already, '
+            'without %s, which create_table does not add: no session can be '
+            'stored. Add what is missing by a migration or by ALTER TABLE '
+            '("psessions <your.ini> table --sql" shows how it must be)',
+            application.records.table.fullname, ', '.join(missing),
+        )
 
 
 def start_expiring_sessions(app: Any) -> None:

@@ -452,6 +452,39 @@ def test_create_table_leaves_an_existing_one_alone(make_site):
     assert again.rows() == before
 
 
+def test_create_table_says_which_columns_are_missing(make_site, caplog):
+    """Section 2, D2: at start-up; what needs no session works."""
+    fields = {'additional_fields': 'seat: Integer\nnote: String(8)'}
+    later = {'create': False, 'create_table': 'true', **fields}
+    site = make_site(create_table='true')
+    assert not caplog.records
+    site = make_site(**later)
+    (said,) = caplog.records
+    assert said.levelname == 'ERROR'
+    for words in ("'sessions'", 'seat, note', 'ALTER TABLE', 'psessions'):
+        assert words in said.getMessage()
+    site.views['plain'] = lambda request: 'fine'
+    assert site.browser().get('/plain').text == 'fine'
+    site.execute('ALTER TABLE sessions ADD COLUMN Seat INTEGER')
+    site.execute('ALTER TABLE sessions ADD COLUMN note VARCHAR(8)')
+    caplog.clear()
+    returning(with_views(make_site(**later)))
+    assert not caplog.records
+    assert len(site.rows()) == 1
+
+
+@pytest.mark.parametrize('database', ['postgresql'], indirect=True)
+def test_create_table_waits_for_nobody_who_alters_it(
+    database, make_site, stage
+):
+    """Section 2: a worker starts while a migration is under way."""
+    # (On MariaDB, to look whether the table is there is to wait.)
+    make_site()
+    with database.create_engine().begin() as migration:
+        migration.execute(sa.text('LOCK TABLE sessions'))
+        stage.run(make_site, create=False, create_table='true').result()
+
+
 def test_create_table_from_many_threads(database):
     """Section 2: safe when many workers start at once."""
     engines = [database.create_engine() for _ in range(8)]

@@ -48,8 +48,7 @@ def run(application: Application, args: argparse.Namespace) -> int:
         name = None if args.sql is True else args.sql
         put(_ddl(application, name).rstrip())
         return 0
-    columns = application.read_aside(lambda c: _columns_in(c, table))
-    if columns is None:
+    if not application.read_aside(application.records.is_there):
         _create(application)
         put(f'the table {table.fullname} was created')
         if application.settings.model is not None:
@@ -61,8 +60,7 @@ def run(application: Application, args: argparse.Namespace) -> int:
                 'head".'
             )
         return 0
-    missing = [c.name for c in table.columns if c.name not in columns]
-    if missing:
+    if missing := application.read_aside(application.records.missing_columns):
         raise Failure(
             f'the table {table.fullname} is there, but without '
             f'{", ".join(missing)}; add what is missing by a migration '
@@ -94,16 +92,6 @@ def _ddl(application: Application, name: str | None) -> str:
             f'this table cannot be made in {dialect.name}: {error}'
         ) from error
     return '\n'.join(statements)
-
-
-def _columns_in(
-    connection: sa.Connection, table: sa.Table
-) -> set[str] | None:
-    inspector = sa.inspect(connection)
-    if not inspector.has_table(table.name, schema=table.schema):
-        return None
-    found = inspector.get_columns(table.name, schema=table.schema)
-    return {column['name'] for column in found}
 
 
 def _create(application: Application) -> None:
