@@ -8,6 +8,7 @@ Nothing here knows what a session is.  Types of columns differ in ``model``;
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -151,7 +152,8 @@ def _errno_of(error: BaseException | None) -> int | None:
 
 
 #: What MariaDB and MySQL say of a value, by errors of several classes.
-_VALUE_ERRNOS = {1264, 1265, 1292, 1366, 1406, 1411}
+_TOO_LONG = 1406
+_VALUE_ERRNOS = {1264, 1265, 1292, 1366, _TOO_LONG, 1411}
 
 
 def is_about_value(error: exc.DBAPIError) -> bool:
@@ -164,6 +166,26 @@ def is_about_value(error: exc.DBAPIError) -> bool:
         or state[:2] == '22'
         or _errno_of(error.orig) in _VALUE_ERRNOS
     )
+
+
+def is_too_long(error: exc.DBAPIError) -> bool:
+    """Return whether *error* is about a text that is longer than its column.
+    """
+    return (
+        _sqlstate_of(error.orig) == '22001'
+        or _errno_of(error.orig) == _TOO_LONG
+    )
+
+
+def named_in(error: exc.DBAPIError, names: Iterable[str]) -> str | None:
+    """Return which of the columns *names* MariaDB or MySQL blames, in any
+    language; PostgreSQL names none.
+    """
+    text = str(error.orig)
+    for name in names:
+        if f"'{name}'" in text or f'`{name}`' in text:
+            return name
+    return None
 
 
 #: Of a statement that was cancelled, by a limit of its time usually.  (3024 is

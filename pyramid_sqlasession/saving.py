@@ -98,16 +98,31 @@ class Saver:
         try:
             return self._save(connection, plan, now, extend)
         except sa.exc.DBAPIError as error:
-            if not (
-                self._fields.columns and dialects.is_about_value(error)
-            ):
+            if not dialects.is_about_value(error):
                 raise
-            # Whatever the checks of the fields do not know.
-            raise SessionError(
-                f'the database refuses a value of the additional fields '
-                f'({", ".join(self._fields.columns)}): {error.orig}. It does '
-                f'not fit its column'
-            ) from error
+            raise self._refused(error) from error
+
+    def _refused(self, error: sa.exc.DBAPIError) -> SessionError:
+        """Return what *error*, about a value, says to the application."""
+        data = self._records.table.c.data.name
+        fields = ', '.join(self._fields.columns)
+        # Whatever the checks of the fields do not know.
+        what, hint = f'a value of the additional fields ({fields})', ''
+        named = dialects.named_in(error, [data, *self._fields.columns])
+        # Or a table that was made by hand.
+        if not fields or (
+            dialects.is_too_long(error) and named in (data, None)
+        ):
+            own = 'the data of the session'
+            what = f'{what}, or {own}' if fields and named is None else own
+            hint = (
+                f': {data} has to be a TEXT without a limit, on MariaDB and '
+                f'MySQL a LONGTEXT'
+            )
+        return SessionError(
+            f'the database refuses {what}: {error.orig}. It does not fit its '
+            f'column{hint}'
+        )
 
     def _save(
         self, connection: Executor, plan: Plan, now: dt.datetime,

@@ -629,6 +629,51 @@ def test_missing_additional_field(shop, make_site):
     assert 'note' in str(caught.value)
 
 
+@ON_SERVERS
+@pytest.mark.parametrize('path', ['/write', '/grow'])
+@pytest.mark.parametrize('fields', ['', 'note: String(8)'])
+def test_a_column_for_the_data_that_is_too_narrow(
+    make_site, database, fields, path
+):
+    """D2, D3: a table made by hand: the error does not blame the fields."""
+    site = make_site(additional_fields=fields)
+    site.views['write'] = put(n='x' * 100)
+    site.views['grow'] = lambda request: request.session.update(
+        n='x' * 100, note='y'
+    )
+    site.views['begin'] = put(n=1)
+    browser = site.browser()
+    if path == '/grow':
+        browser.get('/begin')
+    how = 'ALTER COLUMN data TYPE' if database.name == 'postgresql' else (
+        'MODIFY data'
+    )
+    site.execute(f'ALTER TABLE sessions {how} VARCHAR(80)')
+    before = site.rows()
+    with pytest.raises(SessionError, match='LONGTEXT') as caught:
+        browser.get(path)
+    assert 'the data of the session' in str(caught.value)
+    # PostgreSQL does not say which column it is.
+    blames = bool(fields) and database.name == 'postgresql'
+    assert ('(note)' in str(caught.value)) == blames
+    assert site.rows() == before
+
+
+@ON_SERVERS
+def test_a_column_for_a_field_that_is_too_narrow(make_site, database):
+    """D2, D3: the error does not blame the data where it is known."""
+    site = make_site(additional_fields='note: String(8)')
+    site.views['write'] = put(note='1234567')
+    how = 'ALTER COLUMN note TYPE' if database.name == 'postgresql' else (
+        'MODIFY note'
+    )
+    site.execute(f'ALTER TABLE sessions {how} VARCHAR(4)')
+    with pytest.raises(SessionError, match=r'\(note\)') as caught:
+        site.browser().get('/write')
+    blames = database.name == 'postgresql'
+    assert ('the data of' in str(caught.value)) == blames
+
+
 def test_missing_table_of_the_application_is_its_own_error(shop):
     """D2: we do not speak for tables that are not ours."""
 
