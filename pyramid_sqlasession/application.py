@@ -141,6 +141,15 @@ class Application:
         """Whether a ROLLBACK may answer with an error."""
         return dialects.rollback_can_fail(self.engine.dialect)
 
+    def live(self) -> sa.ColumnElement[bool]:
+        """Return which records live now.
+
+        By the absolute timeout, too: it may have been set, or lowered, after
+        they were stored.
+        """
+        now = self.now()
+        return self.records.live(now, self.expiry.oldest(now))
+
     def create_table(self) -> None:
         """Create the table and its indexes if they are missing."""
         dialects.create_once(

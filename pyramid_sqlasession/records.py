@@ -309,25 +309,36 @@ class Records:
 
     # -- many records --------------------------------------------------------
 
-    def count(self, connection: sa.Connection, now: dt.datetime) -> int:
-        """Return how many records live."""
-        table = self.table
-        statement = sa.select(sa.func.count()).select_from(table)
-        return int(
-            connection.scalar(statement.where(table.c.expires > now)) or 0
-        )
+    def live(
+        self, now: dt.datetime, oldest: dt.datetime | None
+    ) -> sa.ColumnElement[bool]:
+        """Return which records live.
+
+        :param oldest: those that started until then do not, whatever
+            ``expires`` says.
+        """
+        c = self.table.c
+        found: sa.ColumnElement[bool] = c.expires > now
+        return found if oldest is None else found & (c.started > oldest)
+
+    def count(
+        self, connection: sa.Connection, where: sa.ColumnElement[bool]
+    ) -> int:
+        """Return how many records there are."""
+        statement = sa.select(sa.func.count()).select_from(self.table)
+        return int(connection.scalar(statement.where(where)) or 0)
 
     def rows(
-        self, connection: sa.Connection, now: dt.datetime,
+        self, connection: sa.Connection,
         where: Iterable[sa.ColumnElement[bool]],
     ) -> list[dict[sa.Column[Any], Any]]:
-        """Return the live rows, newest first: by column a value, or an
+        """Return the rows, newest first: by column a value, or an
         :class:`Unreadable`.
         """
         table = self.table
         statement = (
             sa.select(*map(leniently, table.c))
-            .where(table.c.expires > now, *where)
+            .where(*where)
             .order_by(table.c.created.desc(), table.c.id.desc())
         )
         try:
@@ -370,6 +381,8 @@ class Records:
         where: Iterable[sa.ColumnElement[bool]],
     ) -> int:
         """Delete live records; return how many."""
+        # Those too that an absolute timeout has ended since they were stored:
+        # they would come back when it is lengthened.
         table = self.table
         return connection.execute(
             table.delete().where(table.c.expires > now, *where)
@@ -402,7 +415,7 @@ class Records:
 
     def remove_expired(
         self, connection: sa.Connection, now: dt.datetime, limit: int,
-        *, exactly: bool = False,
+        *, exactly: bool = False, oldest: dt.datetime | None = None,
     ) -> int:
         """Delete up to *limit* expired records; return how many.
 
@@ -412,9 +425,10 @@ class Records:
         :param exactly: find all, without the index on ``sweep``, by which
             a record is found up to a sixteenth of ``sqlasession.expiration``
             late (of what that was when the record was written).
+        :param oldest: see :meth:`live`.
         """
         c, id = self.table.c, self.stored_id
-        expired = c.expires <= now
+        expired = ~self.live(now, oldest)
         if not exactly:
             expired &= c.sweep <= now
         chosen = (
@@ -438,19 +452,17 @@ class Records:
 
     def remove_expired_of(
         self, connection: Executor, now: dt.datetime,
-        where: sa.ColumnElement[bool], started: dt.datetime | None,
+        where: sa.ColumnElement[bool], oldest: dt.datetime | None,
     ) -> None:
         """Delete those of some records that have expired.
 
         :param where: which.
-        :param started: those that started until then have, too.
+        :param oldest: see :meth:`live`.
         """
         # Usually there are none, and on MariaDB a DELETE that finds nothing
         # locks the gap that others insert into.
-        c, id = self.table.c, self.stored_id
-        is_over = c.expires <= now
-        if started is not None:
-            is_over |= c.started <= started
+        id = self.stored_id
+        is_over = ~self.live(now, oldest)
         found = connection.execute(
             sa.select(id).where(is_over, where), {}
         )

@@ -104,9 +104,9 @@ class SessionStore:
 
     def count(self) -> int:
         """Return how many sessions live."""
-        now = self._application.now()
+        live = self._application.live()
         return self._perform(
-            lambda connection: self._records.count(connection, now),
+            lambda connection: self._records.count(connection, live),
             writes=False,
         )
 
@@ -162,11 +162,12 @@ class SessionStore:
     def delete_expired(self) -> int:
         """Delete the expired records; return how many."""
         now = self._application.now()
+        oldest = self._application.expiry.oldest(now)
 
         def work(connection: sa.Connection) -> int:
             total = 0
             while count := self._records.remove_expired(
-                connection, now, BATCH, exactly=True
+                connection, now, BATCH, exactly=True, oldest=oldest
             ):
                 total += count
             return total
@@ -187,9 +188,9 @@ class SessionStore:
     def _rows(
         self, where: list[sa.ColumnElement[bool]]
     ) -> list[StoredSession]:
-        now = self._application.now()
+        where = [self._application.live(), *where]
         rows = self._perform(
-            lambda connection: self._records.rows(connection, now, where),
+            lambda connection: self._records.rows(connection, where),
             writes=False,
         )
         return [self._stored(row) for row in rows]

@@ -965,6 +965,23 @@ def test_expire_after_the_expiration_was_lowered(stocked, database):
     assert stocked.ids() == {uuid.UUID(live)}
 
 
+def test_absolute_timeout_that_is_set_later(stocked, database):
+    """E1: what it has ended is expired for each of the commands."""
+    rest = {'check_expiration_interval': '0'}
+    stocked.write(database.url, expiration='160d', **rest)
+    id = stocked.new(ago=49 * HOUR)
+    live = stocked.new(ago=47 * HOUR)
+    stocked.write(
+        database.url, expiration='1d', absolute_timeout='2d', **rest
+    )
+    stats = stocked.json('stats')
+    assert (stats['live'], stats['expired']) == (1, 1)
+    assert [one['id'] for one in stocked.json('list')] == [live]
+    assert stocked.json('show', id)['state'] == 'expired'
+    assert stocked.done('expire') == '1 expired session was deleted\n'
+    assert stocked.ids() == {uuid.UUID(live)}
+
+
 def test_expire_shows_its_progress_on_a_terminal(
     on_sqlite, terminal, monkeypatch
 ):

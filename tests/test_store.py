@@ -504,6 +504,36 @@ def test_delete_expired_leaves_only_live_rows(shop):
     assert len(shop.rows()) == 2
 
 
+@ON_SQLITE
+def test_absolute_timeout_that_is_set_later(make_site):
+    """E1: what it has ended is neither found nor counted; revoked, it does
+    not come back when the timeout is lifted.
+    """
+    def start(**settings):
+        site = make_site(additional_fields=FIELDS, **settings)
+        site.clock.time += dt.timedelta(days=3)
+        return site
+
+    limits = {'expiration': '1d', 'absolute_timeout': '2d', 'create': False}
+    before = make_site(additional_fields=FIELDS, expiration='60d')
+    browser = sign_in(before, user_id=7)
+    other = sign_in(before, user_id=8)
+    (id, _) = ids(before)
+    site = start(**limits)
+    assert run(site, lambda r: r.session_store.count()) == 0
+    assert run(site, lambda r: len(r.session_store.find())) == 0
+    assert run(site, lambda r: r.session_store.get(id) is None)
+    run(site, lambda r: r.session_store.revoke_where(user_id=7))
+    after = start(expiration='60d', create=False)
+    for like, keys in ((browser, 0), (other, 1)):
+        found = run(
+            after, lambda r: len(r.session), after.browser(like=like)
+        )
+        assert found == keys
+    assert run(site, lambda r: r.session_store.delete_expired()) == 1
+    assert ids(site) == []
+
+
 def test_delete_expired_keeps_nobody_from_writing(shop, stage):
     """T6: a view that has called it holds no lock on other sessions."""
     give_up_early(shop.engine)

@@ -20,11 +20,10 @@ def add_to(commands: Any) -> None:
 
 def run(application: Application, args: argparse.Namespace) -> int:
     """Delete all that has expired."""
-    c = application.records.table.c
     # Not by sweep, as the cleaner: it was rounded up by what the setting
     # expiration was then, so that nothing but expires tells of all.
     deletion = Deletion(
-        application, c.expires <= application.now(), c.sweep
+        application, ~application.live(), application.records.table.c.sweep
     )
     try:
         deletion.run()

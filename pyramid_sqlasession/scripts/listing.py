@@ -57,7 +57,7 @@ def run(application: Application, args: argparse.Namespace) -> int:
                 dialects.size_of(c.data, connection.dialect),
                 *(leniently(column) for column in fields.values()),
             )
-            .where(c.expires > application.now(), *where)
+            .where(application.live(), *where)
             .order_by(c.created.desc(), c.id.desc())
             # One more tells whether there are more.
             .limit(args.limit + 1)

@@ -61,6 +61,7 @@ def _check(args: argparse.Namespace) -> None:
 def run(application: Application, args: argparse.Namespace) -> int:
     """End those of the ids, those of the fields, or all."""
     c = application.records.table.c
+    # Those too that an absolute timeout has ended, which may be lengthened.
     live = c.expires > application.now()
     if args.ids:
         return _revoke_ids(application, args, live)
@@ -106,7 +107,7 @@ def _revoke_ids(
 def _is_sure(application: Application) -> bool:
     count = application.read_aside(
         lambda connection: application.records.count(
-            connection, application.now()
+            connection, application.live()
         )
     )
     sessions = plural(count, 'live session', 'live sessions')

@@ -51,7 +51,7 @@ def run(application: Application, args: argparse.Namespace) -> int:
     row = application.read_aside(
         lambda connection: connection.execute(
             sa.select(
-                (c.expires > application.now()).label('live'),
+                application.live().label('live'),
                 leniently(c.data),
                 *(leniently(c[name]) for name in _SHOWN.values()),
                 *(leniently(column) for column in fields.values()),

@@ -78,7 +78,7 @@ def _aggregates(
 ) -> sa.Select[Any]:
     """Return one statement that counts everything in one pass."""
     c = application.records.table.c
-    live = c.expires > now
+    live = application.live()
 
     def count(condition: Any, label: str) -> Any:
         return sa.func.count(sa.case((condition, 1))).label(label)
