@@ -441,13 +441,25 @@ class Records:
             if not ids:
                 return 0
             chosen = sa.select(id).where(id.in_(ids), expired)
+        return self.remove_unlocked(connection, chosen, expired)
+
+    def remove_unlocked(
+        self, connection: sa.Connection, chosen: sa.Select[Any],
+        where: sa.ColumnElement[bool],
+    ) -> int:
+        """Delete those of the *chosen* ids that nobody has locked; return how
+        many.
+
+        :param where: what has to hold still.
+        """
+        id = self.stored_id
         if dialects.locks_rows(connection.dialect):
             chosen = chosen.with_for_update(skip_locked=True)
         ids = list(connection.scalars(chosen))
         if not ids:
             return 0
         return connection.execute(
-            self.table.delete().where(id.in_(ids), expired)
+            self.table.delete().where(id.in_(ids), where)
         ).rowcount
 
     def remove_expired_of(

@@ -47,6 +47,10 @@ from .site import get_dbsession
 
 ROOT = Path(__file__).parent.parent
 
+ON_SERVERS = pytest.mark.parametrize(
+    'database', ['postgresql', 'mariadb'], indirect=True
+)
+
 FIELDS = """
     user_id: Integer index
     agent: String(64)
@@ -965,6 +969,81 @@ def test_expire_after_the_expiration_was_lowered(stocked, database):
     assert stocked.ids() == {uuid.UUID(live)}
 
 
+#: What in a URL has the server give up a statement soon.
+IMPATIENT = {
+    'lock': {
+        'postgresql': {'options': '-c lock_timeout=300'},
+        'mariadb': {'init_command': 'SET innodb_lock_wait_timeout = 1'},
+    },
+    'statement': {
+        'postgresql': {'options': '-c statement_timeout=300'},
+        'mariadb': {'init_command': 'SET max_statement_time = 0.3'},
+    },
+}
+
+
+@pytest.fixture
+def impatient(stocked, database):
+    """A function that sets a limit for the commands from now on."""
+
+    def give_up(what):
+        url = sa.make_url(database.url).update_query_dict(
+            IMPATIENT[what][database.name]
+        )
+        stocked.write(
+            url.render_as_string(hide_password=False),
+            check_expiration_interval='0',
+        )
+        return stocked
+
+    return give_up
+
+
+def lock(connection, id):
+    """Lock the row of the session *id* in *connection*'s transaction."""
+    table = sa.table('sessions', sa.column('id', PublicId), sa.column('data'))
+    row = sa.select(table.c.data).where(table.c.id == uuid.UUID(id))
+    assert connection.scalar(row.with_for_update())
+
+
+@ON_SERVERS
+@pytest.mark.parametrize('number', [1, 2])
+def test_expire_waits_for_nobody(
+    stocked, impatient, database, monkeypatch, number
+):
+    """E3: a row that somebody has locked is left, and told of."""
+    monkeypatch.setattr(batches, 'CHOSEN', 2)
+    ids = [stocked.new(ago=(60 - age) * HOUR) for age in range(3)]
+    impatient('lock')
+    with database.create_engine().begin() as other:
+        # The first ones that are chosen.
+        for id in ids[:number]:
+            lock(other, id)
+        code, out, err = stocked.run('expire')
+    deleted = {1: '2 expired sessions were', 2: '0 expired sessions were'}
+    assert (code, out) == (0, f'{deleted[number]} deleted\n')
+    left = {1: '1 more is', 2: '3 more are'}
+    assert err.startswith(f'psessions: {left[number]} locked by other')
+    rest = 3 if number == 2 else 1
+    assert stocked.done('expire').startswith(f'{rest} expired')
+
+
+@ON_SERVERS
+@pytest.mark.parametrize('limit', IMPATIENT)
+def test_a_command_that_waited_in_vain(
+    stocked, impatient, database, monkeypatch, limit
+):
+    """D1: it says so, and not that the database cannot be used."""
+    monkeypatch.setattr(batches, 'REPETITIONS', 1)
+    id = stocked.new()
+    impatient(limit)
+    with database.create_engine().begin() as other:
+        lock(other, id)
+        line = stocked.fails(1, 'revoke', id)
+    assert 'gave up a statement' in line
+    assert 'does it run' not in line
+
+
 def test_absolute_timeout_that_is_set_later(stocked, database):
     """E1: what it has ended is expired for each of the commands."""
     rest = {'check_expiration_interval': '0'}
@@ -1005,16 +1084,16 @@ def test_interrupted_expire_says_how_far_it_came(
     monkeypatch.setattr(batches, 'BATCH', 1)
     for _ in range(2):
         on_sqlite.new(ago=48 * HOUR)
-    execute = batches.execute
+    commit = batches.commit
 
     def once(*args):
-        monkeypatch.setattr(batches, 'execute', fail)
-        return execute(*args)
+        monkeypatch.setattr(batches, 'commit', fail)
+        return commit(*args)
 
     def fail(*args):
         raise error
 
-    monkeypatch.setattr(batches, 'execute', once)
+    monkeypatch.setattr(batches, 'commit', once)
     code = 130 if isinstance(error, KeyboardInterrupt) else 1
     assert '1 were deleted before that' in on_sqlite.fails(code, 'expire')
     assert len(on_sqlite.ids()) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
+from functools import partial
 import time
 from typing import Any
 from typing import TypeVar
@@ -32,18 +33,24 @@ class Deletion:
 
     One statement over a million rows would keep requests from writing, and
     Galera refuses it.
+
+    :param skips_locked: leave those that another transaction has locked.
     """
 
     def __init__(
-        self, application: Application, condition: Any, order: sa.Column[Any]
+        self, application: Application, condition: Any, order: sa.Column[Any],
+        *, skips_locked: bool = False,
     ) -> None:
         self._application = application
+        self._skips_locked = skips_locked
         self._table = application.records.table
         self._id = application.records.stored_id
         self._condition = condition
         self._order = order
         #: How many were deleted, also if :meth:`run` raises.
         self.count = 0
+        #: Whether some were not: locked, touched, or gone.
+        self.has_left_some = False
 
     def run(self) -> None:
         """Delete them all; an error tells how many were deleted before."""
@@ -55,7 +62,7 @@ class Deletion:
         try:
             for ids in self._batches():
                 with held_back():
-                    self.count += execute(application, self._statement(ids))
+                    self.count += commit(application, partial(self._end, ids))
                 progress.show(self.count)
         except BaseException as error:
             if self.count:
@@ -72,17 +79,24 @@ class Deletion:
         while ids := self._application.read_aside(
             lambda connection: connection.scalars(choose).all()
         ):
+            before = self.count
             for start in range(0, len(ids), BATCH):
                 yield ids[start:start + BATCH]
-            if len(ids) < CHOSEN:
+            # All of them may be locked for longer.
+            is_stuck = self._skips_locked and self.count == before
+            if len(ids) < CHOSEN or is_stuck:
                 return
 
-    def _statement(self, ids: Sequence[Any]) -> sa.Delete:
-        return self._table.delete().where(
-            self._id.in_(ids),
-            # Still: one that was touched meanwhile survives.
-            self._condition,
-        )
+    def _end(self, ids: Sequence[Any], connection: sa.Connection) -> int:
+        # The condition again: one that was touched meanwhile survives.
+        where = sa.and_(self._id.in_(ids), self._condition)
+        if self._skips_locked:
+            removed = self._application.records.remove_unlocked(
+                connection, sa.select(self._id).where(where), self._condition
+            )
+            self.has_left_some |= removed < len(ids)
+            return removed
+        return connection.execute(self._table.delete().where(where)).rowcount
 
 
 def count(application: Application, condition: Any) -> int:

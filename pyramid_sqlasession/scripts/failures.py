@@ -34,6 +34,12 @@ def explained(error: Exception, ini: str) -> str:
     if isinstance(cause, exc.DBAPIError | exc.TimeoutError):
         fault = dialects.fault_of(cause)
         text = text_of(cause)
+        if dialects.has_waited(cause):
+            return line(
+                'the database gave up a statement that took too long, or '
+                'that waited for another transaction; run it again later',
+                text, *notes,
+            )
         if fault is Fault.UNAVAILABLE:
             return line(
                 'the database cannot be used (does it run, and are address, '
