@@ -43,7 +43,6 @@ from threading import get_ident
 from time import perf_counter
 from time import sleep
 from typing import Any
-import uuid
 
 import sqlalchemy as sa
 
@@ -58,6 +57,7 @@ from pyramid_sqlasession.plan import Outcome
 from pyramid_sqlasession.plan import Plan
 from pyramid_sqlasession.records import Executor
 from pyramid_sqlasession.session import SQLASession
+from pyramid_sqlasession.state import Base
 from pyramid_sqlasession.state import NO_WISHES
 from pyramid_sqlasession.state import NOTHING
 from pyramid_sqlasession.state import Snapshot
@@ -88,7 +88,7 @@ _A_MOMENT = 0.001
 #: Where an attempt leaves what it committed for the next one.
 _CARRIED = 'sqlasession.carried'
 
-#: Where it leaves the id of the session that it had.
+#: Where it leaves what it went on from.
 _OPENED = 'sqlasession.opened'
 
 
@@ -136,8 +136,8 @@ class Binding:
     _plan: Plan | None = None
     _extension: Extension | None = None
     _tentative: Outcome | None = None
-    #: Which session an earlier attempt had.
-    _opened: uuid.UUID | None = None
+    #: What an earlier attempt went on from.
+    _opened: Base | None = None
 
     def __init__(
         self, application: Application, request: Any,
@@ -595,7 +595,7 @@ class Binding:
             base.record is not None or base.ghost not in (None, 'unavailable')
         ):
             # If it has ended by then, the next attempt begins no other one.
-            environ[_OPENED] = base.token.id
+            environ[_OPENED] = base
 
 
 def binding_of(request: Any) -> Binding | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import datetime as dt
 import logging
 from typing import Any
-import uuid
 
 from pyramid_sqlasession import events
 from pyramid_sqlasession.application import Application
@@ -29,14 +29,14 @@ _SUSPICIOUS = 'sqlasession.suspicious'
 def load(
     application: Application, request: Any, connections: Connections,
     manager: SessionDataManager | None, *, in_exception_view: bool,
-    carried: Sequence[Outcome] = (), opened: uuid.UUID | None = None,
+    carried: Sequence[Outcome] = (), opened: Base | None = None,
 ) -> tuple[Base, Found]:
     """Return what the session of *request* starts from, and why.
 
     :param manager: of the transaction that the request works in, if any.
     :param carried: what earlier attempts of pyramid_retry committed by hand.
-    :param opened: id of the session that an earlier attempt had: the request
-        is still in flight, and writes nothing if that has ended.
+    :param opened: what an earlier attempt went on from: the request is still
+        in flight, and writes nothing if that session has ended.
     :raises SessionStoreUnavailable: if the database does not answer, unless
         an exception view runs: the page that says so may look at the
         session, and finds it empty.
@@ -62,10 +62,14 @@ def load(
         if in_exception_view:
             return Base(token=token, ghost='unavailable'), Found.UNAVAILABLE
         raise
-    was_open = opened is not None and token.id == opened
+    was_open = opened is not None and opened.token is not None and (
+        token.id == opened.token.id
+    )
     if record is None or application.expiry.is_over(record.started, now):
-        ended = Base(token=token, ghost='gone') if was_open else NOTHING
-        return ended, Found.UNKNOWN
+        if opened is None or not was_open:
+            return NOTHING, Found.UNKNOWN
+        reason = _ending(opened, record, now)
+        return Base(token=token, ghost=reason), Found.UNKNOWN
     standing = record.standing(token, now)
     if standing is Standing.WRONG and was_open:
         # Its grace is over meanwhile.
@@ -78,6 +82,19 @@ def load(
         return Base(token=token, ghost='rotated'), Found.ROTATED
     base = _base_of(application, record, token)
     return base, Found.CURRENT if base.damaged is None else Found.DAMAGED
+
+
+def _ending(opened: Base, record: Record | None, now: dt.datetime) -> str:
+    """Return why there is no session any more that an earlier attempt had.
+
+    :param record: what there is of it.
+    """
+    if record is not None:
+        return 'expired'
+    before = opened.record
+    if before is not None and before.expires <= now:
+        return 'expired'
+    return opened.ghost or 'gone'
 
 
 def _base_of(application: Application, record: Record, token: Token) -> Base:

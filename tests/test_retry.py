@@ -283,6 +283,24 @@ def test_the_session_ends_between_two_attempts(make_shop):
 
 
 @on_sqlite
+@pytest.mark.parametrize('settings', [
+    {'expiration': '1h', 'absolute_timeout': '1h'},
+    {'expiration': '1h'},
+], ids=['absolute', 'idle'])
+def test_the_session_expires_between_two_attempts(make_shop, settings):
+    """T5, E1: its write is dropped for that reason."""
+    site = make_shop(count_up, **settings)
+    browser = returning(site)
+    site.registry.registerHandler(
+        lambda event: site.clock.advance(hours=1), [BeforeRetry]
+    )
+    with site.events(SessionWriteDropped) as dropped:
+        browser.get('/attempt')
+    assert [event.reason for event in dropped] == ['expired']
+    assert len(site.rows()) == 1
+
+
+@on_sqlite
 def test_a_login_when_the_session_ends_between_two_attempts(make_shop):
     """C4, C5: the next attempt logs in to a session of its own."""
 
