@@ -27,7 +27,8 @@ _GRACE = 600.0
 _ON_RETRY = (
     'sqlasession.conflict = retry: nothing here runs a request again, so the '
     'second of two that change one key is answered with an error; add '
-    "config.include('pyramid_retry'), or remove the setting (merge)"
+    "config.include('pyramid_retry') with retry.attempts above 1, or remove "
+    'the setting (merge)'
 )
 
 _ON_FACTORY = (

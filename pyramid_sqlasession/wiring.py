@@ -187,7 +187,16 @@ def _lacks_retry(registry: Any) -> bool:
     a policy that the application has set itself, which may.
     """
     policy = registry.queryUtility(IExecutionPolicy)
-    return policy is None or policy is default_execution_policy
+    if policy is None or policy is default_execution_policy:
+        return True
+    settings = registry.settings
+    return (
+        getattr(policy, '__module__', None) == 'pyramid_retry'
+        # pyramid_retry has made a number of it.
+        and settings.get('retry.attempts') == 1
+        # Which may say otherwise of a request.
+        and not settings.get('retry.activate_hook')
+    )
 
 
 def _create_table(application: Application) -> None:

@@ -59,6 +59,9 @@ def test_retry_without_pyramid_retry(said):
     assert text.startswith('sqlasession.conflict = retry: ')
     assert "config.include('pyramid_retry')" in text
     assert len(text) < 250
+    assert said(**GOOD, conflict='retry', retry=1) == [(level, text)]
+    hook = {'retry.activate_hook': lambda request: 3}
+    assert said(**GOOD, conflict='retry', retry=1, **hook) == []
     assert said(**GOOD, conflict='retry', retry=True) == []
     assert said(**GOOD, conflict='merge') == []
 
