@@ -12,24 +12,28 @@ class SessionError(Exception):
 
 class SessionConflict(SessionError, TransientError):
     """Two requests changed the same key (``sqlasession.conflict = retry``),
-    or others were faster each time that this one tried to write.
+    or others were faster each time that this one tried to write, or
+    ``sqlasession.extend_default_fields`` needed ``request.dbsession`` for what
+    another one had stored meanwhile.
 
     A ``transaction.interfaces.TransientError``: pyramid_retry runs the
     request again, on fresh data.
 
     .. attribute:: keys
 
-       The names of the keys that both requests changed, sorted; empty if
-       others were faster.
+       The names of the keys that both requests changed, sorted; empty
+       otherwise.
     """
 
-    def __init__(self, keys: list[str]) -> None:
+    def __init__(self, keys: list[str], text: str = '') -> None:
         self.keys = keys
         names = ', '.join(repr(key) for key in keys)
         super().__init__(
-            'other requests wrote this session each time that this one tried '
-            "to. The request has to run again: config.include('pyramid_retry')"
-            ' does that' if not keys else
+            text or (
+                'other requests wrote this session each time that this one '
+                'tried to. The request has to run again: '
+                "config.include('pyramid_retry') does that"
+            ) if not keys else
             f'another request changed {names} in this session at the same '
             f'time. With sqlasession.conflict = retry the request has to run '
             f"again: config.include('pyramid_retry') does that; or use "

@@ -6,23 +6,38 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
+import traceback
 from typing import Any
 
 from pyramid_sqlasession.application import Application
+from pyramid_sqlasession.errors import SessionConflict
 from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.session import SQLASession
 from pyramid_sqlasession.state import copied
 
+_TOO_LATE = (
+    'another request changed this session at the same time, and for what it '
+    'holds now sqlasession.extend_default_fields used request.dbsession, '
+    'which can no longer join the transaction. Let the function use it '
+    'whatever the session holds, or the request run again: '
+    "config.include('pyramid_retry') does that"
+)
+
 
 class Extension:
-    """Computes the additional fields of one session, for one transaction."""
+    """Computes the additional fields of one session, for one transaction.
+
+    :param roll_back: ends what ``request.dbsession`` has begun.
+    """
 
     #: What the application's function has returned for which data.
     _foreseen: tuple[dict[str, Any], dict[str, Any]] | None = None
 
     def __init__(
-        self, application: Application, request: Any, session: SQLASession
+        self, application: Application, request: Any, session: SQLASession,
+        roll_back: Callable[[], None],
     ) -> None:
+        self._roll_back = roll_back
         self._defaults = application.fields.defaults
         self._extend: Callable[..., Any] | None = (
             application.settings.extend_default_fields
@@ -69,6 +84,20 @@ class Extension:
         dict.update(session, data)
         try:
             return self._extend(dict(defaults), session, self._request)
+        except ValueError as error:
+            if not _comes_too_late(error):
+                raise
+            # What has not joined, no abort ends.
+            self._roll_back()
+            raise SessionConflict([], _TOO_LATE) from error
         finally:
             dict.clear(session)
             dict.update(session, shown)
+
+
+def _comes_too_late(error: ValueError) -> bool:
+    """Return whether it is the refusal of a transaction that is being
+    committed, which nothing can join.
+    """
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get('__name__')).startswith('transaction.')

@@ -164,7 +164,8 @@ class Binding:
         # Not made for those who only read.
         if self._extension is None:
             self._extension = Extension(
-                self.application, self.request, self.session
+                self.application, self.request, self.session,
+                self.connections.roll_back_quietly,
             )
         return self._extension
 

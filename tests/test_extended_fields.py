@@ -6,6 +6,7 @@ import pytest
 import sqlalchemy as sa
 import transaction
 
+from pyramid_sqlasession import SessionConflict
 from pyramid_sqlasession import SessionError
 
 from .failing import answering
@@ -218,6 +219,50 @@ def test_extend_may_ask_for_what_is_not_foreseen(
     records = site.application.records.table
     with site.application.engine.connect() as connection:
         assert connection.scalar(sa.select(records.c.count)) == 0
+
+
+@pytest.mark.parametrize('is_apart', [False, True])
+@pytest.mark.parametrize('retry', [False, True])
+def test_extend_that_asks_first_for_what_a_merge_brings(
+    make_site, tmp_path, stage, retry, is_apart
+):
+    """D3, C1: too late to join the transaction, the request runs again."""
+    def count_for_the_curious(defaults, session, request):
+        return (
+            count_notes(defaults, session, request) if 'curious' in session
+            else defaults
+        )
+
+    site = make_site(
+        additional_fields='count: Integer', retry=retry,
+        extend_default_fields=count_for_the_curious,
+        **{'url': f'sqlite:///{tmp_path}/own.sqlite'} if is_apart else {},
+    )
+    site.views['change'] = change
+
+    @site.view
+    def act(request):
+        request.session['other'] = 1
+        stage.reach('changed')
+
+    browser = site.browser()
+    browser.get('/change')
+    running = stage.run(site.browser(like=browser).get, '/act')
+    stage.wait('changed')
+    site.views['change'] = lambda request: request.session.update(curious=1)
+    browser.get('/change')
+    stage.let('changed')
+    if retry:
+        running.result()
+    else:
+        with pytest.raises(SessionConflict, match='whatever the session'):
+            running.result()
+    table = site.application.records.table
+    with site.application.engine.connect() as connection:
+        data = connection.scalar(sa.select(table.c.data))
+    assert ('other' in data) == retry
+    assert 'curious' in data
+    assert site.engine.pool.checkedout() == 0
 
 
 @on_sqlite
