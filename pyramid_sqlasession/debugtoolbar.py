@@ -363,6 +363,11 @@ def _write(plan: Plan, outcome: Outcome, seconds: float) -> Write:
         write.notes.append(
             'another request saved meanwhile: the changes were merged'
         )
+    if outcome.replaced:
+        write.notes.append(
+            'the session before took nothing, as another request logged in, '
+            'or its data cannot be read: this one holds the changes alone'
+        )
     for session_id, reason in outcome.dropped:
         write.is_dropped = True
         write.notes.append(

@@ -306,6 +306,27 @@ def test_a_renewal(make_watched):
     assert 'Set-Cookie: the token was renewed.' in panel
 
 
+def meet(watched, stage, meanwhile, act):
+    """Return the panel of a request that does *act* after another one."""
+    meeting = Meeting(watched.site, stage)
+    browser = watched.visitor()
+
+    def start(request):
+        request.session.get('n')
+        stage.reach('loaded')
+        act(request)
+
+    watched.site.view(start)
+    copy = watched.browser(like=browser)
+    slow = stage.run(copy.get, '/start')
+    stage.wait('loaded')
+    meeting.do(browser, meanwhile)
+    stage.let('loaded')
+    slow.result()
+    # The other request began later: it is the last of the history.
+    return watched.panel(2)
+
+
 @pytest.mark.parametrize(
     ('meanwhile', 'words'),
     [
@@ -317,23 +338,14 @@ def test_a_renewal(make_watched):
 )
 def test_conflict_and_drop(watched, stage, meanwhile, words):
     """C1, C4, C5: a merged and a dropped write are told with the reason."""
-    meeting = Meeting(watched.site, stage)
-    browser = watched.visitor()
+    assert words in meet(watched, stage, meanwhile, acts.put(mine=1))
 
-    def start(request):
-        request.session.get('n')
-        stage.reach('loaded')
-        request.session['mine'] = 1
 
-    watched.site.view(start)
-    copy = watched.browser(like=browser)
-    slow = stage.run(copy.get, '/start')
-    stage.wait('loaded')
-    meeting.do(browser, meanwhile)
-    stage.let('loaded')
-    slow.result()
-    # The other request began later: it is the last of the history.
-    assert words in watched.panel(2)
+def test_a_session_beside_the_one_before(watched, stage):
+    """C5: of two logins at once, the later one is told to be another one."""
+    panel = meet(watched, stage, acts.rotate, acts.rotate)
+    assert 'A new session was inserted' in panel
+    assert 'the session before took nothing' in panel
 
 
 def test_what_a_failed_view_had_changed(make_watched):
