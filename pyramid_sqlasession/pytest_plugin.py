@@ -51,17 +51,20 @@ class FrozenClock:
         return self.time
 
     def advance(
-        self, time: dt.timedelta | float = 0, **units: float
+        self, time: dt.timedelta | float | str = 0, **units: float
     ) -> None:
-        """Move on by a timedelta, by seconds, or by ``timedelta(**units)``.
+        """Move on by a timedelta, by seconds, by a text such as ``'1h30m'``
+        (as in the settings), or by ``timedelta(**units)``.
 
         :raises TypeError: for a unit that timedelta does not know.
+        :raises ValueError: for another text.
         """
         import datetime as dt
 
-        if not isinstance(time, dt.timedelta):
-            time = dt.timedelta(seconds=time)
-        self.time += time + dt.timedelta(**units)
+        from pyramid_sqlasession.durations import duration
+
+        self.time += dt.timedelta(seconds=duration(time))
+        self.time += dt.timedelta(**units)
 
 
 @pytest.fixture

@@ -282,6 +282,18 @@ FROZEN = """
             clock.advance(hours=25)
             assert testapp.get('/who').text == 'None'
 
+        def test_ways_to_advance(app, freeze_sessions):
+            from datetime import timedelta
+            import pytest
+            clock = freeze_sessions(app)
+            before = clock.time
+            for time in (timedelta(hours=1), 3600, 3600.0, '1h', '3600'):
+                clock.advance(time)
+            clock.advance('30m', minutes=29, seconds=60)
+            assert clock.time - before == timedelta(hours=6)
+            with pytest.raises(ValueError, match='such as 90s'):
+                clock.advance('soon')
+
         def test_thawed(app):
             import datetime
             now = app.registry['sqlasession'].now()
@@ -306,7 +318,7 @@ def test_in_the_cookiecutters_form(suite):
     suite(
         test_a_logged_in=LOGGED_IN, test_b_from=FROM_LOGIN_TO_LOGIN,
         test_c_frozen=FROZEN, test_d_outside=OUTSIDE,
-    ).assert_outcomes(passed=14)
+    ).assert_outcomes(passed=15)
 
 
 CLEANERS = """
