@@ -463,7 +463,7 @@ class SessionDataManager:
                 self._close()
                 # The application's data are committed by now: the request
                 # must not run again, only this write may.
-                if attempt == _ATTEMPTS or not dialects.is_retryable(error):
+                if attempt == _ATTEMPTS or not dialects.is_repeatable(error):
                     self._final = SessionError(
                         'the data of the application were committed, but '
                         'the session, which has a database of its own '

@@ -121,9 +121,10 @@ def refused_inserts(site, number):
 
 
 #: How many COMMITs are refused, as what, and how many are tried: five at most
-#: after conflicts, one after anything else.
+#: after conflicts, one after anything else, a wait for a lock too.
 each_refusal = pytest.mark.parametrize(('failures', 'state', 'tries'), [
-    (1, '40001', 2), (4, '40001', 5), (5, '40001', 5), (1, '23514', 1),
+    (1, '40001', 2), (4, '40001', 5), (5, '40001', 5), (1, '55P03', 1),
+    (1, '23514', 1),
 ])
 
 
