@@ -17,7 +17,9 @@ from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.session import SQLASession
 from pyramid_sqlasession.settings import Settings
 
-#: When the user logged in: seconds since the epoch.
+#: Before the key of the user's id, the key of when that user logged in, in
+#: seconds since the epoch.  Of each key its own: who logs in as a visitor has
+#: not said the administrator's password again.
 LOGIN = '_login_'
 
 
@@ -41,7 +43,11 @@ class SessionAuthenticationHelper:
 
     :param field: the session key that holds the user's id; by default the
         setting ``user_field``, so that an additional field of that name
-        finds the sessions of a user.
+        finds the sessions of a user.  With another one a session can hold a
+        second kind of login, of an administrator say: ``fresh`` is of each
+        its own, while :meth:`forget`, or another user of either kind, ends
+        the session with both, and the absolute timeout counts from the later
+        one.
     """
 
     def __init__(self, field: str | None = None) -> None:
@@ -76,7 +82,7 @@ class SessionAuthenticationHelper:
             session.invalidate()
         session.rotate(login=True)
         session[key] = userid
-        session[LOGIN] = int(self._now(request).timestamp())
+        session[LOGIN + key] = int(self._now(request).timestamp())
         return []
 
     def forget(self, request: Any, **kw: Any) -> list[tuple[str, str]]:
@@ -99,7 +105,7 @@ class SessionAuthenticationHelper:
         """
         if self.authenticated_userid(request) is None:
             return False
-        login = request.session.get(LOGIN)
+        login = request.session.get(LOGIN + self._key(request))
         if isinstance(login, bool) or not isinstance(login, int):
             return False
         age = self._now(request).timestamp() - login

@@ -187,7 +187,7 @@ def test_another_user_does_not_inherit(club):
     assert second['id'] != first['id']
     assert asked(club, browser) == str(GRACE)
     assert asked(club, stolen) == ''
-    assert set(club.site.data()) == {'user_id', '_login_'}
+    assert set(club.site.data()) == {'user_id', '_login_user_id'}
 
 
 def test_the_same_user_again(club):
@@ -444,7 +444,8 @@ def test_fresh_after_using_the_site(club):
 
 
 @pytest.mark.parametrize(
-    'data', [{}, {'_login_': 10**12}, {'_login_': True}, {'_login_': 'now'}],
+    'data',
+    [{}, *({'_login_user_id': login} for login in (10**12, True, 'now'))],
     ids=repr,
 )
 def test_never_fresh(club, data):
@@ -452,6 +453,19 @@ def test_never_fresh(club, data):
     browser = shopper(club, user_id=ADA, **data)
     assert club.do(browser, fresh('365d')).text == 'False'
     assert club.do(club.site.browser(), fresh('365d')).text == 'False'
+
+
+def test_fresh_is_of_each_kind_of_login(club):
+    """ASVS 7.5.3: who logs in as a visitor is no fresh administrator."""
+    admin = SessionAuthenticationHelper('admin_id')
+    browser = club.site.browser()
+    club.do(browser, lambda request: admin.remember(request, 1) and None)
+    club.site.clock.advance(hours=1)
+    club.do(browser, login())
+    assert club.do(browser, fresh('15m')).text == 'True'
+    assert club.do(browser, admin.authenticated_userid).text == '1'
+    shown = club.do(browser, lambda request: admin.fresh(request, '15m'))
+    assert shown.text == 'False'
 
 
 def test_not_fresh_after_logout(club):
@@ -641,7 +655,7 @@ def test_a_login_in_flight_during_a_logout(club):
     club.do(browser, logout)
     slow.finish()
     assert asked(club, slow.browser) == str(GRACE)
-    assert set(club.site.data()) == {'user_id', '_login_'}
+    assert set(club.site.data()) == {'user_id', '_login_user_id'}
 
 
 def test_logins_with_conflict_retry(make_club):
