@@ -40,6 +40,7 @@ from pyramid_sqlasession.session import SQLASession
 from pyramid_sqlasession.surroundings import caller_of
 from pyramid_sqlasession.surroundings import is_being_finished
 from pyramid_sqlasession.surroundings import outer_of
+from pyramid_sqlasession.surroundings import response_of
 from pyramid_sqlasession.surroundings import runs_alone
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,12 @@ class Answer:
         request = binding.request
         request.add_response_callback(self._respond)
         request.add_finished_callback(self._finish)
+        if not request.environ.get('tm.active'):
+            # Above of all views, or after them: a subscriber to NewResponse,
+            # say, looks when nobody calls back any more.
+            response = response_of(request)
+            if response is not None:
+                vary(response)
 
     # -- the response --------------------------------------------------------
 

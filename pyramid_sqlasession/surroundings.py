@@ -112,6 +112,21 @@ def can_be_answered() -> bool:
     return True
 
 
+def response_of(request: Any) -> Any | None:
+    """Return the response of *request* that Pyramid's router has already, and
+    for which no response callback may be called any more; None if there is
+    none.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == 'invoke_request' and (
+            frame.f_locals.get('request') is request
+        ):
+            return frame.f_locals.get('response')
+        frame = frame.f_back
+    return None
+
+
 def is_being_finished(request: Any) -> bool:
     """Return whether Pyramid's router ends *request* now, in a finished
     callback: somebody got an answer, as nobody does from a script.

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import HealthCheck
 from hypothesis import settings
 from hypothesis import strategies as st
+from pyramid.events import NewResponse
 from pyramid.httpexceptions import HTTPFound
 from pyramid.request import Request
 from pyramid.response import Response
@@ -718,6 +719,28 @@ def test_error_pages_vary_too(shop):
         raise HTTPFound('/read')
 
     assert ask(shop, '/away').headers['Vary'] == 'Cookie'
+
+
+@pytest.mark.parametrize('moment', ['NewResponse', 'finished'])
+@sqlite
+def test_the_first_look_may_be_a_late_one(views, moment):
+    """R5: also a look after the response callbacks varies the response."""
+    def look(event):
+        event.response.headers['X-New'] = str(event.request.session.new)
+
+    def configure(config):
+        if moment == 'NewResponse':
+            config.add_subscriber(look, NewResponse)
+
+    site = views(configure=configure)
+
+    @site.view
+    def page(request):
+        if moment == 'finished':
+            request.add_finished_callback(lambda r: 'a' in r.session)
+
+    value = stored(site)
+    assert ask(site, '/page', f'session={value}').headers['Vary'] == 'Cookie'
 
 
 def respond(site, headers):
