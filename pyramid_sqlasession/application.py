@@ -79,7 +79,7 @@ class Application:
         }
         self.records = Records(self.model)
         self.whereabouts = Whereabouts(self.records.table)
-        self.fields = Fields(self.model)
+        self.fields = Fields(self.model, lambda: self.engine.dialect)
         self.codec = Codec(settings)
         self.expiry = Expiry(settings)
         self.cookies = CookiePolicy(settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Mapping
 import datetime as dt
 from decimal import Decimal
@@ -37,10 +38,16 @@ _ALSO: dict[type, tuple[type, ...]] = {
 
 
 class Fields:
-    """The additional fields of one model."""
+    """The additional fields of one model.
 
-    def __init__(self, model: type[Any]) -> None:
+    :param dialect: returns the database's, once there is an engine.
+    """
+
+    def __init__(
+        self, model: type[Any], dialect: Callable[[], sa.Dialect]
+    ) -> None:
         self.columns = fields_of(model)
+        self._dialect = dialect
         table = sa.inspect(model).local_table
         #: Columns of which no two records can have the same values.
         self.unique = [
@@ -120,6 +127,8 @@ class Fields:
             return _check_address(name, value, column.type)
         kind = _python_type(column.type)
         if kind is None:
+            if isinstance(column.type, sa.types.TypeDecorator):
+                _check_bound(name, value, column.type, self._dialect())
             return value
         _check_kind(name, value, kind)
         _check_limits(name, value, column.type)
@@ -263,6 +272,42 @@ def _python_type(type_: Any) -> type | None:
     except NotImplementedError:
         return None
     return kind if isinstance(kind, type) else None
+
+
+_NUMBERS = (int, float, Decimal)
+
+
+def _check_bound(
+    name: str, value: Any, type_: Any, dialect: sa.Dialect
+) -> None:
+    """Check what a type of the application makes of *value*.
+
+    For MariaDB and MySQL a text is equal to the number that it begins with,
+    'ada' to 0 and '7b' to 7: it would be the sessions of others.
+    """
+    bound = value
+    while isinstance(type_, sa.types.TypeDecorator):
+        try:
+            bound = type_.process_bind_param(bound, dialect)
+        except NotImplementedError:
+            # It has none.
+            pass
+        # The statement meets it again, and raises it.
+        except Exception:
+            return
+        type_ = type_.load_dialect_impl(dialect)
+    if bound is None or isinstance(bound, sa.ClauseElement):
+        return
+    kind = _python_type(type_)
+    if kind is str:
+        fits = isinstance(bound, str)
+    else:
+        fits = kind not in _NUMBERS or isinstance(bound, _NUMBERS)
+    if not fits:
+        assert kind is not None
+        raise SessionFieldError(
+            name, value, f'what its type makes {_WORDS[kind]} of'
+        )
 
 
 _BITS: tuple[tuple[type, int], ...] = (

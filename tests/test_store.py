@@ -203,6 +203,60 @@ def test_field_that_does_not_fit_is_refused(shop, method, fields, words):
     assert len(shop.rows()) == 4
 
 
+class Name(sa.types.TypeDecorator):
+    """A text as it is."""
+
+    impl = sa.String(64)
+    cache_ok = True
+
+
+class Lower(sa.types.TypeDecorator):
+    """A text without capitals, of a type that is one itself."""
+
+    impl = Name
+    cache_ok = True
+
+    def process_bind_param(self, value, dialect):
+        return value.lower() if isinstance(value, str) else value
+
+
+class Number(sa.types.TypeDecorator):
+    """A number as it is."""
+
+    impl = sa.Integer
+    cache_ok = True
+
+
+@pytest.mark.parametrize(
+    ('kind', 'value', 'words'),
+    [
+        (Name, 0, 'makes a str of'), (Name, 7, 'makes a str of'),
+        (Lower, 0, 'makes a str of'), (Number, '7b', 'makes an int of'),
+        (Number, 'ada', 'makes an int of'),
+    ],
+    ids=shown,
+)
+def test_a_text_is_no_number_for_a_type_of_the_application(
+    make_site, kind, value, words
+):
+    """Section 3, D3: for MariaDB 'ada' is equal to 0, and '7b' to 7."""
+    site = make_site(additional_fields=f'user: {__name__}.{kind.__name__}')
+    users = (0, 7) if kind is Number else ('ada', '7b')
+    for user in users:
+        sign_in(site, user=user)
+
+    def ask(request):
+        for method in ('find', 'revoke_where'):
+            with pytest.raises(SessionFieldError, match=words):
+                getattr(request.session_store, method)(user=value)
+        return [one.user for one in request.session_store.find(user=users[0])]
+
+    assert run(site, ask) == [users[0]]
+    assert len(site.rows()) == 2
+    with pytest.raises(SessionFieldError, match=words):
+        sign_in(site, user=value)
+
+
 @ON_SQLITE
 def test_field_that_is_not_null_can_be_asked_for_none(make_site):
     """Section 3: asking is no storing; there is simply no such session."""
