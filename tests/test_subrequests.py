@@ -1,6 +1,7 @@
 """Subrequests, with all that they may share (T9)."""
 
 from pyramid.request import Request
+from pyramid.response import Response
 from pyramid.wsgi import wsgiapp2
 import pytest
 
@@ -12,6 +13,7 @@ from .failing import Passing
 from .shop import add_note
 from .shop import both_managers
 from .shop import MANAGERS
+from .shop import returning
 from .shop import start_over
 from .shop import STORED
 
@@ -440,6 +442,30 @@ def test_the_response_of_a_subrequest_as_the_answer(shop):
         answer = browser.get('/outer')
         assert len(answer.headers.getall('Set-Cookie')) == 1
         assert browser.get('/show').text == "{'inner': True}"
+
+
+@pytest.mark.parametrize('database', ['sqlite'], indirect=True)
+def test_a_cookie_of_the_application_beside_it(shop):
+    """T9, R4: one of the name, but of another path, is another cookie."""
+
+    @shop.view
+    def inner(request):
+        request.session['inner'] = True
+        response = Response()
+        response.set_cookie('session', 'theirs', path='/elsewhere')
+        return response
+
+    @shop.view
+    def outer(request):
+        return run(request, '/inner')
+
+    shop.registry.way = with_transaction, True
+    browser = returning(shop)
+    token = shop.token(browser)
+    shop.clock.advance(minutes=11)
+    theirs, ours = browser.get('/outer').headers.getall('Set-Cookie')
+    assert theirs == 'session=theirs; Path=/elsewhere'
+    assert ours.startswith(f'session={token}; ')
 
 
 @both_managers
