@@ -132,6 +132,28 @@ def test_other_pools(make_quick, pool):
     assert browser.get('/show').text == '1'
 
 
+class Guarded(sa.QueuePool):
+    """A pool of the application's own, that has a say in each connection."""
+
+    asked = 0
+
+    def connect(self):
+        self.asked += 1
+        return super().connect()
+
+
+@both
+def test_a_pool_of_the_applications_own(make_quick):
+    """T0: what its class does to a connection is done for sessions, too."""
+    site = make_quick(poolclass=Guarded)
+    browser = site.browser()
+    browser.get('/count')
+    pool = site.engine.pool
+    before = pool.asked
+    assert browser.get('/show').text == '1'
+    assert pool.asked == before + 1
+
+
 @postgresql
 def test_a_server_that_is_away_costs_no_place(make_quick, monkeypatch):
     """D1: a place in the pool that could not connect is free again."""
@@ -238,6 +260,8 @@ def test_what_is_given_back_is_in_no_transaction(make_quick, back, pre_ping):
     if back != 'give_back':
         lease.driver_connection.execute('DELETE FROM sessions')
     getattr(lease, back)()
+    # Whoever is still holding it holds nothing.
+    assert site.engine.pool.checkedin() == 1
     del lease
     assert site.engine.pool.checkedin() == 1
     # The next one who commits commits nothing of it.
