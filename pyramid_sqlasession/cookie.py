@@ -135,7 +135,7 @@ class CookiePolicy:
             value = part[len(self._prefix):]
             if len(value) > 200:
                 continue
-            if len(value) > 1 and value[0] == value[-1] == '"':
+            if value[:1] == value[-1:] == '"':
                 value = value[1:-1]
             token, signed = self._parse(value)
             if token is not None and signed:

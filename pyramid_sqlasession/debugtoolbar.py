@@ -180,9 +180,6 @@ class Trace(Watcher):
     def suspected(self, reason: str) -> None:
         self._following.suspected(reason)
 
-    def cleaned(self, count: int, seconds: float) -> None:
-        self._following.cleaned(count, seconds)
-
     # -- SQL -----------------------------------------------------------------
 
     def executed(self, sql: str, seconds: float, result: str) -> None:

@@ -273,12 +273,10 @@ class _FirstConnections:
     def release(self) -> None:
         """After a fork, in the parent."""
         if self._is_held:
-            self._is_held = False
             self._lock.release()
 
     def start_anew(self) -> None:
         """After a fork, in the child, which has no other thread."""
-        self._is_held = False
         self._lock = threading.Lock()
 
 
