@@ -177,9 +177,6 @@ class Trace(Watcher):
         self.cookie = is_sent, reason
         self._following.decided(is_sent, reason)
 
-    def suspected(self, reason: str) -> None:
-        self._following.suspected(reason)
-
     # -- SQL -----------------------------------------------------------------
 
     def executed(self, sql: str, seconds: float, result: str) -> None:

@@ -9,13 +9,16 @@ import traceback
 
 import pytest
 
+from pyramid_sqlasession import SessionConflict
 from pyramid_sqlasession import SessionTooLarge
 from pyramid_sqlasession import testing
 
 from . import meeting as acts
 from .failing import answering
 from .failing import Failure
+from .failing import on_sqlite
 from .meeting import Meeting
+from .test_debugtoolbar import INCLUDES
 
 FIELDS = 'user_id: Integer index'
 
@@ -82,6 +85,119 @@ def test_messages_name_the_session(site, log):
     with log.of() as seen:
         meeting.do(browser, acts.put(a=1))
     assert len(levels_of(seen, str(row['id']))) == 2
+
+
+@pytest.fixture(params=['plain', 'toolbar'])
+def make_told(request, make_site):
+    """A function that makes a ``Meeting``; with the debug toolbar, too, whose
+    panel is told of each request instead, and has to pass it on.
+    """
+
+    def configure(config):
+        config.include(answering(acts.look))
+        if request.param == 'toolbar':
+            config.include('pyramid_debugtoolbar')
+
+    def make(stage=None, **settings):
+        if request.param == 'toolbar':
+            settings |= INCLUDES | {
+                'debugtoolbar.panels': 'sqlasession',
+                'debugtoolbar.hosts': '0.0.0.0/0',
+            }
+        return Meeting(make_site(configure=configure, **settings), stage)
+
+    return make
+
+
+@on_sqlite
+def test_a_first_visit_in_the_log(make_told, log):
+    """R1: where a session comes from can be followed."""
+    told = make_told()
+    with log.of() as seen:
+        told.visitor()
+    (row,) = told.site.rows()
+    assert seen == [
+        ('DEBUG', 'an empty session, the cookie is absent'),
+        ('DEBUG', f'session {row["id"]} was created'),
+        ('DEBUG', 'Set-Cookie: the session is new'),
+    ]
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    ('settings', 'words'),
+    [
+        ({}, [' was touched']),
+        ({'renewal_interval': '10m'},
+         [' was touched', ': the token was renewed']),
+        ({'renewal_interval': '10m', 'disable_touch': 'true'},
+         [': the token was renewed']),
+    ],
+    ids=['touch', 'both', 'renewal'],
+)
+def test_what_a_read_leaves_behind_in_the_log(make_told, log, settings, words):
+    """R11: a touch and a renewal are told, each by its own line."""
+    told = make_told(**settings)
+    browser = told.visitor()
+    (row,) = told.site.rows()
+    told.site.clock.advance(minutes=11)
+    with log.of() as seen:
+        told.do(browser, acts.look)
+    assert seen[1:-1] == [
+        ('DEBUG', f'session {row["id"]}{part}') for part in words
+    ]
+
+
+@on_sqlite
+@pytest.mark.parametrize('conflict', ['merge', 'retry'])
+def test_two_requests_that_meet_in_the_log(make_told, log, stage, conflict):
+    """C1, C2: what became of the later one's changes."""
+    told = make_told(stage, conflict=conflict)
+    browser = told.visitor(n=0)
+    (row,) = told.site.rows()
+    slow = told.start(browser, acts.put(n=1, m=1))
+    told.do(browser, acts.put(n=2))
+    with log.of() as seen, contextlib.suppress(SessionConflict):
+        slow.finish()
+    words = (
+        f'session {row["id"]}: another request saved meanwhile, the changes '
+        f'were merged' if conflict == 'merge' else
+        'another request changed the same keys of the session (n)'
+    )
+    assert levels_of(seen, words) == ['DEBUG']
+
+
+def only_rotate(request):
+    """Change nothing else."""
+    request.session.rotate()
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    ('act', 'keys'), [(acts.put(b=1, a=1), 'a, b'), (only_rotate, 'no key')]
+)
+def test_what_a_request_lost_in_the_log(make_told, log, act, keys):
+    """T2, T3: the keys are named, of an abort and of a view that failed."""
+    told = make_told()
+    browser = told.visitor()
+
+    def fail(request):
+        act(request)
+        raise Failure
+
+    def undo(request):
+        act(request)
+        request.tm.abort()
+        request.tm.begin()
+
+    with log.of() as seen:
+        told.do(browser, fail)
+    words = f'Failure, its changes of the session ({keys}) are set aside'
+    assert levels_of(seen, words) == ['DEBUG']
+    with log.of() as seen:
+        told.do(browser, undo)
+    words = f'was aborted, the changes of the session ({keys}) are taken back'
+    assert levels_of(seen, words) == ['DEBUG']
 
 
 def test_nothing_is_said_of_a_request_without_session(site, log):
