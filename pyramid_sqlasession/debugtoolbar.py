@@ -341,7 +341,9 @@ def _write(plan: Plan, outcome: Outcome, seconds: float) -> Write:
     record = outcome.base.record
     if record is not None:
         write.session_id = str(record.id)
-        if outcome.extended or outcome.created:
+        if outcome.extended or outcome.created or (
+            plan.wishes.lifetime is not None
+        ):
             write.notes.append(f'expires {record.expires}')
     if changes.csrf is not None:
         write.notes.append('first CSRF token')

@@ -211,6 +211,34 @@ def test_each_kind_of_write(watched, act, title):
     assert f'committed {title}' in watched.visit(browser, act)
 
 
+def expire(request):
+    """Have it live for a short time."""
+    request.session.set_expiry(600)
+
+
+@pytest.mark.parametrize(
+    ('act', 'notes'),
+    [
+        (expire, 'expires 2026-11-23 12:10:00+00:00 set_expiry()'),
+        (acts.csrf, 'first CSRF token'),
+        (acts.rotate, 'new CSRF token at its next use'),
+        (acts.logout, 'session {id} was deleted'),
+        (
+            acts.logout_and_say_so,
+            'expires 2026-11-24 12:00:00+00:00 session {id} was deleted',
+        ),
+    ],
+    ids=['expiry', 'csrf', 'rotate', 'end', 'anew'],
+)
+@on_sqlite
+def test_what_else_a_write_did(watched, act, notes):
+    """E1, C6: an expiry, a CSRF token and an end are named beside the keys."""
+    browser = watched.visitor()
+    (row,) = watched.site.rows()
+    panel = watched.visit(browser, act)
+    assert f' also {notes.format(id=row["id"])} Statements' in panel
+
+
 def test_each_statement_with_its_duration(watched):
     """The statements on the sessions' table are shown, no others."""
     browser = watched.visitor()
@@ -290,15 +318,20 @@ def test_a_touch(watched):
     """R11: a touch is told, and that the cookie is extended with it."""
     browser = watched.visitor()
     watched.site.clock.advance(minutes=2)
+    (row,) = watched.site.rows()
     panel = watched.visit(browser, read)
     assert 'committed The session was touched' in panel
+    assert (
+        f'session {row["id"]} also expires 2026-11-24 12:02:00+00:00 ' in panel
+    )
     assert 'Set-Cookie: the session lives longer.' in panel
 
 
 @on_sqlite
-def test_a_renewal(make_watched):
+@pytest.mark.parametrize('disable_touch', ['false', 'true'])
+def test_a_renewal(make_watched, disable_touch):
     """A periodic new token is told, and is the cookie's reason."""
-    watched = make_watched(renewal_interval='1h')
+    watched = make_watched(renewal_interval='1h', disable_touch=disable_touch)
     browser = watched.visitor()
     watched.site.clock.advance(hours=2)
     panel = watched.visit(browser, read)
@@ -413,12 +446,13 @@ def test_the_effective_settings(make_watched):
     """All settings are shown as one writes them, secrets masked."""
     watched = make_watched(
         secret='the-first-secret the-second', expiration='3h',
-        absolute_timeout='30d', cookie_httponly='false', max_size='64KiB',
+        absolute_timeout='30d', renewal_interval='90m', renewal_grace='90s', cookie_httponly='false', max_size='64KiB',
         additional_fields='user_id: Integer index\nnote: String(64) not null',
     )
     panel = watched.visit(watched.browser(), ignore)
     for words in (
         'expiration 3h', 'absolute_timeout 30d', 'touch_interval 60s',
+        'renewal_interval 90m', 'renewal_grace 90s',
         'max_size 64KiB', 'cookie_httponly false', 'cookie_name session',
         'cookie_max_age as expiration', 'serializer json', 'engine.* none',
         'additional_fields user_id: Integer index, note: String(64) not null',
