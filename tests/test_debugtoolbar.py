@@ -446,7 +446,8 @@ def test_the_effective_settings(make_watched):
     """All settings are shown as one writes them, secrets masked."""
     watched = make_watched(
         secret='the-first-secret the-second', expiration='3h',
-        absolute_timeout='30d', renewal_interval='90m', renewal_grace='90s', cookie_httponly='false', max_size='64KiB',
+        absolute_timeout='30d', renewal_interval='90m',
+        renewal_grace='90s', cookie_httponly='false', max_size='64KiB',
         additional_fields='user_id: Integer index\nnote: String(64) not null',
     )
     panel = watched.visit(watched.browser(), ignore)

@@ -560,9 +560,7 @@ def test_delete_expired_leaves_only_live_rows(shop):
 
 @ON_SQLITE
 def test_absolute_timeout_that_is_set_later(make_site):
-    """E1: what it has ended is neither found nor counted; revoked, it does
-    not come back when the timeout is lifted.
-    """
+    """E1: what it has ended is not found; revoked, it never comes back."""
     def start(**settings):
         site = make_site(additional_fields=FIELDS, **settings)
         site.clock.time += dt.timedelta(days=3)
