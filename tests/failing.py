@@ -187,6 +187,12 @@ CONNECTIONS = {
     ),
 }
 
+#: Close all connections but this one, and wait until they are.
+TERMINATE = (
+    'SELECT pg_terminate_backend(pid, 9000) FROM pg_stat_activity '
+    'WHERE pid <> pg_backend_pid() AND datname = current_database()'
+)
+
 
 def fill_pool(engine, count=3):
     """Have *count* idle connections in the pool of *engine*."""

@@ -58,12 +58,11 @@ from .attack.target import furnish
 from .attack.target import is_empty
 from .attack.target import SECRET
 from .attack.target import victim_of
+from .failing import on_sqlite
 
 PACKAGE = Path(pyramid_sqlasession.__file__).parent
 FORGED = 400
 
-# What the database has no part in.
-sqlite = pytest.mark.parametrize('database', ['sqlite'], indirect=True)
 quickly = settings(
     max_examples=50, deadline=None,
     suppress_health_check=list(HealthCheck),
@@ -125,7 +124,7 @@ def under_fire(make_target):
     return made
 
 
-@sqlite
+@on_sqlite
 @pytest.mark.parametrize('secret', ['', SECRET], ids=['plain', 'signed'])
 @pytest.mark.parametrize('path', ['/read', '/write', '/flash', '/rotate'])
 @given(st.data())
@@ -169,7 +168,7 @@ def _wsgi(text):
     return text.encode('utf-8', 'surrogatepass').decode('latin-1')
 
 
-@sqlite
+@on_sqlite
 @given(
     st.dictionaries(
         st.sampled_from([
@@ -200,7 +199,7 @@ def test_no_other_header_is_looked_at(under_fire, environ):
     assert ask(site, '/read', **environ).text == '[]'
 
 
-@sqlite
+@on_sqlite
 @pytest.mark.parametrize(
     'header',
     [
@@ -408,7 +407,7 @@ def test_the_test_above_can_fail(tmp_path):
     ]
 
 
-@sqlite
+@on_sqlite
 @pytest.mark.parametrize('change', ['first', 'last', 'none'])
 def test_every_presented_secret_goes_through_compare_digest(
     make_target, monkeypatch, change
@@ -455,7 +454,7 @@ def test_every_presented_secret_goes_through_compare_digest(
 # -- forwarded schemes --------------------------------------------------------
 
 
-@sqlite
+@on_sqlite
 @pytest.mark.parametrize(
     'environ',
     [
@@ -485,7 +484,7 @@ def test_a_forwarded_header_alone_decides_nothing(target, environ):
         assert not any(a.startswith('Domain') for a in attributes)
 
 
-@sqlite
+@on_sqlite
 def test_secure_can_be_made_sure(make_target):
     """Section 2: with ``true``, or a prefix, no scheme takes it away."""
     for given_ in ({'cookie_secure': 'true'},
@@ -675,7 +674,7 @@ def test_bytes_cut_and_spliced_are_data_or_a_value_error(raw, piece, place):
             continue
 
 
-@sqlite
+@on_sqlite
 @pytest.mark.parametrize('name', HOSTILE)
 def test_hostile_rows_never_break_a_page(target, name):
     """R8: through the whole application: a page, and the row stays."""
@@ -704,7 +703,7 @@ class PickleSerializer:
     loads = staticmethod(pickle.loads)
 
 
-@sqlite
+@on_sqlite
 @pytest.mark.parametrize(
     'name', ['pickle', 'marshal', f'{__name__}:PickleSerializer']
 )
@@ -801,7 +800,7 @@ def test_no_traceback_shows_a_token(make_target, caplog, failure):
     assert SECRET not in text
 
 
-@sqlite
+@on_sqlite
 def test_no_repr_shows_a_token(make_target):
     """Section 1: of nothing that an application can get hold of."""
     site = make_target(secret=SECRET, encryption_keys=base64.urlsafe_b64encode(
@@ -848,7 +847,7 @@ def test_no_repr_shows_a_token(make_target):
 # -- the dice -----------------------------------------------------------------
 
 
-@sqlite
+@on_sqlite
 def test_secrets_come_from_the_system_and_never_repeat(
     target, monkeypatch
 ):
@@ -875,7 +874,7 @@ def test_secrets_come_from_the_system_and_never_repeat(
     assert all(len(set(column)) > 5 for column in list(columns)[:-1])
 
 
-@sqlite
+@on_sqlite
 @pytest.mark.parametrize(
     ('secret', 'length'), [('', 64), (SECRET, 108)]
 )

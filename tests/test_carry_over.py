@@ -17,7 +17,7 @@ from webtest import TestApp
 
 from pyramid_sqlasession.authentication import SessionAuthenticationHelper
 
-from .test_docs import blocks
+from .pages import blocks
 
 PAGE = Path(__file__).parents[1] / 'docs' / 'migrating.rst'
 

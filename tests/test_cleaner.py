@@ -24,11 +24,11 @@ from .cleaning import make_app
 from .cleaning import PATIENCE
 from .cleaning import Worker
 from .failing import each_refusal
+from .failing import on_sqlite
 from .failing import refuse_commits
 from .services.mariatemp import TempMariaDB
 from .services.pgtemp import TempPostgres
 
-ON_SQLITE = pytest.mark.parametrize('database', ['sqlite'], indirect=True)
 ON_SERVERS = pytest.mark.parametrize(
     'database', ['postgresql', 'mariadb'], indirect=True
 )
@@ -137,7 +137,7 @@ def test_cleaner_starts_with_the_application(make_site, started):
 
 
 @pytest.mark.parametrize('interval', ['0', '-1', '-0.5', 0, -60])
-@ON_SQLITE
+@on_sqlite
 def test_no_interval_no_cleaner(make_site, started, interval):
     """E3: 0 or negative: no thread, not even when asked for one."""
     site = make_site(check_expiration_interval=interval)
@@ -156,7 +156,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize('way', WAYS.values(), ids=WAYS)
-@ON_SQLITE
+@on_sqlite
 def test_start_and_stop_are_idempotent(make_site, started, way):
     """Section 3: the app, its registry or a Configurator, many times."""
     site = make_site(check_expiration_interval='1d')
@@ -175,7 +175,7 @@ def test_start_and_stop_are_idempotent(make_site, started, way):
     assert started() == set()
 
 
-@ON_SQLITE
+@on_sqlite
 def test_a_start_and_a_stop_leave_nothing_behind(make_site):
     """E3: nothing waits for the end of an application but its cleaner."""
     site = make_site(check_expiration_interval='1d')
@@ -188,7 +188,7 @@ def test_a_start_and_a_stop_leave_nothing_behind(make_site):
         assert weakref.getweakrefcount(site.application) == before
 
 
-@ON_SQLITE
+@on_sqlite
 def test_second_wsgi_application_of_a_configurator(make_site, started):
     """E3: ``make_wsgi_app()`` twice starts one thread."""
     site = make_site(check_expiration_interval='1d')
@@ -196,7 +196,7 @@ def test_second_wsgi_application_of_a_configurator(make_site, started):
     assert len(started()) == 1
 
 
-@ON_SQLITE
+@on_sqlite
 def test_each_application_has_its_own(database, make_site, started):
     """Section 3: to stop one does not stop the other."""
     one = make_site(check_expiration_interval='1d')
@@ -226,7 +226,7 @@ def test_no_cleaner_on_a_single_connection(
     engine.dispose()
 
 
-@ON_SQLITE
+@on_sqlite
 def test_cleaners_end_with_their_applications(database, started):
     """E3: a test suite that creates 500 applications leaves no thread."""
     engine = database.create_engine()
@@ -242,7 +242,7 @@ def test_cleaners_end_with_their_applications(database, started):
     assert started() == set()
 
 
-@ON_SQLITE
+@on_sqlite
 def test_cleaner_ends_with_an_application_that_was_used(database, started):
     """E3: requests, events and a clean leave nothing that holds it."""
     engine = database.create_engine()
@@ -278,7 +278,7 @@ def test_cleaner_deletes_what_has_expired(make_site):
     assert 0 not in counted
 
 
-@ON_SQLITE
+@on_sqlite
 @pytest.mark.parametrize('damaged', ["'abc'", "x'00'", '16'])
 def test_a_damaged_id_stops_no_cleaner(shop, damaged):
     """E3: SQLite keeps any value as an id; such a row goes with the others."""
@@ -331,7 +331,7 @@ def test_cleaner_comes_late_by_a_small_part_of_the_timeout(shop):
     assert clean(shop) == 1
 
 
-@ON_SQLITE
+@on_sqlite
 def test_cleaner_of_sessions_with_lifetimes_of_their_own(shop):
     """E1, E3: what ``set_expiry`` made shorter or longer is respected."""
     site = with_rows(shop, live=0, expired=1)
@@ -370,7 +370,7 @@ def test_a_batch_that_is_refused(shop, failures, state, tries):
     assert tried() == tries
 
 
-@ON_SQLITE
+@on_sqlite
 def test_what_was_deleted_before_an_error_is_told(shop, monkeypatch):
     """E3: a batch that fails takes none back that went before it."""
     monkeypatch.setattr(cleaner, 'BATCH', 2)
@@ -387,7 +387,7 @@ def test_what_was_deleted_before_an_error_is_told(shop, monkeypatch):
     assert len(shop.rows()) == 4
 
 
-@ON_SQLITE
+@on_sqlite
 def test_session_touched_between_choice_and_deletion_survives(shop, stage):
     """E3: the DELETE itself checks the predicate again."""
     with_rows(shop, expired=3, live=0)
@@ -412,7 +412,7 @@ def test_session_touched_between_choice_and_deletion_survives(shop, stage):
     assert [row['id'] for row in shop.rows()] == [first['id']]
 
 
-@ON_SQLITE
+@on_sqlite
 def test_a_batch_whose_snapshot_is_too_old(shop):
     """E3: is tried again, where the application has SQLite BEGIN to read."""
     with_rows(shop, expired=3, live=0)
@@ -597,7 +597,7 @@ def test_stop_returns_within_a_second_amid_a_clean(
     assert 0 < len(site.rows()) < 5000
 
 
-@ON_SQLITE
+@on_sqlite
 def test_stop_returns_at_once_while_the_cleaner_waits(started, shop):
     """Section 3: a fixture of a test suite costs nothing."""
     (thread,) = started()
@@ -605,7 +605,7 @@ def test_stop_returns_at_once_while_the_cleaner_waits(started, shop):
     assert not thread.is_alive()
 
 
-@ON_SQLITE
+@on_sqlite
 def test_stop_by_a_subscriber_of_the_cleaner(make_site, started):
     """Section 3: it may be called in the cleaner's own thread."""
     site = make_site(
@@ -633,7 +633,7 @@ def warned(caplog):
     ]
 
 
-@ON_SQLITE
+@on_sqlite
 def test_subscriber_that_fails_does_not_end_the_cleaner(make_site, caplog):
     """E3: the next interval is cleaned as ever."""
     site = make_site(
@@ -682,7 +682,7 @@ class Refusal:
             )
 
 
-@ON_SQLITE
+@on_sqlite
 def test_cleaner_backs_off_during_an_outage(make_site, caplog, monkeypatch):
     """E3: attempts get rarer, one line is logged, then it goes on."""
     monkeypatch.setattr(random, 'uniform', lambda a, b: 1.0)
@@ -788,7 +788,7 @@ def expired_row(app):
     }
 
 
-@ON_SQLITE
+@on_sqlite
 def test_cleaner_without_its_table_says_what_to_do(make_site, caplog):
     """E3, D2: one line that names the table and the command."""
     site = make_site(

@@ -271,6 +271,19 @@ def test_moments_that_python_does_not_know(site, value):
     assert found == dict.fromkeys(DATES, 'no error')
 
 
+@pytest.mark.parametrize('database', ['postgresql'], indirect=True)
+@pytest.mark.parametrize('column', ['expires', 'created', 'accessed'])
+def test_a_moment_beyond_python_hides_no_other(visitor, column):
+    """R8: PostgreSQL has an infinity; the others are still listed."""
+    visitor.store(n=1)
+    visitor.site.execute(f"UPDATE sessions SET {column} = 'infinity'")
+    Visitor(visitor.site).store(n=1)
+    found = visitor.request(lambda request: request.session_store.find())
+    assert sorted(getattr(one, column) is None for one in found) == [
+        False, True
+    ]
+
+
 @pytest.mark.parametrize('database', ['mariadb'], indirect=True)
 def test_zero_dates(site):
     """R8: MariaDB's zero dates are damage, never a 500."""

@@ -17,6 +17,7 @@ from pyramid_sqlasession import SessionStoreUnavailable
 from . import meeting as acts
 from .failing import answering
 from .failing import Failure
+from .failing import on_sqlite
 from .failing import refuse_connections
 from .meeting import Meeting
 from .site import Note
@@ -28,8 +29,6 @@ INCLUDES = {
 }
 PANEL = 'pDebugPanel-sqlasession'
 
-#: What the panel says in words is the same on every database.
-on_sqlite = pytest.mark.parametrize('database', ['sqlite'], indirect=True)
 
 
 def toolbar_page(app, number=1):

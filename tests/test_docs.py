@@ -35,6 +35,8 @@ from pyramid_sqlasession.model import model_of
 from pyramid_sqlasession.settings import _READERS
 from pyramid_sqlasession.settings import read_settings
 
+from .pages import blocks
+
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / 'docs'
 EXAMPLES = DOCS / 'examples'
@@ -56,19 +58,6 @@ def _examples_can_be_imported(monkeypatch):
         file = getattr(sys.modules[name], '__file__', None) or ''
         if file.startswith(str(DOCS)):
             del sys.modules[name]
-
-
-def blocks(path, language):
-    """Return the code blocks of a page, dedented."""
-    text = path.read_text(encoding='utf-8')
-    pattern = (
-        rf'^( *)\.\. code-block:: {language}\n'
-        r'((?:\1 +:.*\n)*)\n((?:\1 +.*\n|\n)+)'
-    )
-    return [
-        textwrap.dedent(match[3])
-        for match in re.finditer(pattern, text, re.MULTILINE)
-    ]
 
 
 def every_block(language):

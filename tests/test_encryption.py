@@ -22,6 +22,7 @@ from pyramid_sqlasession.scripts import reencrypting
 from pyramid_sqlasession.scripts.progress import Progress
 from pyramid_sqlasession.scripts.reencrypting import Reencryption
 
+from .failing import on_sqlite
 from .site import get_dbsession
 
 OLD, NEW, OTHER = (
@@ -29,7 +30,6 @@ OLD, NEW, OTHER = (
 )
 CARD = 'a word that nobody else shall read'
 
-sqlite = pytest.mark.parametrize('database', ['sqlite'], indirect=True)
 
 
 @pytest.fixture
@@ -242,7 +242,7 @@ def test_a_missing_key_and_the_store(make_bank):
     assert json.loads(browser.get('/devices').text) == [{}]
 
 
-@sqlite
+@on_sqlite
 @pytest.mark.parametrize(
     'tamper',
     [
@@ -271,7 +271,7 @@ def test_tampered_text(make_bank, log, tamper):
     assert text_of(site) == changed
 
 
-@sqlite
+@on_sqlite
 def test_text_of_another_session(make_bank):
     """The key does not bind data to a row: who writes to it can move them."""
     # The docs say so: who can write to the table can log in as anybody.
@@ -289,7 +289,7 @@ def test_text_of_another_session(make_bank):
 # -- settings -----------------------------------------------------------------
 
 
-@sqlite
+@on_sqlite
 @pytest.mark.parametrize(
     ('keys', 'number'),
     [
@@ -309,7 +309,7 @@ def test_what_is_no_key(make_bank, keys, number):
         assert len(word) < 6 or word not in text
 
 
-@sqlite
+@on_sqlite
 def test_without_the_extra(make_bank, monkeypatch):
     """Section 2: without cryptography the error says what to install."""
     imported = builtins.__import__
@@ -449,7 +449,7 @@ def test_reencrypt_of_nothing(safe):
     assert safe.run() == (0, '0 sessions were encrypted\n', '')
 
 
-@sqlite
+@on_sqlite
 def test_reencrypt_without_keys(safe):
     """Without keys it says what to set, and changes nothing."""
     fill(safe.start(), 1)
@@ -475,7 +475,7 @@ def test_reencrypt_with_a_key_missing(safe):
     assert go_on(safe.start(NEW, OTHER), [*lost, *found]) == ['2'] * 3
 
 
-@sqlite
+@on_sqlite
 @pytest.mark.parametrize('data', ["'base64:!'", "'fernet:x'", "x'00'"])
 def test_reencrypt_of_damaged_rows(safe, data):
     """R8: a damaged row is named, and the others are encrypted."""
@@ -489,7 +489,7 @@ def test_reencrypt_of_damaged_rows(safe, data):
     assert '1 session cannot be read' in err
 
 
-@sqlite
+@on_sqlite
 def test_reencrypt_of_damaged_ids(safe, monkeypatch):
     """R8: SQLite keeps any value as an id; such rows are encrypted, too."""
     monkeypatch.setattr(reencrypting, 'BATCH', 2)
@@ -592,7 +592,7 @@ def test_interrupted_reencrypt_goes_on(safe, monkeypatch):
     assert safe.run() == (0, '3 sessions were encrypted\n', '')
 
 
-@sqlite
+@on_sqlite
 def test_reencrypt_shows_its_progress_on_a_terminal(safe, monkeypatch):
     """A person sees how far it is, a script does not."""
     monkeypatch.setattr(reencrypting, 'BATCH', 2)

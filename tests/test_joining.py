@@ -13,9 +13,9 @@ from .shop import both_managers
 from .shop import CHANGES
 from .shop import returning
 from .shop import STORED
-from .test_subrequests import run
-from .test_subrequests import with_cookie
-from .test_subrequests import with_environ
+from .subrequests import run
+from .subrequests import with_cookie
+from .subrequests import with_environ
 
 ONE_CONNECTION = {'pool_size': 1, 'max_overflow': 0, 'pool_timeout': 0.1}
 

@@ -17,13 +17,12 @@ from pyramid_sqlasession.metrics import Metrics
 
 from . import meeting as acts
 from .failing import answering
+from .failing import on_sqlite
 from .failing import refuse_connections
 from .meeting import Meeting
 
 DELTA = AggregationTemporality.DELTA
 
-#: What does not depend on the database.
-on_sqlite = pytest.mark.parametrize('database', ['sqlite'], indirect=True)
 
 
 class Meter:

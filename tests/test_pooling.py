@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from pyramid_sqlasession import drivers
 from pyramid_sqlasession import pooling
 
-from .test_shortcut import TERMINATE
+from .failing import TERMINATE
 
 both = pytest.mark.parametrize(
     'database', ['sqlite', 'postgresql'], indirect=True

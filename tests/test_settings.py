@@ -25,10 +25,9 @@ from pyramid_sqlasession import stop_expiring_sessions
 from pyramid_sqlasession.settings import _READERS
 from pyramid_sqlasession.settings import read_settings
 
+from .failing import on_sqlite
 from .naming import shown
 from .site import Note
-
-sqlite = pytest.mark.parametrize('database', ['sqlite'], indirect=True)
 
 
 class Base(DeclarativeBase):
@@ -858,7 +857,7 @@ def test_an_application_without_dbsession(tmp_path):
     assert two_visits(registry) == ['1', '2']
 
 
-@sqlite
+@on_sqlite
 def test_another_name_of_the_dbsession(make_site):
     """Section 2: dbsession names the request's attribute."""
     def configure(config):
@@ -885,7 +884,7 @@ def test_another_name_of_the_dbsession(make_site):
     assert used['notes'] == used['sessions']
 
 
-@sqlite
+@on_sqlite
 def test_extend_default_fields_by_name(make_site):
     """Section 2: the dotted name of f(defaults, session, request)."""
     site = make_site(
@@ -1018,7 +1017,7 @@ def test_including_twice(tmp_path, how):
     assert len(category) == 1
 
 
-@sqlite
+@on_sqlite
 def test_two_applications_in_one_process(make_site):
     """Section 3: they share nothing but what their settings share."""
     one = make_site(
@@ -1066,7 +1065,7 @@ class Upside:
         return json.loads(raw[::-1])
 
 
-@sqlite
+@on_sqlite
 def test_applications_may_share_a_table(make_site):
     """Section 3: with the same settings, a session is one in both."""
     one, two = make_site(), make_site()

@@ -26,8 +26,10 @@ from pyramid_sqlasession.records import Records
 from pyramid_sqlasession.session import SQLASession
 
 from .failing import Failure
+from .failing import on_sqlite
 from .failing import raiser
 from .failing import refused_inserts
+from .failing import TERMINATE
 from .failing import Voter
 from .site import Note
 
@@ -35,13 +37,6 @@ both = pytest.mark.parametrize(
     'database', ['sqlite', 'postgresql'], indirect=True
 )
 postgresql = pytest.mark.parametrize('database', ['postgresql'], indirect=True)
-sqlite = pytest.mark.parametrize('database', ['sqlite'], indirect=True)
-
-#: Close all connections but this one, and wait until they are.
-TERMINATE = (
-    'SELECT pg_terminate_backend(pid, 9000) FROM pg_stat_activity '
-    'WHERE pid <> pg_backend_pid() AND datname = current_database()'
-)
 
 MOMENT = dt.datetime(2026, 11, 23, 12, 0, tzinfo=dt.UTC)
 
@@ -325,7 +320,7 @@ def test_a_moment_that_python_does_not_know(quick):
     assert browser.get('/show').text == '{}'
 
 
-@sqlite
+@on_sqlite
 @pytest.mark.parametrize('column', ['created', 'data', 'version', 'lifetime'])
 def test_a_value_that_does_not_fit_its_column(quick, column):
     """R8: SQLite keeps any value in any column; a read leaves the row."""
@@ -418,7 +413,7 @@ def test_the_connection_is_as_before(quick):
     assert len(quick.rows()) == 1
 
 
-@sqlite
+@on_sqlite
 def test_a_read_leaves_nothing_open(quick):
     """E3: an open cursor would keep the log of SQLite from being emptied."""
     browser = quick.browser()
@@ -468,7 +463,7 @@ def odd(make_quick):
     return quick
 
 
-@sqlite
+@on_sqlite
 def test_a_database_in_memory_takes_the_long_way(make_quick):
     """R8: a connection that is given up after an error is the database."""
     # Outside of any transaction.
@@ -507,7 +502,7 @@ if sys.version_info >= (3, 12):
     BEGINNINGS += [{'autocommit': True}, {'autocommit': False}]
 
 
-@sqlite
+@on_sqlite
 @pytest.mark.parametrize('arguments', BEGINNINGS, ids=str)
 def test_whoever_begins_transactions_on_sqlite(make_quick, arguments):
     """T1, D4: in each mode of the driver nothing stays open or is halved."""
@@ -571,7 +566,7 @@ def test_a_statement_for_one_request_is_not_kept(make_quick):
     }
 
 
-@sqlite
+@on_sqlite
 def test_a_cursor_that_is_kept(odd):
     """E3: whoever else has the cursor of a read keeps nothing open."""
     browser = odd.browser()
@@ -581,7 +576,7 @@ def test_a_cursor_that_is_kept(odd):
     assert row[0] == 0
 
 
-@sqlite
+@on_sqlite
 def test_an_interrupted_statement(odd):
     """D1: nobody knows in which state the connection is: it goes."""
     browser = odd.browser()
@@ -595,7 +590,7 @@ def test_an_interrupted_statement(odd):
     assert odd.odd.made == made + 1
 
 
-@sqlite
+@on_sqlite
 @pytest.mark.parametrize(
     ('path', 'is_new'), [('/show', False), ('/count', False), ('/count', True)]
 )
@@ -612,7 +607,7 @@ def test_what_somebody_left_in_a_connection(odd, path, is_new):
         assert not connection.driver_connection.in_transaction
 
 
-@sqlite
+@on_sqlite
 def test_a_commit_that_fails(odd):
     """T2: a deferred constraint leaves nothing open."""
     browser = odd.browser()
@@ -633,7 +628,7 @@ def test_a_commit_that_fails(odd):
     assert odd.data() == {'n': 1}
 
 
-@sqlite
+@on_sqlite
 @pytest.mark.parametrize('level', [None, '', 'IMMEDIATE'])
 def test_the_driver_begins_transactions_as_it_did(odd, level):
     """T0: after a write of the session, and after one that failed."""

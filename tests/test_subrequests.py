@@ -16,19 +16,11 @@ from .shop import MANAGERS
 from .shop import returning
 from .shop import start_over
 from .shop import STORED
+from .subrequests import run
+from .subrequests import with_cookie
+from .subrequests import with_environ
 
 # -- T9: subrequests ----------------------------------------------------------
-
-
-def with_cookie(request, path):
-    """Return a request as of the same browser, with all else of its own."""
-    return Request.blank(path, headers={'Cookie': request.headers['Cookie']})
-
-
-def with_environ(request, path):
-    """Return a copy of *request*, with the keys of pyramid_tm."""
-    environ = dict(request.environ, PATH_INFO=path)
-    return Request(environ)
 
 
 def with_transaction(request, path):
@@ -64,12 +56,6 @@ def errors(caplog):
         record.getMessage() for record in caplog.records
         if record.levelname == 'ERROR'
     ]
-
-
-def run(request, path):
-    """Run a subrequest in the way that the test is about."""
-    kind, tweens = request.registry.way
-    return request.invoke_subrequest(kind(request, path), use_tweens=tweens)
 
 
 def each_way(site, ways=WAYS):
