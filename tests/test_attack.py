@@ -816,7 +816,7 @@ def test_no_repr_shows_a_token(make_target):
         source = session._source
         objects += [source, *vars(source).values(), source.application]
         objects += vars(source.application).values()
-        objects += [source._base.record, source._base.token]
+        objects += [source.base.record, source.base.token]
         objects += request.session_store.find(user_id=7)
         # WebOb's own str() of a request is the request, with its cookies.
         objects = [one for one in objects if one is not request]
