@@ -27,7 +27,13 @@ def carry_over(
     """
     # A session that somebody has logged in to, or that is in use otherwise,
     # takes nothing: the old cookie may be another user's.
-    taken = {MARK, '_login_', *keys.values()}
+    taken = {MARK, *keys.values()}
+
+    def is_in_use(session: Any) -> bool:
+        # The helper notes a login under such a key.
+        return any(
+            key in taken or key.startswith('_login_') for key in session
+        )
 
     def read_once(event: NewRequest) -> None:
         request = event.request
@@ -39,7 +45,7 @@ def carry_over(
         old = old_factory(request_of_old)
         session = request.session
         found = {}
-        if taken.isdisjoint(session):
+        if not is_in_use(session):
             found = {keys[key]: old[key] for key in keys if key in old}
         if found:
             session.update({**found, MARK: True})
