@@ -22,6 +22,7 @@ import time
 import pytest
 import transaction
 
+from .failing import answering
 from .failing import give_up_early
 from .interleaving import Stage
 from .meeting import FIELDS
@@ -33,6 +34,7 @@ from .services.redistemp import TempRedis
 from .shop import MANAGERS
 from .shop import with_views
 from .site import Site
+from .unmanaged import is_managed_path
 from .visitor import Visitor
 
 
@@ -216,3 +218,21 @@ def meeting(make_meeting):
 def apart(make_meeting, database):
     """A ``Meeting`` whose sessions have an engine of their own."""
     return make_meeting(url=database.url)
+
+
+@pytest.fixture
+def free(make_site):
+    """A site where pyramid_tm is inactive for paths that begin ``/free``."""
+    return with_views(make_site(
+        **{'tm.activate_hook': is_managed_path},
+        configure=answering(
+            lambda request: request.session.flash('Please log in')
+        ),
+    ))
+
+
+@pytest.fixture
+def clean_thread():
+    """Leave no transaction to the next test."""
+    yield
+    transaction.abort()

@@ -363,6 +363,28 @@ def test_two_phase_commit(make_shop):
     assert site.notes() == ['a note']
 
 
+def test_a_rollback_by_hand(make_site):
+    """T1: ``dbsession.rollback()`` after an error does not lose the flash."""
+    site = make_site()
+
+    @site.view
+    def add(request):
+        session = request.session
+        session['tries'] = session.get('tries', 0) + 1
+        request.dbsession.add(Note(text='once'))
+        try:
+            request.dbsession.flush()
+        except sa.exc.IntegrityError:
+            request.dbsession.rollback()
+            session.flash('It exists already')
+
+    browser = site.browser()
+    browser.get('/add')
+    browser.get('/add')
+    assert site.data() == {'tries': 2, '_f_': ['It exists already']}
+    assert site.notes() == ['once']
+
+
 # -- T2 -----------------------------------------------------------------------
 
 

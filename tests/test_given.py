@@ -1,0 +1,93 @@
+"""A transaction that outlives the request (T7)."""
+
+import pytest
+import sqlalchemy as sa
+
+from .given import Given
+from .shop import STORED
+from .shop import with_views
+from .site import Note
+
+
+@pytest.fixture
+def make_given(make_site):
+    """A function that makes a site, and a ``Given`` transaction of it."""
+    ends = []
+
+    def make(**settings):
+        site = with_views(make_site(**settings))
+        ends.append(Given(site))
+        return site, ends[-1]
+
+    yield make
+    for given in ends:
+        given.abort()
+
+
+def test_what_is_stored_in_a_given_transaction_is_committed_with_it(
+    make_given
+):
+    """T7, T1: also where the application itself has changed nothing."""
+    site, given = make_given()
+    browser = given.browser()
+    browser.get('/fill')
+    assert site.rows() == []
+    given.commit()
+    assert site.data() == STORED
+    site.clock.advance(minutes=30)
+    (before,) = site.rows()
+    browser.get('/show')
+    assert site.rows() == [before]
+    given.commit()
+    (after,) = site.rows()
+    assert after['accessed'] > before['accessed']
+
+
+def test_surplus_sessions_end_in_a_given_transaction(make_given):
+    """T7: ``max_sessions_per_user`` holds there, and ends with it."""
+    site, given = make_given(
+        additional_fields='user_id: Integer', max_sessions_per_user='1'
+    )
+
+    @site.view
+    def login(request):
+        request.session['user_id'] = 7
+
+    for _ in range(2):
+        given.browser().get('/login')
+        site.clock.advance(seconds=1)
+    given.commit()
+    assert len(site.rows()) == 1
+
+
+@pytest.mark.parametrize('database', ['postgresql'], indirect=True)
+@pytest.mark.parametrize('what', ['touch', 'surplus'])
+def test_a_given_transaction_that_broke_is_not_answered(make_given, what):
+    """T7, T1: whoever commits it would store nothing, and not hear of it."""
+    site, given = make_given(
+        additional_fields='user_id: Integer', max_sessions_per_user='1',
+        engine_options={'isolation_level': 'REPEATABLE READ'},
+    )
+
+    @site.view
+    def login(request):
+        request.session['user_id'] = 7
+
+    @site.view
+    def work(request):
+        request.dbsession.add(Note(text='a note'))
+        request.dbsession.flush()
+        request.session.get('n')
+        # Somebody else, whom the transaction does not see.
+        site.execute('UPDATE sessions SET version = version + 1')
+        if what == 'surplus':
+            login(request)
+
+    visitor = site.browser()
+    visitor.get('/login')
+    site.clock.advance(minutes=30)
+    browser = given.browser()
+    if what == 'touch':
+        browser.set_cookie('session', site.token(visitor))
+    with pytest.raises(sa.exc.OperationalError, match='could not serialize'):
+        browser.get('/work')
