@@ -27,7 +27,6 @@ from pyramid_sqlasession import dialects
 from pyramid_sqlasession import pooling
 from pyramid_sqlasession.codec import Codec
 from pyramid_sqlasession.cookie import CookiePolicy
-from pyramid_sqlasession.drivers import Uncommon
 from pyramid_sqlasession.engine import find_engine
 from pyramid_sqlasession.expiry import Expiry
 from pyramid_sqlasession.fields import Fields
@@ -39,6 +38,7 @@ from pyramid_sqlasession.records import Records
 from pyramid_sqlasession.saving import Saver
 from pyramid_sqlasession.settings import Settings
 from pyramid_sqlasession.shortcut import Shortcut
+from pyramid_sqlasession.statements import Uncommon
 from pyramid_sqlasession.translation import Seldom
 from pyramid_sqlasession.translation import Translation
 from pyramid_sqlasession.whereabouts import Whereabouts

@@ -2,7 +2,7 @@
 transactions.
 
 Nothing here knows what a session is.  Types of columns differ in ``model``;
-``drivers`` speaks to two drivers alone.
+``libpq`` and ``sqlite`` are what two drivers can do alone.
 """
 
 from __future__ import annotations

@@ -21,12 +21,12 @@ from sqlalchemy import exc
 
 from pyramid_sqlasession import dialects
 from pyramid_sqlasession import pooling
-from pyramid_sqlasession.drivers import Compiled
 from pyramid_sqlasession.drivers import Driver
 from pyramid_sqlasession.drivers import driver_of
-from pyramid_sqlasession.drivers import Uncommon
 from pyramid_sqlasession.records import Record
 from pyramid_sqlasession.records import Records
+from pyramid_sqlasession.statements import Compiled
+from pyramid_sqlasession.statements import Uncommon
 
 log = logging.getLogger(__name__)
 

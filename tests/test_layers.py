@@ -23,7 +23,9 @@ LAYERS = [
     # What settings are turned into.
     {'cookie', 'model', 'expiry', 'codec', 'advice', 'engine'},
     # Records; what is done with one of them.
-    {'records', 'fields', 'drivers'},
+    {'records', 'fields', 'statements'},
+    {'libpq', 'sqlite'},
+    {'drivers'},
     {'state', 'shortcut'},
     {'plan'},
     {'session', 'saving', 'watching'},

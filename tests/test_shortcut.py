@@ -21,9 +21,9 @@ from sqlalchemy.orm import mapped_column
 from pyramid_sqlasession import drivers
 from pyramid_sqlasession import SessionMixin
 from pyramid_sqlasession import SessionStoreUnavailable
-from pyramid_sqlasession.drivers import Uncommon
 from pyramid_sqlasession.records import Records
 from pyramid_sqlasession.session import SQLASession
+from pyramid_sqlasession.statements import Uncommon
 
 from .failing import Failure
 from .failing import on_sqlite

@@ -1,0 +1,114 @@
+"""One statement by the module ``sqlite3``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+import datetime as dt
+from typing import Any
+import uuid
+
+import sqlalchemy as sa
+
+from pyramid_sqlasession.model import PublicId
+from pyramid_sqlasession.model import UTCDateTime
+from pyramid_sqlasession.statements import as_is
+from pyramid_sqlasession.statements import compile_for
+from pyramid_sqlasession.statements import Compiled
+from pyramid_sqlasession.statements import Convert
+from pyramid_sqlasession.statements import parameters_of
+from pyramid_sqlasession.statements import places_of
+from pyramid_sqlasession.statements import Row
+from pyramid_sqlasession.statements import row_of
+from pyramid_sqlasession.statements import selected_by
+from pyramid_sqlasession.statements import taker
+from pyramid_sqlasession.statements import Uncommon
+
+
+def _moment_to_text(value: dt.datetime) -> str:
+    # As SQLAlchemy stores it, to the letter: SQLite compares texts.
+    if value.tzinfo is not dt.UTC:
+        value = value.astimezone(dt.UTC)
+    # isoformat() and an f-string take twice as long.
+    return '%04d-%02d-%02d %02d:%02d:%02d.%06d' % (  # noqa: UP031
+        value.year, value.month, value.day, value.hour, value.minute,
+        value.second, value.microsecond,
+    )
+
+
+def _moment_from_text(text: Any) -> dt.datetime:
+    # One that has a zone already is none of ours, and an error here.
+    return dt.datetime.fromisoformat(text + '+00:00')
+
+
+_ON_SQLITE: dict[type, tuple[Convert, Convert]] = {
+    PublicId: (
+        lambda value: value.bytes, lambda raw: uuid.UUID(bytes=raw)
+    ),
+    UTCDateTime: (_moment_to_text, _moment_from_text),
+    **dict.fromkeys(
+        (sa.LargeBinary, sa.Text, sa.String, sa.Integer, sa.SmallInteger,
+         sa.BigInteger),
+        (as_is, as_is),
+    ),
+}
+
+
+class SQLite:
+    """The module ``sqlite3``."""
+
+    def __init__(self, dialect: sa.Dialect) -> None:
+        self._dialect = dialect
+
+    def compile(self, statement: Any, names: Iterable[str]) -> Compiled:
+        """Return *statement* with question marks."""
+        compiled, types = compile_for(statement, self._dialect, names)
+        if not {type(kind) for kind in types.values()} <= _ON_SQLITE.keys():
+            raise Uncommon
+        order = list(compiled.positiontup)
+        columns = list(selected_by(statement))
+        return Compiled(
+            compiled.string,
+            taker(order),
+            places_of(_ON_SQLITE[type(types[name])][0] for name in order),
+            len(columns),
+            places_of(_ON_SQLITE[type(one.type)][1] for one in columns),
+        )
+
+    def is_lost(self, pooled: Any) -> bool:
+        """A file is not."""
+        return False
+
+    def fetch(
+        self, pooled: Any, compiled: Compiled, values: Mapping[str, Any],
+        *, inside: bool,
+    ) -> Row | None:
+        """Return the only row."""
+        driver = pooled.driver_connection
+        if driver.in_transaction and not inside:
+            raise Uncommon
+        # By its key there is one row: the driver sees so at once, and nothing
+        # stays open that would keep the log from being emptied.
+        row = driver.execute(
+            compiled.text, parameters_of(compiled, values)
+        ).fetchone()
+        return None if row is None else row_of(compiled, row)
+
+    def write(
+        self, pooled: Any, compiled: Compiled, values: Mapping[str, Any],
+        *, inside: bool,
+    ) -> int:
+        """Return how many rows were written."""
+        driver = pooled.driver_connection
+        sent = parameters_of(compiled, values)
+        if inside:
+            return int(driver.execute(compiled.text, sent).rowcount)
+        if driver.in_transaction:
+            raise Uncommon
+        # The driver would send BEGIN and COMMIT, and compile them each time;
+        # a statement alone is all or nothing as well.
+        level, driver.isolation_level = driver.isolation_level, None
+        try:
+            return int(driver.execute(compiled.text, sent).rowcount)
+        finally:
+            driver.isolation_level = level
