@@ -63,17 +63,13 @@ def caller_of(request: Any) -> Any | None:
     """Return the request whose view runs *request* as a subrequest, None if
     it is none.
     """
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code.co_name == 'invoke_subrequest' and (
-            frame.f_locals.get('request') is request
-        ):
-            caller = None
-            for running in running_requests():
-                if running is request:
-                    return caller
-                caller = running
-        frame = frame.f_back
+    if _call_for(request, 'invoke_subrequest') is None:
+        return None
+    caller = None
+    for running in running_requests():
+        if running is request:
+            return caller
+        caller = running
     return None
 
 
@@ -117,26 +113,29 @@ def response_of(request: Any) -> Any | None:
     for which no response callback may be called any more; None if there is
     none.
     """
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code.co_name == 'invoke_request' and (
-            frame.f_locals.get('request') is request
-        ):
-            return frame.f_locals.get('response')
-        frame = frame.f_back
-    return None
+    call = _call_for(request, 'invoke_request')
+    return None if call is None else call.f_locals.get('response')
 
 
 def is_being_finished(request: Any) -> bool:
     """Return whether Pyramid's router ends *request* now, in a finished
     callback: somebody got an answer, as nobody does from a script.
     """
+    # Or an error passes by.
+    return _call_for(request, 'invoke_request') is not None and (
+        sys.exc_info()[1] is None
+    )
+
+
+def _call_for(request: Any, name: str) -> FrameType | None:
+    """Return the innermost call of Pyramid's method *name* for *request*,
+    None if there is none.
+    """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        if frame.f_code.co_name == 'invoke_request' and (
+        if frame.f_code.co_name == name and (
             frame.f_locals.get('request') is request
         ):
-            # Or an error, which passes by.
-            return sys.exc_info()[1] is None
+            break
         frame = frame.f_back
-    return False
+    return frame
