@@ -173,7 +173,7 @@ def test_all_null(lax, caplog):
      '9999-99-99 99:99:99.999999', '0000-00-00 00:00:00'],
     ids=repr,
 )
-def test_sqlite_keeps_anything_in_any_column(quick, caplog, column, value):
+def test_sqlite_keeps_anything_in_any_column(quick, column, value):
     """R8: whatever an SQLite column holds, no request fails for it."""
     quick.store(a=1)
     quick.site.execute(f'UPDATE sessions SET {column} = :value', value=value)
