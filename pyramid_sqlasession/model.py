@@ -241,6 +241,7 @@ def session_model(
     :param fields: the additional fields, as in the setting
         ``additional_fields``.
     :raises ConfigurationError: for a field that cannot be made.
+    :raises TypeError: for another base.
     """
     parsed = read_fields(fields)
     if isinstance(base_or_metadata, sa.MetaData):

@@ -219,6 +219,8 @@ class Shortcut:
         """Return a connection of the pool that the server has not closed.
 
         After a restart of the server all of them are closed (D1).
+
+        :raises Uncommon: if too many were.
         """
         for _ in range(_MOST_LOST):
             pooled = pooling.lease(self.engine)

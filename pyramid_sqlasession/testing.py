@@ -29,6 +29,8 @@ def log_in(testapp: Any, **data: Any) -> str:
     :param data: what the session holds; the user's id by the name of the
         setting ``user_field``.
     :returns: the value of the cookie.
+    :raises SessionError: if nothing is stored, or *testapp* cannot have the
+        cookie.
     """
     if not hasattr(testapp, 'cookiejar'):
         raise SessionError(

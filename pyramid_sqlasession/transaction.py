@@ -400,7 +400,11 @@ class SessionDataManager:
             self._write_inside(self.own_connection())
 
     def commit(self, transaction: Any) -> None:
-        """Write all records, unless they are written alone."""
+        """Write all records, unless they are written alone.
+
+        :raises SessionError: if ``request.dbsession`` is a new one each time;
+            and what went wrong when the commit was prepared.
+        """
         if self._failure is not None:
             raise self._failure
         if not self._has_work:

@@ -1,7 +1,8 @@
 """One setting: from what is written, or given as an object, to its value.
 
-A reader for each kind of value.  Every error names the full key, the value
-and what is allowed.
+A reader for each kind of value: it gets the name of the setting and what is
+given, and returns the value, or raises a ``ConfigurationError`` that names the
+full key, the value and what is allowed.
 """
 
 from __future__ import annotations
