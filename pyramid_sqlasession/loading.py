@@ -15,7 +15,7 @@ from pyramid_sqlasession.cookie import Token
 from pyramid_sqlasession.errors import SessionStoreUnavailable
 from pyramid_sqlasession.plan import Outcome
 from pyramid_sqlasession.records import Record
-from pyramid_sqlasession.records import Standing
+from pyramid_sqlasession.retired import Standing
 from pyramid_sqlasession.state import Base
 from pyramid_sqlasession.state import NOTHING
 from pyramid_sqlasession.transaction import SessionDataManager

@@ -7,18 +7,13 @@ meaning.  Times are aware UTC and come from the caller: there is one clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
-import contextlib
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import fields
 import datetime as dt
-import enum
 import hmac
-import logging
-import struct
 from typing import Any
 from typing import Protocol
 import uuid
@@ -28,64 +23,12 @@ import sqlalchemy as sa
 
 from pyramid_sqlasession import dialects
 from pyramid_sqlasession.cookie import Token
+from pyramid_sqlasession.lenient import leniently
+from pyramid_sqlasession.lenient import Unreadable
 from pyramid_sqlasession.model import StoredId
 from pyramid_sqlasession.model import table_of
-
-log = logging.getLogger(__name__)
-
-
-class Standing(enum.Enum):
-    """What a token's secret is to a record."""
-
-    CURRENT = 'current'
-    #: Replaced by a periodic renewal, still within its grace.
-    RENEWED = 'renewed'
-    #: Replaced by a rotation (a login), still within its grace.
-    ROTATED = 'rotated'
-    WRONG = 'wrong'
-
-
-@dataclass(frozen=True)
-class Retired:
-    """A token that was replaced lately."""
-
-    secret_hash: bytes = field(repr=False)
-    until: dt.datetime
-    standing: Standing
-
-
-_ENTRY = struct.Struct('>32sqB')
-_KINDS = {1: Standing.ROTATED, 2: Standing.RENEWED}
-# Fits the column; nobody rotates that often within a grace period.
-_MOST_RETIRED = 16
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-_MICROSECOND = dt.timedelta(microseconds=1)
-
-
-def pack_retired(entries: Iterable[Retired], now: dt.datetime) -> bytes | None:
-    """Return the column value for those *entries* that still count."""
-    kinds = {standing: number for number, standing in _KINDS.items()}
-    packed = [
-        _ENTRY.pack(
-            entry.secret_hash, (entry.until - _EPOCH) // _MICROSECOND,
-            kinds[entry.standing],
-        )
-        for entry in entries
-        if entry.until > now
-    ]
-    return b''.join(packed[-_MOST_RETIRED:]) or None
-
-
-def unpack_retired(packed: bytes | None) -> tuple[Retired, ...]:
-    """Return the entries of a column value; a damaged one has none."""
-    if not isinstance(packed, bytes) or len(packed) % _ENTRY.size:
-        return ()
-    found = []
-    for secret_hash, until, kind in _ENTRY.iter_unpack(packed):
-        with contextlib.suppress(KeyError, OverflowError):
-            moment = _EPOCH + until * _MICROSECOND
-            found.append(Retired(secret_hash, moment, _KINDS[kind]))
-    return tuple(found)
+from pyramid_sqlasession.retired import Standing
+from pyramid_sqlasession.retired import unpack_retired
 
 
 # Not frozen: that makes three times as dear what each request does.
@@ -520,48 +463,6 @@ class Records:
     def create_table(self, connection: sa.Connection) -> None:
         """Create the table and its indexes if they are missing."""
         self.table.create(connection, checkfirst=True)
-
-
-class Unreadable:
-    """A value that SQLite keeps although it does not fit the column."""
-
-    def __str__(self) -> str:
-        return '(damaged)'
-
-
-class _Lenient(sa.types.UserDefinedType[Any]):
-    """Reads as another type does, and survives what that cannot read."""
-
-    cache_ok = True
-
-    def __init__(self, type_: Any) -> None:
-        # By the name of the argument, or SQLAlchemy cannot copy it.
-        self.type_ = type_
-
-    def column_expression(self, column: Any) -> Any:
-        found = self.type_.column_expression(column)
-        return column if found is None else found
-
-    def result_processor(
-        self, dialect: sa.Dialect, coltype: object
-    ) -> Callable[[Any], Any] | None:
-        read = self.type_.dialect_impl(dialect).result_processor(
-            dialect, coltype
-        )
-
-        def process(value: Any) -> Any:
-            try:
-                return value if read is None else read(value)
-            # Whatever an application's own type raises.
-            except Exception:
-                return Unreadable()
-
-        return process
-
-
-def leniently(column: Any) -> Any:
-    """Return *column*, read so that a damaged value hides no other row."""
-    return sa.type_coerce(column, _Lenient(column.type))
 
 
 def _with_expressions(

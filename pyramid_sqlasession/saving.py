@@ -37,12 +37,12 @@ from pyramid_sqlasession.fields import Fields
 from pyramid_sqlasession.plan import Outcome
 from pyramid_sqlasession.plan import Plan
 from pyramid_sqlasession.records import Executor
-from pyramid_sqlasession.records import pack_retired
 from pyramid_sqlasession.records import Record
 from pyramid_sqlasession.records import Records
-from pyramid_sqlasession.records import Retired
-from pyramid_sqlasession.records import Standing
-from pyramid_sqlasession.records import unpack_retired
+from pyramid_sqlasession.retired import pack_retired
+from pyramid_sqlasession.retired import Retired
+from pyramid_sqlasession.retired import Standing
+from pyramid_sqlasession.retired import unpack_retired
 from pyramid_sqlasession.settings import Settings
 from pyramid_sqlasession.state import Base
 from pyramid_sqlasession.state import NOTHING

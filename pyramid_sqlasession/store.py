@@ -20,7 +20,7 @@ from pyramid_sqlasession.codec import DamagedData
 from pyramid_sqlasession.errors import SessionArgumentError
 from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.errors import SessionFieldError
-from pyramid_sqlasession.records import Unreadable
+from pyramid_sqlasession.lenient import Unreadable
 
 log = logging.getLogger(__name__)
 

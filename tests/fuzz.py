@@ -17,7 +17,7 @@ with atheris.instrument_imports(include=['pyramid_sqlasession']):
     from pyramid_sqlasession.codec import DamagedData
     from pyramid_sqlasession.cookie import CookiePolicy
     from pyramid_sqlasession.cookie import new_token
-    from pyramid_sqlasession.records import unpack_retired
+    from pyramid_sqlasession.retired import unpack_retired
     from pyramid_sqlasession.serializers import JSONSerializer
     from pyramid_sqlasession.settings import read_settings
 

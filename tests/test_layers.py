@@ -22,6 +22,8 @@ LAYERS = [
     {'settings'},
     # What settings are turned into.
     {'cookie', 'model', 'expiry', 'codec', 'advice', 'engine'},
+    # What a record holds, and is read by.
+    {'lenient', 'retired'},
     # Records; what is done with one of them.
     {'records', 'fields', 'statements'},
     {'libpq', 'sqlite'},

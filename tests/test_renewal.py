@@ -5,7 +5,7 @@ import pytest
 
 from pyramid_sqlasession import SessionWriteDropped
 from pyramid_sqlasession import SuspiciousCookie
-from pyramid_sqlasession.records import unpack_retired
+from pyramid_sqlasession.retired import unpack_retired
 
 from .meeting import csrf
 from .meeting import flash

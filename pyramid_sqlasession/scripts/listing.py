@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from pyramid_sqlasession import dialects
 from pyramid_sqlasession.application import Application
-from pyramid_sqlasession.records import leniently
+from pyramid_sqlasession.lenient import leniently
 from pyramid_sqlasession.scripts.conditions import conditions_of
 from pyramid_sqlasession.scripts.options import add_command
 from pyramid_sqlasession.scripts.options import add_fields

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.changes import CSRF
 from pyramid_sqlasession.codec import DamagedData
-from pyramid_sqlasession.records import leniently
+from pyramid_sqlasession.lenient import leniently
 from pyramid_sqlasession.scripts.failures import Failure
 from pyramid_sqlasession.scripts.failures import line
 from pyramid_sqlasession.scripts.options import add_command

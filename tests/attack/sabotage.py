@@ -13,7 +13,7 @@ from pyramid_sqlasession.cookie import Token
 from pyramid_sqlasession.lifecycle import Binding
 from pyramid_sqlasession.records import Record
 from pyramid_sqlasession.records import Records
-from pyramid_sqlasession.records import Standing
+from pyramid_sqlasession.retired import Standing
 from pyramid_sqlasession.session import SQLASession
 
 

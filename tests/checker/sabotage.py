@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from pyramid_sqlasession.records import Record
 from pyramid_sqlasession.records import Records
-from pyramid_sqlasession.records import Standing
+from pyramid_sqlasession.retired import Standing
 from pyramid_sqlasession.saving import Saver
 
 
