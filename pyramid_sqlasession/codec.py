@@ -110,12 +110,26 @@ class Codec:
         :raises SessionTooLarge: above ``sqlasession.max_size``.
         :raises SessionError: if the serializer makes no bytes.
         """
+        raw = self._dumps(data, heads)
+        if len(raw) > self._max_size:
+            # What goes with them is ours, and counts for nothing: a renewal
+            # adds to it, and must not fail for that.
+            size = len(self._serializer.dumps(join(data, {})))
+            if size > self._max_size:
+                raise SessionTooLarge(size, self._max_size)
+        return self._stored(raw)
+
+    def write_again(self, data: Mapping[str, Any], heads: Heads) -> str:
+        """Return the text of data that are stored, whatever their size: the
+        limit may have been lowered since.
+        """
+        return self._stored(self._dumps(data, heads))
+
+    def _dumps(self, data: Mapping[str, Any], heads: Heads) -> bytes:
         raw = self._serializer.dumps(join(data, heads))
         if type(raw) is not bytes:
             self._check_raw(raw)
-        if len(raw) > self._max_size:
-            raise SessionTooLarge(len(raw), self._max_size)
-        return self._stored(raw)
+        return raw
 
     def _check_raw(self, raw: object) -> None:
         # A serializer of the application may return anything: json.dumps()

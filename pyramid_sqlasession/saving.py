@@ -438,7 +438,7 @@ class Saver:
         """Return the data of *base*, and its CSRF token kept."""
         changes = Changes(kept_csrf=_derived_csrf(base))
         known = base.content.known()
-        return self._codec.write(*apply_changes(changes, *known))
+        return self._codec.write_again(*apply_changes(changes, *known))
 
     def _retired(
         self, record: Record, standing: Standing, now: dt.datetime

@@ -746,6 +746,49 @@ def test_size_counts_bytes(make_site, letter):
     assert len(shop.rows()) == 1
 
 
+@pytest.mark.parametrize('path', ['/read', '/write'])
+def test_a_renewal_at_the_limit(make_site, path):
+    """R11: what it keeps beside the data does not make them too large."""
+    text = 'x' * 100
+    limit = len(f'{{"n":"{text}"}}')
+    site = with_views(make_site(max_size=limit, renewal_interval='1h'))
+    site.views['write'] = put(n=text)
+    browser = site.browser()
+    browser.get('/write')
+    token, (before,) = site.token(browser), site.rows()
+    site.views['write'] = put(n='y' * 100)
+    site.clock.advance(hours=2)
+    browser.get(path)
+    assert site.token(browser) != token
+    (after,) = site.rows()
+    assert after['expires'] > before['expires']
+    # The limit itself stays what it is.
+    site.views['write'] = put(n='y' * 101)
+    with pytest.raises(SessionTooLarge) as caught:
+        browser.get('/write')
+    assert caught.value.size == limit + 1
+    assert site.rows() == [after]
+
+
+@ON_SQLITE
+def test_a_renewal_above_a_limit_that_was_lowered(make_site):
+    """R11: a session in use does not run out for that."""
+    site = with_views(make_site())
+    site.views['write'] = put(n='x' * 100)
+    browser = site.browser()
+    browser.get('/write')
+    site = with_views(make_site(
+        max_size=50, renewal_interval='1h', create=False
+    ))
+    browser, (before,) = site.browser(like=browser), site.rows()
+    site.clock.advance(hours=2)
+    token = site.token(browser)
+    browser.get('/read')
+    assert site.token(browser) != token
+    (after,) = site.rows()
+    assert after['expires'] > before['expires']
+
+
 @ON_SQLITE
 def test_sessions_that_are_too_large_together(make_site, stage):
     """C1, Section 2: two changes that fit alone, and not together."""
