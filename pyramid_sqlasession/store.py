@@ -121,6 +121,8 @@ class SessionStore:
     def find(self, **fields: Any) -> list[StoredSession]:
         """Return the live sessions with these fields, newest first.
 
+        None stands for those in which the field has no value.
+
         :raises SessionFieldError: for an unknown field, or a value that
             does not fit it.
         """
@@ -140,6 +142,8 @@ class SessionStore:
         self, *, except_id: str | None = None, **fields: Any
     ) -> int:
         """End all sessions with these fields; return how many.
+
+        None stands for those in which the field has no value.
 
         :param except_id: the one to keep, mostly ``request.session.id``.
         :raises SessionArgumentError: without a field (a ``TypeError``): it
