@@ -36,9 +36,12 @@ clean       | silent silent silent  silent nothing    nothing nothing nothing
 
 # PostgreSQL above READ COMMITTED, if the first one's transaction has read
 # before: it runs again after the second one, with a cookie that opens
-# nothing any more. A login begins a new session then.
+# nothing any more. A login begins a new session then; and when the session
+# has expired is known from before, whether or not its row is there.
 REPEATED = {
-    ('rotate', second): 'new' for second in ('invalidate', 'revoke', 'clean')
+    ('write', 'clean'): 'expired',
+    **{('rotate', second): 'new'
+       for second in ('invalidate', 'revoke', 'clean')},
 }
 
 WORDS = {
