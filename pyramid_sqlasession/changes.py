@@ -23,12 +23,17 @@ HEADS = '_fh_'
 
 #: How many messages were ever taken from the head of each flash queue: with
 #: it two requests that popped the same message can tell it from an equal one
-#: that was flashed later.  And by ``CSRF`` the token that a renewal kept, for
-#: a session in which nobody has asked for one yet.
+#: that was flashed later.  By ``FLOOR`` the number for all queues that have
+#: none of their own.  And by ``CSRF`` the token that a renewal kept, for a
+#: session in which nobody has asked for one yet.
 Heads = Mapping[str, Any]
 
 #: What stored data consist of: what a view sees, and the heads.
 DataAndHeads = tuple[dict[str, Any], dict[str, Any]]
+
+#: A number that none of the queues that are empty has gone beyond: they need
+#: no numbers of their own, which would be kept for ever.
+FLOOR = 'floor'
 
 #: From keys and values to bytes that are equal for equal values.
 Encode = Callable[[dict[str, Any]], bytes]
@@ -147,7 +152,7 @@ def find_changes(
                 key, base, heads, current, key in popped, once, differ
             )
         ) is not None:
-            if change.taken > heads.get(key, 0) or change.appended:
+            if change.taken > _head(heads, key) or change.appended:
                 flash[key] = change
         elif key not in current:
             deleted.add(key)
@@ -175,7 +180,7 @@ def _flash_change(
     after = current.get(key, [])
     if type(before) is not list or type(after) is not list:
         return None
-    head = heads.get(key, 0)
+    head = _head(heads, key)
     kept = len(before)
     if popped or differ(key, after[:kept], before):
         head += len(before)
@@ -205,7 +210,15 @@ def apply_changes(
         heads.setdefault(CSRF, changes.kept_csrf)
     for key, change in changes.flash.items():
         _apply_flash(key, change, data, heads)
+    if changes.flash:
+        _forget_empty(data, heads)
     return data, heads
+
+
+def _head(heads: Heads, key: str) -> int:
+    """Return how many messages were ever taken from a queue, or more."""
+    count: int = heads.get(key, heads.get(FLOOR, 0))
+    return count
 
 
 def _apply_flash(
@@ -213,7 +226,7 @@ def _apply_flash(
 ) -> None:
     queue = data.get(key, [])
     queue = list(queue) if type(queue) is list else []
-    head = heads.get(key, 0)
+    head = _head(heads, key)
     # What another request took already is not taken a second time: behind
     # it are messages that nobody has seen.
     take = min(max(change.taken - head, 0), len(queue))
@@ -228,6 +241,27 @@ def _apply_flash(
         data[key] = queue
     else:
         data.pop(key, None)
+
+
+def _forget_empty(data: dict[str, Any], heads: dict[str, Any]) -> None:
+    """Have the floor stand for the numbers of all queues that are empty.
+
+    No request has taken more from one than that: a late pop takes nothing
+    that was flashed since.
+    """
+    empty = [
+        key for key in heads if key.startswith(FLASH) and key not in data
+    ]
+    floor = heads.get(FLOOR, 0)
+    highest = max([floor, *(heads.pop(key) for key in empty)])
+    if highest == floor:
+        return
+    # A queue that has messages keeps its number: requests that pop them are
+    # counting from there.
+    for key in data:
+        if key.startswith(FLASH):
+            heads.setdefault(key, floor)
+    heads[FLOOR] = highest
 
 
 def conflicting_keys(

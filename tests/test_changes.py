@@ -14,6 +14,7 @@ from pyramid_sqlasession.changes import conflicting_keys
 from pyramid_sqlasession.changes import CSRF
 from pyramid_sqlasession.changes import find_changes
 from pyramid_sqlasession.changes import FLASH
+from pyramid_sqlasession.changes import FLOOR
 from pyramid_sqlasession.changes import join
 from pyramid_sqlasession.changes import split
 from pyramid_sqlasession.serializers import JSONSerializer
@@ -422,13 +423,27 @@ def test_changes_lead_to_what_the_request_had(base, operations):
     st.lists(
         st.tuples(
             st.integers(0, 3),
-            st.lists(st.sampled_from(['pop', 'flash']), max_size=4),
+            st.lists(
+                st.tuples(
+                    st.sampled_from(['pop', 'flash']),
+                    st.sampled_from(['', 'a', 'b']),
+                ),
+                max_size=4,
+            ),
         ),
         max_size=8,
     )
 )
-@settings(max_examples=300, deadline=None)
-@example([(0, ['flash']), (0, ['pop']), (1, ['pop', 'flash']), (0, ['pop'])])
+@settings(max_examples=500, deadline=None)
+@example([
+    (0, [('flash', '')]), (0, [('pop', '')]),
+    (1, [('pop', ''), ('flash', '')]), (0, [('pop', '')]),
+])
+@example([
+    # A queue is emptied, and another one's message is popped twice.
+    (0, [('flash', ''), ('flash', 'a')]), (0, [('pop', '')]),
+    (1, [('pop', 'a')]), (2, [('pop', 'a'), ('flash', 'a')]),
+])
 def test_each_message_is_there_until_somebody_saw_it(requests):
     """C6: however requests overlap, a message ends by being shown, only."""
     # Each request is loaded from the state of up to three saves ago.
@@ -436,19 +451,30 @@ def test_each_message_is_there_until_somebody_saw_it(requests):
     flashed, shown = [], set()
     for lag, operations in requests:
         visit = Visit(*states[max(len(states) - 1 - lag, 0)])
-        for operation in operations:
+        for operation, queue in operations:
             if operation == 'pop':
-                shown.update(visit.pop())
+                shown.update(visit.pop(queue))
             else:
-                flashed.append(len(flashed))
-                visit.flash(flashed[-1])
-        states.append(apply_changes(visit.changes(), *states[-1]))
-    queue = states[-1][0].get(FLASH, [])
-    assert sorted(queue) == [m for m in flashed if m not in shown]
+                flashed.append((queue, len(flashed)))
+                visit.flash(flashed[-1], queue)
+        data, heads = apply_changes(visit.changes(), *states[-1])
+        assert heads.keys() <= {FLOOR, *data}
+        states.append((data, heads))
+    queues = states[-1][0]
+    assert {
+        queue: sorted(messages) for queue, messages in queues.items()
+    } == {
+        queue: left for queue in (FLASH, f'{FLASH}a', f'{FLASH}b')
+        if (left := [
+            (name, n) for name, n in flashed
+            if FLASH + name == queue and (name, n) not in shown
+        ])
+    }
     # And again nobody loses the rest.
     visit = Visit(*states[-1])
-    assert visit.pop() == queue
-    assert FLASH not in apply_changes(visit.changes(), *states[-1])[0]
+    for queue in list(queues):
+        assert visit.pop(queue.removeprefix(FLASH)) == queues[queue]
+    assert apply_changes(visit.changes(), *states[-1])[0] == {}
 
 
 def test_queues_are_stored_in_the_order_of_their_first_message():
@@ -467,5 +493,20 @@ def test_what_was_taken_is_stored_in_the_order_of_the_queues():
     changes = find_changes(
         base, {}, {}, touched=set(names), popped=set(names), encode=encode
     )
-    _, heads = apply_changes(changes, base, {})
-    assert list(heads) == names
+    later = {f'{name}{n}': ['message'] for n in range(3) for name in names}
+    data, heads = apply_changes(changes, base | later, {})
+    assert list(data) == list(later)
+    assert list(heads) == [*later, FLOOR]
+
+
+def test_queues_that_are_empty_leave_one_number():
+    """R9, C6: names that are made up at run time do not add up."""
+    states = [({}, {})]
+    for number in range(100):
+        visit = Visit(*states[-1])
+        visit.flash('done', f'order-{number}')
+        states.append(apply_changes(visit.changes(), *states[-1]))
+        visit = Visit(*states[-1])
+        assert visit.pop(f'order-{number}') == ['done']
+        states.append(apply_changes(visit.changes(), *states[-1]))
+    assert states[-1] == ({}, {FLOOR: 100})
