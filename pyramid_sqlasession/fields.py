@@ -17,6 +17,7 @@ import uuid
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.sql import visitors
 
 from pyramid_sqlasession.changes import Changes
 from pyramid_sqlasession.errors import SessionError
@@ -49,13 +50,14 @@ class Fields:
         self.columns = fields_of(model)
         self._dialect = dialect
         table = sa.inspect(model).local_table
-        #: Columns of which no two records can have the same values.
-        self.unique = [
-            tuple(one.columns)
-            for one in (*table.constraints, *table.indexes)
+        unique = [
+            one for one in (*table.constraints, *table.indexes)
             if isinstance(one, sa.UniqueConstraint)
             or (isinstance(one, sa.Index) and one.unique)
         ]
+        #: Columns of which no two records can have the same values.
+        self.unique = [tuple(one.columns) for one in unique]
+        self._unique_terms = [_terms_of(one) for one in unique]
 
     def defaults(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Return each field with the session's value of that name."""
@@ -99,8 +101,10 @@ class Fields:
         there can be none.
         """
         found = [
-            sa.and_(*(column == values[column.key] for column in group))
-            for group in self.unique
+            sa.and_(*(term == _filled(term, values) for term in terms))
+            for group, terms in zip(
+                self.unique, self._unique_terms, strict=True
+            )
             if group
             and all(_is_value(values.get(column.key)) for column in group)
         ]
@@ -145,6 +149,40 @@ class Fields:
             # Drivers adapt by the exact type, and Markup is none they know.
             return str.__str__(value)
         return value
+
+
+def _terms_of(
+    unique: sa.UniqueConstraint | sa.Index
+) -> list[sa.ColumnElement[Any]]:
+    """Return what of two records may not be the same: columns, and functions
+    of them in an index.
+    """
+    if isinstance(unique, sa.UniqueConstraint):
+        return list(unique.columns)
+    functions = [
+        one for one in unique.expressions
+        if isinstance(one, sa.sql.functions.FunctionElement)
+    ]
+    within = {
+        column.key for one in functions
+        for column in visitors.iterate(one) if isinstance(column, sa.Column)
+    }
+    # By column whatever else there is, such as "DESC".
+    return functions + [one for one in unique.columns if one.key not in within]
+
+
+def _filled(term: Any, values: Mapping[str, Any]) -> Any:
+    """Return *term* of a record that holds *values*."""
+    if isinstance(term, sa.Column):
+        return values[term.key]
+
+    def fill(element: Any, **options: Any) -> Any:
+        if not isinstance(element, sa.Column):
+            return None
+        value = values[element.key]
+        return sa.bindparam(None, value, element.type, unique=True)
+
+    return visitors.replacement_traverse(term, {}, fill)
 
 
 def _is_value(value: Any) -> bool:

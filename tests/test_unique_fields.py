@@ -146,6 +146,36 @@ def test_unique_value_of_an_expired_session_is_free(
         run(site, sit, other)
 
 
+class Member(SessionMixin, Seated):
+    """A model with names that are unique, in whichever case."""
+
+    __tablename__ = 'members'
+    club: Mapped[int | None]
+    name: Mapped[str | None] = mapped_column(sa.String(8))
+
+
+sa.Index(
+    'by_name', Member.club.desc(), sa.func.lower(Member.name), unique=True
+)
+
+
+@pytest.mark.parametrize('database', ['sqlite', 'postgresql'], indirect=True)
+def test_a_unique_index_over_a_function(make_site):
+    """E1, D3: what an expired session has is free, as the index compares."""
+    site = make_site(model=Member, expiration='1h')
+
+    def join(name):
+        return lambda request: request.session.update(club=1, name=name)
+
+    run(site, join('Ann'))
+    run(site, join('Bob'))
+    site.clock.advance(hours=1)
+    run(site, join('ann'))
+    assert sorted(row['name'] for row in site.rows()) == ['Bob', 'ann']
+    with pytest.raises(sa.exc.IntegrityError):
+        run(site, join('ANN'))
+
+
 @pytest.mark.parametrize('database', ['sqlite', 'postgresql'], indirect=True)
 def test_a_unique_index_over_an_expression(make_site):
     """D3, E1: whose values nobody can compare deletes no other record."""
