@@ -150,19 +150,25 @@ class Application:
         now = self.now()
         return self.records.live(now, self.expiry.oldest(now))
 
-    def create_table(self) -> None:
-        """Create the table and its indexes if they are missing."""
+    def create_table(self) -> list[str]:
+        """Create the table and its indexes if they are missing; return the
+        names of the columns that one lacks which is there.
+        """
+        missing = []
+
+        def is_there(connection: sa.Connection) -> bool:
+            if not self.records.is_there(connection):
+                return False
+            # Nothing depends on it.
+            with contextlib.suppress(exc.SQLAlchemyError):
+                missing.extend(self.records.missing_columns(connection))
+            return True
+
         dialects.create_once(
-            self.engine, self.records.create_table, self.records.is_there,
+            self.engine, self.records.create_table, is_there,
             self.records.table.fullname,
         )
-
-    def missing_columns(self) -> list[str]:
-        """Return the names of the columns that the table, which is there,
-        lacks.
-        """
-        with pooling.private_connection(self.engine) as connection:
-            return self.records.missing_columns(connection)
+        return missing
 
     def ensure_cleaner(self, make: Callable[[Application], Any]) -> Any:
         """Return the cleaner, made by the first call of all threads."""

@@ -201,7 +201,7 @@ def _lacks_retry(registry: Any) -> bool:
 
 def _create_table(application: Application) -> None:
     try:
-        application.create_table()
+        missing = application.create_table()
     except sa.exc.CompileError as error:
         raise ConfigurationError(
             f'sqlasession.additional_fields: a type does not fit the database '
@@ -216,20 +216,8 @@ def _create_table(application: Application) -> None:
             f'{application.records.table.fullname!r} cannot be created{hint}: '
             f'{error.orig}'
         ) from error
-    _complain_of_missing_columns(application)
-
-
-def _complain_of_missing_columns(application: Application) -> None:
-    """Say now what the first request that stores a session would meet.
-
-    No reason not to start: a migration may follow, and what needs no session
-    works.
-    """
-    try:
-        missing = application.missing_columns()
-    except sa.exc.SQLAlchemyError as error:
-        log.debug('the columns are not known: %s', dialects.said_by(error))
-        return
+    # No reason not to start: a migration may follow, and what needs no session
+    # works.
     if missing:
         log.error(
             'sqlasession.create_table = true: the table %r was there already, '
