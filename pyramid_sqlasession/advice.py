@@ -1,4 +1,5 @@
-"""What the log says at start-up about settings that weaken an application.
+"""What the log says about what weakens an application: settings, at start-up,
+and the first login that keeps its token.
 
 Each is one line that names the key and says what to do.  Nothing here stops
 an application: what cannot work at all is refused by ``settings``.
@@ -36,6 +37,17 @@ _ON_FACTORY = (
     'set (%s), and not by pyramid_sqlasession: remove that '
     'set_session_factory() or session_factory='
 )
+
+
+def on_login(settings: Settings) -> None:
+    """Say that a login has left the visitor the token of before."""
+    log.warning(
+        'a stored session became that of a user (%r) and kept its token: '
+        'whoever had planted the cookie before the login is logged in too '
+        '(session fixation). Log in by remember() of '
+        'SessionAuthenticationHelper, or call session.rotate() with it',
+        settings.user_field,
+    )
 
 
 def give(

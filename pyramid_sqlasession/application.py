@@ -96,6 +96,8 @@ class Application:
         self.keeps_dbsession: bool | None = None
         #: Whether a dbsession of another name was met, and told of.
         self.has_met_others = False
+        #: Whether a login that kept its token was met, and told of.
+        self.has_met_fixation = False
         #: How often the log hears of sessions that an outage loses.
         self.losses = Seldom()
         #: Set when the application is created, if there is one.

@@ -1,4 +1,4 @@
-"""What the log says at start-up about settings that weaken an application."""
+"""What the log says about what weakens an application."""
 
 import logging
 
@@ -6,6 +6,7 @@ from pyramid.router import default_execution_policy
 import pytest
 
 from pyramid_sqlasession import advice
+from pyramid_sqlasession.authentication import SessionAuthenticationHelper
 from pyramid_sqlasession.wiring import not_serving
 
 STRONG = '0123456789abcdef'
@@ -178,3 +179,54 @@ def test_a_command_hears_nothing(said):
     with not_serving():
         assert said(cookie_secure='false') == []
     assert said(cookie_secure='false') != []
+
+
+@pytest.mark.parametrize(
+    ('acts', 'expected'),
+    [
+        ('put login', 1), ('put login other login', 1), ('login other', 1),
+        ('put rotating', 0), ('put remember', 0), ('login', 0),
+        ('put login_in_two', 0), ('put failing', 0), ('login put login', 0),
+        ('login leave', 0),
+    ],
+)
+def test_a_login_that_keeps_its_token(make_site, caplog, acts, expected):
+    """C5: session fixation is told of, once, whoever forgot rotate()."""
+    site = make_site(**GOOD, **LOGIN, absolute_timeout='30d')
+
+    @site.view
+    def act(request):
+        session = request.session
+        match request.params['act']:
+            case 'put':
+                session['n'] = 1
+            case 'login':
+                session['user_id'] = 7
+            case 'other':
+                session['user_id'] = 8
+            case 'leave':
+                session['user_id'] = None
+            case 'rotating':
+                session['user_id'] = 7
+                session.rotate()
+            case 'remember':
+                SessionAuthenticationHelper().remember(request, 7)
+            case 'login_in_two':
+                session.rotate()
+                request.tm.commit()
+                request.tm.begin()
+                session['user_id'] = 7
+            case 'failing':
+                session['user_id'] = 7
+                request.tm.doom()
+
+    caplog.clear()
+    browser = site.browser()
+    for name in acts.split():
+        browser.get(f'/act?act={name}')
+    said = [
+        record.getMessage() for record in caplog.records
+        if record.name == advice.__name__
+    ]
+    assert len(said) == expected
+    assert all("'user_id'" in text and 'rotate()' in text for text in said)
