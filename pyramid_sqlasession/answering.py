@@ -38,6 +38,7 @@ from pyramid_sqlasession.response import put_cookie
 from pyramid_sqlasession.response import replace_content
 from pyramid_sqlasession.response import vary
 from pyramid_sqlasession.session import SQLASession
+from pyramid_sqlasession.surroundings import asked_by
 from pyramid_sqlasession.surroundings import caller_of
 from pyramid_sqlasession.surroundings import is_being_finished
 from pyramid_sqlasession.surroundings import outer_of
@@ -209,7 +210,7 @@ class Answer:
             return
         header, reason = cookie_header(
             binding.application.cookies, outcomes, binding.request,
-            binding.now(),
+            binding.now(), asked_by(binding.request),
         )
         if header is not None:
             if self._is_deferred or binding.is_preceded:

@@ -16,13 +16,15 @@ NO_REASON = 'nothing to update'
 
 def cookie_header(
     cookies: CookiePolicy, outcomes: Iterable[Outcome], request: Any,
-    now: dt.datetime,
+    now: dt.datetime, asked: Any,
 ) -> tuple[str | None, str]:
     """Return the Set-Cookie value that follows from *outcomes*, or None,
     and the reason in words.
 
     All of them are committed.  A dropped write sends none, as it could
     overwrite the cookie of a login that came first.
+
+    :param asked: the request whose scheme counts.
     """
     base: Base | None = None
     is_removed = False
@@ -39,9 +41,9 @@ def cookie_header(
             base, is_removed, reason = outcome.base, False, cause
     if base is not None and base.record is not None and base.token is not None:
         left = base.record.expires - now
-        header = cookies.set_header(base.token, request, left.total_seconds())
+        header = cookies.set_header(base.token, asked, left.total_seconds())
         return header, reason
-    return (cookies.removal_header(request) if is_removed else None), reason
+    return (cookies.removal_header(asked) if is_removed else None), reason
 
 
 def _ends(base: Base, token: Token | None) -> bool:

@@ -73,6 +73,20 @@ def caller_of(request: Any) -> Any | None:
     return None
 
 
+def asked_by(request: Any) -> Any:
+    """Return the request by whose scheme the browser came: *request*, or one
+    of https that runs it as a subrequest, which may know nothing of it.
+    """
+    stack = threadlocals.stack
+    if len(stack) == 1 and stack[0].get('request') is request:
+        return request
+    for running in running_requests():
+        # A test's own stand-in may have none.
+        if getattr(running, 'scheme', None) == 'https':
+            return running
+    return request
+
+
 def beginning_subrequest(request: Any) -> Any | None:
     """Return the subrequest of *request* whose tween may be beginning its
     transaction, None if there is none.

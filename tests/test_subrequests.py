@@ -363,6 +363,67 @@ def test_the_cookie_of_a_subrequest_whose_response_is_dropped(shop, change):
         assert shown == ('{}' if change == 'invalidate' else str(STORED))
 
 
+def over_https(site, ways):
+    """Yield a browser with a stored session and a due touch, once for each
+    way, on https.
+    """
+    for browser in each_way(site, ways):
+        browser.extra_environ['wsgi.url_scheme'] = 'https'
+        site.clock.advance(minutes=11)
+        yield browser
+
+
+@both_managers
+@pytest.mark.parametrize('change', ['look', 'write', 'rotate', 'invalidate'])
+@pytest.mark.parametrize('answers', ['outer', 'inner'])
+def test_the_cookie_of_a_subrequest_is_as_secure_as_the_request(
+    shop, change, answers
+):
+    """R4, Section 2: the scheme is that of the request that the browser made;
+    ``Request.blank('/')`` says http.
+    """
+
+    @shop.view
+    def inner(request):
+        if change == 'look':
+            return len(request.session)
+        if change == 'write':
+            request.session['inner'] = True
+            return None
+        return getattr(request.session, change)()
+
+    @shop.view
+    def outer(request):
+        response = run(request, '/inner')
+        return response if answers == 'inner' else response.text
+
+    for browser in over_https(shop, WAYS):
+        response = browser.get('/outer')
+        cookies = response.headers.getall('Set-Cookie')
+        assert (shop.registry.way, len(cookies)) == (shop.registry.way, 1)
+        assert '; Secure' in cookies[0]
+
+
+@both_managers
+@pytest.mark.parametrize('change', ['rotate', 'invalidate'])
+def test_the_cookie_of_a_login_on_https_beside_a_due_touch(shop, change):
+    """T9, C5: nor does a subrequest that says http undo the login."""
+    shop.view(inner)
+
+    @shop.view
+    def outer(request):
+        assert request.session['n'] == 1
+        response = run(request, '/inner')
+        getattr(request.session, change)()
+        return response
+
+    for browser in over_https(shop, SHARED):
+        token = shop.token(browser)
+        answer = browser.get('/outer')
+        assert len(answer.headers.getall('Set-Cookie')) == 1
+        assert shop.token(browser) != token
+
+
 @both_managers
 def test_the_outer_request_writes_after_a_rotation(shop):
     """T9, C5: its write may be dropped; the visitor keeps the new token."""
