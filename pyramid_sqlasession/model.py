@@ -324,6 +324,12 @@ def model_of(settings: Settings) -> type[Any]:
                 f'the key {column.key!r}, by which it is not found: add '
                 f'key={name!r} to its mapped_column(...)'
             )
+    for name, column in fields_of(model).items():
+        if _can_run_code(column.type):
+            raise ConfigurationError(
+                f'sqlasession.model = {model!r}: the type of {name!r} '
+                f'{_RUNS_CODE}'
+            )
     for name in fields_of(model).keys() & TAKEN.keys():
         raise ConfigurationError(
             f'sqlasession.model = {model!r}: {name!r} {TAKEN[name]}: give '
@@ -374,7 +380,29 @@ def fields_of(model: type[Any]) -> dict[str, sa.Column[Any]]:
     }
 
 
+_RUNS_CODE = (
+    'must not be able to run code (a pickle does): whoever can write to the '
+    'table could run theirs here. Take JSON'
+)
+
+
+def _can_run_code(type_: Any) -> bool:
+    """Return whether what *type_* reads is a pickle (R6)."""
+    while isinstance(type_, TypeDecorator):
+        if isinstance(type_, sa.PickleType):
+            return True
+        type_ = type_.impl_instance
+    return False
+
+
 def _column_type(field: Field) -> TypeEngine[Any]:
+    type_ = _made_type(field)
+    if _can_run_code(type_):
+        raise field.error(_RUNS_CODE)
+    return type_
+
+
+def _made_type(field: Field) -> TypeEngine[Any]:
     kind = field.type
     if isinstance(kind, str):
         kind = _named_type(field, kind)

@@ -33,10 +33,15 @@ from pyramid.exceptions import ConfigurationError
 from pyramid.httpexceptions import HTTPFound
 from pyramid.response import Response
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import Mapped
+from sqlalchemy.orm import mapped_column
 
 import pyramid_sqlasession
 from pyramid_sqlasession import cookie
 from pyramid_sqlasession import records
+from pyramid_sqlasession import SessionMixin
 from pyramid_sqlasession import SuspiciousCookie
 from pyramid_sqlasession.codec import Codec
 from pyramid_sqlasession.codec import DamagedData
@@ -711,6 +716,42 @@ def test_what_can_run_code_is_no_serializer(make_target, name):
     """R6: no pickle, ever."""
     with pytest.raises(ConfigurationError, match='to run code'):
         make_target(serializer=name)
+
+
+class Wrapped(sa.types.TypeDecorator):
+    """A pickle, of which one does not see it."""
+
+    impl = sa.PickleType
+    cache_ok = True
+
+
+class Base(DeclarativeBase):
+    """Of the model below alone."""
+
+
+class Pickled(SessionMixin, Base):
+    """A model of an application from the time of Pyramid 1."""
+
+    __tablename__ = 'sessions'
+    prefs: Mapped[list | None] = mapped_column(sa.PickleType)
+
+
+@sqlite
+@pytest.mark.parametrize(
+    'given',
+    [
+        {'additional_fields': 'prefs: PickleType'},
+        {'additional_fields': f'prefs: {__name__}.Wrapped'},
+        {'additional_fields': {'prefs': sa.PickleType()}},
+        {'model': f'{__name__}.Pickled'},
+    ],
+    ids=str,
+)
+def test_what_can_run_code_is_no_field(make_site, given):
+    """R6: nor is a column read, by a list of devices, as a pickle."""
+    with pytest.raises(ConfigurationError, match='to run code') as caught:
+        make_site(**given)
+    assert 'prefs' in str(caught.value)
 
 
 # -- logs and tracebacks ------------------------------------------------------
