@@ -610,6 +610,18 @@ def test_remember_me(make_app, ada):
     assert browser.user is None
 
 
+def test_remember_me_no_more(make_app, ada):
+    """Who logs in again without the box is not remembered any more."""
+    app = make_app(absolute_timeout='60d')
+    browser = Browser(app)
+    browser.login(remember_me='1')
+    answer = browser.login()
+    assert 'Max-Age=86400' in answer.headers['Set-Cookie']
+    now = app.registry['sqlasession'].now
+    app.registry['sqlasession'].now = lambda: now() + timedelta(hours=25)
+    assert browser.user is None
+
+
 def test_sudo_mode(app, ada, engine):
     """A login that is not recent has to be confirmed, then it is."""
     browser = Browser(app)

@@ -43,8 +43,9 @@ def login(request: Request) -> HTTPSeeOther | dict[str, str]:
         request.response.status_int = 422
         return {'error': 'That name and password do not belong together.'}
     headers = remember(request, user.id)
-    if request.POST.get('remember_me'):
-        request.session.set_expiry(timedelta(days=30))
+    request.session.set_expiry(
+        timedelta(days=30) if request.POST.get('remember_me') else None
+    )
     return HTTPSeeOther('/', headers=headers)
 
 
