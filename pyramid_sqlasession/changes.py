@@ -76,6 +76,16 @@ class Changes:
         )
 
     @property
+    def is_of_data(self) -> bool:
+        """Whether it is of what the application puts in, and not only of
+        tokens.
+        """
+        return bool(
+            self.assigned or self.deleted or self.flash
+            or self.csrf is not None
+        )
+
+    @property
     def keys(self) -> list[str]:
         """The names of all keys that changed, sorted, for messages."""
         names = {*self.assigned, *self.deleted, *self.flash}

@@ -336,7 +336,10 @@ class Saver:
         data, heads = apply_changes(changes, *base.content.known())
         text = record.data
         if changes:
-            text = values['data'] = self._codec.write(data, heads)
+            write = self._codec.write
+            if not plan.changes.is_of_data:
+                write = self._codec.write_again
+            text = values['data'] = write(data, heads)
         if changes or self._settings.extend_default_fields is not None:
             values.update(self._fields.values(extend(data), changes))
         if wishes.rotate and plan.token is not None:

@@ -3,6 +3,7 @@
 
 import pytest
 
+from pyramid_sqlasession import SessionTooLarge
 from pyramid_sqlasession import SessionWriteDropped
 from pyramid_sqlasession import SuspiciousCookie
 from pyramid_sqlasession.retired import unpack_retired
@@ -33,11 +34,11 @@ def renewing(make_meeting):
     return make_meeting(**RENEWAL, touch_interval='10s')
 
 
-def renew(meeting, one):
+def renew(meeting, one, act=look):
     """Make a request that renews the token of *one*; return the old one."""
     old = meeting.site.token(one)
     meeting.site.clock.advance(minutes=10)
-    meeting.do(one, look)
+    meeting.do(one, act)
     assert meeting.site.token(one) != old
     return old
 
@@ -56,6 +57,32 @@ def test_a_renewal_hands_out_the_new_token(renewing, act):
         assert renewing.seen(new)['n'] == 0
         assert renewing.seen(old) == {}
         old = new
+
+
+@pytest.mark.parametrize('act', [look, put(n='y' * 300), touched])
+def test_a_renewal_of_a_full_session(make_meeting, act):
+    """C5: what it keeps beside the data does not count for max_size."""
+    full = len('{"user_id":7,"n":""}') + 300
+    meeting = make_meeting(**RENEWAL, touch_interval='10s', max_size=full)
+    one = meeting.visitor(n='x' * 300)
+    for _ in range(2):
+        old = renew(meeting, one, act)
+        meeting.site.clock.advance(minutes=2)
+        assert meeting.seen(old) == {}
+        assert len(meeting.seen(meeting.site.token(one))['n']) == 300
+
+
+def test_a_renewal_of_a_session_above_a_new_limit(make_meeting):
+    """C5: what is stored already stays, and its token is a new one."""
+    before = make_meeting(**RENEWAL)
+    one = before.visitor(n='x' * 300)
+    meeting = make_meeting(**RENEWAL, max_size=100, create=False)
+    one = meeting.site.browser(like=one)
+    for act in (look, touched, lambda request: request.session.rotate()):
+        renew(meeting, one, act)
+    with pytest.raises(SessionTooLarge):
+        meeting.do(one, put(a=1))
+    assert meeting.seen(meeting.site.token(one))['n'] == 'x' * 300
 
 
 def test_a_write_in_flight_merges_with_a_renewal(renewing):
