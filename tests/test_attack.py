@@ -305,6 +305,36 @@ def test_an_invented_cookie_is_never_adopted(target):
     assert is_empty(target, encoded(raw))
 
 
+#: Names that browsers let a subdomain, or a page over http, set a cookie by,
+#: as they do not begin with the prefix, and that a lax server takes for it.
+MASKS = [
+    '\xa0{}', '\x85{}', '\u2000{}', '\u3000{}', '\x1c{}', '\x0b{}', '{} ',
+    '{}\t', '={}', '{}[]', '{}.x', '"{}', '$Version=1,{}', '$Path={}', 'x={}',
+    'x=,{}', '%5F%5FHost-session', 'x="{}',
+]
+
+
+@sqlite
+@pytest.mark.parametrize('mask', MASKS, ids=ascii)
+def test_no_other_name_passes_for_one_with_a_prefix(make_target, mask):
+    """Section 2: what a sibling domain can plant is not ``__Host-session``."""
+    site = make_target(cookie_name='__Host-session')
+
+    def token_of(user):
+        answer = ask(site, f'/login?user={user}')
+        header = answer.headers['Set-Cookie'].partition(';')[0]
+        return header.partition('=')[2]
+
+    own, planted = token_of(7), token_of(66)
+    name = mask.format('__Host-session').encode().decode('latin-1')
+    for header in (
+        f'{name}={planted}', f'a=b; {name}={planted}',
+        f'{name}={planted}; __Host-session={own}',
+    ):
+        shown = dict(json.loads(ask(site, '/read', header).text))
+        assert shown.get('user_id') == (7 if own in header else None)
+
+
 def test_a_second_login_does_not_inherit(target):
     """C5: who logs in over the attacker's login has a session of their own."""
     attacker = victim_of(target, user=1)
