@@ -456,7 +456,10 @@ def test_set_expiry_alone_stores_nothing(shop):
     [
         (0, ValueError), (-1, ValueError), (dt.timedelta(0), ValueError),
         (dt.timedelta(seconds=-5), ValueError),
-        (2**40, ValueError), (dt.timedelta.max, ValueError),
+        (2**31, ValueError), (2**40, ValueError),
+        (dt.timedelta.max, ValueError),
+        # The moment at which the clock of these tests stands.
+        (dt.datetime(2026, 11, 23, 12, tzinfo=UTC), ValueError),
         (dt.datetime(2020, 1, 1, tzinfo=UTC), ValueError),
         (dt.datetime(2030, 1, 1), ValueError),
         ('300', TypeError), ('5m', TypeError), (True, TypeError),
@@ -495,6 +498,15 @@ def test_set_expiry_to_never(shop, end):
     # The last day that is one in every time zone.
     latest = dt.datetime(9999, 12, 30, tzinfo=UTC)
     assert shop.rows()[0]['expires'] == latest
+
+
+def test_the_longest_that_set_expiry_takes(shop):
+    """E1: so many seconds the database's column holds."""
+    browser = expiring(shop, 2**31 - 1)
+    shop.clock.advance(seconds=2**31 - 2)
+    assert lives(browser)
+    shop.clock.advance(seconds=2**31 - 1)
+    assert not lives(browser)
 
 
 @pytest.mark.parametrize('end', ['min', 'max'])
