@@ -228,9 +228,17 @@ IN_ANY_CASE = sa.String(20).with_variant(
 
 
 @pytest.mark.parametrize('database', ['mariadb'], indirect=True)
-def test_a_variant_of_the_application_is_left_alone(make_site):
+@pytest.mark.parametrize(
+    'declared', [
+        f'{__name__}.IN_ANY_CASE',
+        'String(20, collation="utf8mb4_general_ci")',
+        'CHAR(20, collation="utf8mb4_general_ci")',
+        'Text(collation="utf8mb4_general_ci")',
+    ],
+)
+def test_what_the_application_chose_is_left_alone(make_site, declared):
     """D3: who wants no exact comparison has none."""
-    site = make_site(additional_fields=f'name: {__name__}.IN_ANY_CASE')
+    site = make_site(additional_fields=f'name: {declared}')
     run(site, lambda request: request.session.update(name='aB3'))
 
     @site.view
