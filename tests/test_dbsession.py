@@ -1,6 +1,7 @@
 """The ways in which an application can have ``request.dbsession`` (T1)."""
 
 from functools import cached_property
+import re
 
 from pyramid.decorator import reify
 from pyramid.exceptions import ConfigurationError
@@ -370,8 +371,98 @@ def test_one_of_a_tenant(make_shop, tmp_path, caplog, has):
     for _ in range(2):
         shop.browser().get('/visit')
     (error,) = [r for r in caplog.records if r.levelname == 'ERROR']
-    assert 'sqlasession.schema' in error.getMessage()
+    text = error.getMessage()
+    assert 'sqlasession.schema' in text
+    where = re.findall(r'in ([\w.]+) \(database \'([^\']*)\'\)', text)
+    in_test = 'sessions', f'{tmp_path}/test.sqlite'
+    assert where == [
+        ('sessions', f'{tmp_path}/tenant.sqlite') if has == 'database' else
+        ('main.sessions', f'{tmp_path}/test.sqlite'), in_test,
+    ]
     engine.dispose()
+
+
+def visit(request):
+    """Have the session saved in the transaction of the application."""
+    request.dbsession.scalars(sa.select(Note)).all()
+    request.session['n'] = 1
+
+
+def tenants(make_shop, engine=None, options=None, **settings):
+    """Return a shop whose ``dbsession`` is bound to an engine of its own, or
+    has these options.
+    """
+
+    def tenant(request):
+        found = request.registry['dbsession_factory']()
+        zope.sqlalchemy.register(found, transaction_manager=request.tm)
+        if engine is not None:
+            found.bind = engine
+        found.connection(execution_options=options)
+        return found
+
+    shop = make_shop(lambda config: config.add_request_method(
+        tenant, 'dbsession', reify=True
+    ), **settings)
+    shop.view(visit)
+    return shop
+
+
+@pytest.mark.parametrize('database', ['postgresql', 'mariadb'], indirect=True)
+def test_one_of_a_tenant_of_a_server(make_shop, database, caplog):
+    """T1: there a table in another database is another one."""
+    url = sa.make_url(database.url)
+    name = f'{url.database}_tenant'
+    admin = sa.create_engine(url, isolation_level='AUTOCOMMIT')
+    engine = sa.create_engine(url.set(database=name))
+    with admin.connect() as connection:
+        connection.execute(sa.text(f'CREATE DATABASE {name}'))
+        try:
+            shop = tenants(make_shop, engine)
+            Note.metadata.create_all(engine)
+            with engine.begin() as inside:
+                shop.application.records.create_table(inside)
+            shop.browser().get('/visit')
+        finally:
+            engine.dispose()
+            connection.execute(sa.text(f'DROP DATABASE {name}'))
+    admin.dispose()
+    (error,) = [r for r in caplog.records if r.levelname == 'ERROR']
+    assert f"in sessions (database '{name}')" in error.getMessage()
+    assert f"in sessions (database '{url.database}')" in error.getMessage()
+    assert shop.rows() == []
+
+
+def test_another_engine_to_the_same_table(make_shop, database, caplog):
+    """T1: to have two engines is no reason to complain."""
+    engine = database.create_engine()
+    shop = tenants(make_shop, engine)
+    shop.browser().get('/visit')
+    assert [r for r in caplog.records if r.levelname == 'ERROR'] == []
+    assert shop.data() == {'n': 1}
+
+
+@on_sqlite
+def test_another_path_to_the_same_file(make_shop, tmp_path, caplog):
+    """T1: nor is a link, or a path that is a relative one."""
+    link = tmp_path / 'link.sqlite'
+    link.symlink_to(tmp_path / 'test.sqlite')
+    engine = sa.create_engine(f'sqlite:///{link}')
+    shop = tenants(make_shop, engine)
+    shop.browser().get('/visit')
+    engine.dispose()
+    assert [r for r in caplog.records if r.levelname == 'ERROR'] == []
+    assert shop.data() == {'n': 1}
+
+
+@on_sqlite
+def test_a_schema_for_the_sessions_of_all_tenants(make_shop, caplog):
+    """T1: as the log advises: a map of schemas that leaves theirs alone."""
+    options = {'schema_translate_map': {None: 'main'}}
+    shop = tenants(make_shop, options=options, schema='main')
+    shop.browser().get('/visit')
+    assert [r for r in caplog.records if r.levelname == 'ERROR'] == []
+    assert shop.data() == {'n': 1}
 
 
 @pytest.mark.parametrize('database', ['postgresql', 'mariadb'], indirect=True)

@@ -965,6 +965,35 @@ def test_a_connection_that_is_lost_inside(quick, caplog, work):
     assert quick.notes() == []
 
 
+@postgresql
+def test_all_connections_are_lost_inside(make_quick):
+    """D1: the first request that notices it has all of them replaced."""
+    quick = make_quick(engine_options={'pool_size': 2})
+    browser = quick.browser()
+    browser.get('/count')
+    with quick.engine.connect(), quick.engine.connect():
+        # Both are in the pool from now on.
+        pass
+
+    @quick.view
+    def lost(request):
+        request.dbsession.add(Note(text='lost'))
+        request.dbsession.flush()
+        quick.execute(TERMINATE)
+        request.session.get('n')
+
+    @quick.view
+    def work(request):
+        request.dbsession.add(Note(text='stored'))
+        request.dbsession.flush()
+        request.session['n'] += 1
+
+    browser.get('/lost', status=503)
+    browser.get('/work')
+    assert quick.data() == {'n': 2}
+    assert quick.notes() == ['stored']
+
+
 def translate(connection):
     connection.execution_options(schema_translate_map={None: 'other'})
 
