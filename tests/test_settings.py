@@ -10,6 +10,8 @@ from pyramid.exceptions import ConfigurationError
 from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.router import Router
+from pyramid.settings import falsey
+from pyramid.settings import truthy
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase
@@ -22,6 +24,7 @@ import pyramid_sqlasession
 from pyramid_sqlasession import SessionMixin
 from pyramid_sqlasession import SQLASession
 from pyramid_sqlasession import stop_expiring_sessions
+from pyramid_sqlasession.durations import duration
 from pyramid_sqlasession.settings import _READERS
 from pyramid_sqlasession.settings import read_settings
 
@@ -143,7 +146,8 @@ def test_durations(value, seconds):
 
 NO_DURATION = [
     'soon', '1w', 's', '1h 30x', '30m1h', '1h1h', '1.5h', '1,5', '--1', '1e3',
-    '0x10', 'nan', 'inf', '\u0661\u0662', '1 000', True, float('nan'),
+    '0x10', 'nan', 'inf', '\u0661\u0662', '\u0661h', '1 000',
+    True, float('nan'),
     float('inf'), [], b'90', object, 10**400, '9' * 5000, '101y', 1e12,
     dt.timedelta(days=40_000),
 ]
@@ -179,6 +183,52 @@ def test_durations_that_make_no_sense(key, value):
     """Section 2: 0 or less where it would end each session at once."""
     with pytest.raises(ConfigurationError, match=f'sqlasession.{key} = '):
         settings_of(**{key: value})
+
+
+@pytest.mark.parametrize('text', ['', ' '])
+def test_nothing_is_no_duration(text):
+    """Section 2: nor where no default stands for it, as in fresh('')."""
+    with pytest.raises(ValueError, match='15m'):
+        duration(text)
+
+
+@pytest.mark.parametrize('key', ['expiration', 'cookie_max_age'])
+def test_the_longest_duration(key):
+    """Section 2: 100 years; then the arithmetic overflows some day."""
+    longest = 100 * 366 * 86400
+    assert getattr(settings_of(**{key: longest}), key) == longest
+    with pytest.raises(ConfigurationError, match='100 years'):
+        settings_of(**{key: f'{longest // 86400}d1s'})
+
+
+def test_the_shortest_life_of_a_cookie():
+    """Section 2: a second, as browsers know no less."""
+    found = settings_of(cookie_max_age='1', touch_interval='0')
+    assert found.cookie_max_age == 1
+
+
+# -- other values -------------------------------------------------------------
+
+@pytest.mark.parametrize(
+    ('value', 'count'),
+    [
+        ('100', 100), ('100b', 100), (100, 100), ('2', 2),
+        ('2kB', 2000), ('2MB', 2_000_000), ('1gb', 1_000_000_000),
+        ('64KiB', 65536), ('64 kib', 65536), ('3MiB', 3 * 1024**2),
+        ('1GiB', 1024**3),
+    ],
+)
+def test_sizes(value, count):
+    """Section 2: bytes, or with a unit; in any case, with or without blank."""
+    assert settings_of(max_size=value).max_size == count
+
+
+@pytest.mark.parametrize('word', sorted({*truthy, *falsey}))
+def test_flags(word):
+    """Section 2: the words of Pyramid's own settings, in any case."""
+    for given in (word, word.upper(), f' {word} '):
+        found = settings_of(disable_touch=given, create_table=given)
+        assert found.disable_touch == found.create_table == (word in truthy)
 
 
 @pytest.mark.parametrize('value', ['0', '-1', 0, -900, '0s'])
@@ -774,6 +824,20 @@ def test_a_given_engine_that_fails(tmp_path):
 def test_an_error_says_what_was_written(tmp_path, given, text):
     """Section 2: the key, its value to the letter, if another is default."""
     assert text in refused(tmp_path, **given)
+
+
+@pytest.mark.parametrize(
+    ('length', 'text'),
+    # As it is written: with the quotes.
+    [(198, "'" + 198 * 'x' + "'"), (199, "'" + 196 * 'x' + '...')],
+)
+def test_a_long_value_is_cut(length, text):
+    """Section 2: so that what is allowed is still seen."""
+    with pytest.raises(ConfigurationError) as caught:
+        settings_of(conflict=length * 'x')
+    assert str(caught.value) == (
+        f'sqlasession.conflict = {text}: must be one of merge, retry'
+    )
 
 
 def test_the_place_of_an_error(tmp_path):
