@@ -29,7 +29,7 @@ SECRET_BYTES = 32
 # without spare bits, so that each token has exactly one spelling.
 _TOKEN_LENGTH = 64
 _TOKEN_BYTES = 16 + SECRET_BYTES
-_SIGNATURE = re.compile(r'[A-Za-z0-9_-]{43}', re.ASCII)
+_SIGNATURE = re.compile(r'[A-Za-z0-9_-]{43}')
 # What base64url has not is no base64 afterwards.
 _FROM_URLSAFE = bytes.maketrans(b'-_+/', b'+/..')
 _TO_URLSAFE = bytes.maketrans(b'+/', b'-_')

@@ -41,7 +41,7 @@ def duration(value: Any) -> float:
 
 
 def _parsed(text: str) -> float:
-    if re.fullmatch(r'[+-]?[0-9]+(\.[0-9]+)?', text, re.ASCII):
+    if re.fullmatch(r'[+-]?[0-9]+(\.[0-9]+)?', text):
         return float(text)
     match = re.fullmatch(
         r'(?:(\d+)d)?\s*(?:(\d+)h)?\s*(?:(\d+)m)?\s*(?:(\d+)s)?',

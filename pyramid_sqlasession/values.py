@@ -305,7 +305,7 @@ def _can_run_code(serializer: Any) -> bool:
 
 
 # token of RFC 9110, section 5.6.2
-_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
 def cookie_name(name: str, value: Any) -> str:
@@ -333,7 +333,7 @@ def cookie_path(name: str, value: Any) -> str:
 def cookie_domain(name: str, value: Any) -> str:
     """Read the domain of a cookie."""
     if not isinstance(value, str) or not re.fullmatch(
-        r'\.?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*', value, re.ASCII
+        r'\.?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*', value
     ):
         raise bad_value(name, value, 'must be a host name such as example.com')
     return value
