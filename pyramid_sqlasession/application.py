@@ -98,6 +98,8 @@ class Application:
         self.has_met_others = False
         #: Whether a login that kept its token was met, and told of.
         self.has_met_fixation = False
+        #: Whether a dbsession that the transaction does not know was.
+        self.has_met_unregistered = False
         #: How often the log hears of sessions that an outage loses.
         self.losses = Seldom()
         #: Set when the application is created, if there is one.

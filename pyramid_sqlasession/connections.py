@@ -49,6 +49,15 @@ _REPETITIONS = 5
 Result = TypeVar('Result')
 
 
+def _is_registered(dbsession: Any) -> bool:
+    """Return whether zope.sqlalchemy has *dbsession* join transactions."""
+    events = zope.sqlalchemy.ZopeTransactionEvents
+    return any(
+        isinstance(getattr(listener, '__self__', None), events)
+        for listener in dbsession.dispatch.after_begin
+    )
+
+
 class Connections:
     """The connections of one request."""
 
@@ -187,6 +196,33 @@ class Connections:
             'to the name of its request attribute%s, or give sessions a '
             'database of their own with sqlasession.url',
             self._name, f' ({", ".join(names)})' if names else '',
+        )
+
+    def notice_unregistered(self) -> None:
+        """Say in the log, once, that ``request.dbsession`` takes no part in
+        the transaction.
+
+        On SQLite the session waits for its lock, and "database is locked"
+        does not tell anybody why.
+        """
+        application = self._application
+        if application.has_met_unregistered:
+            return
+        dbsession = self.begun_dbsession
+        if (
+            dbsession is None or not dbsession.in_transaction()
+            or _is_registered(dbsession)
+        ):
+            return
+        application.has_met_unregistered = True
+        log.warning(
+            'request.%s has begun a transaction that request.tm does not '
+            'know of: sessions are stored in one of their own, which is '
+            'neither committed nor rolled back with it, and on SQLite waits '
+            'for its lock. Register it where it is made, with '
+            'zope.sqlalchemy.register(dbsession, '
+            'transaction_manager=request.tm)',
+            self._name,
         )
 
     def connect(self) -> sa.Connection:

@@ -179,6 +179,11 @@ class Gate(Protocol):
         which something else may be in the same database.
         """
 
+    def notice_unregistered(self) -> None:
+        """Called before sessions are written alone, as nothing else has
+        joined.
+        """
+
     def connect(self) -> sa.Connection:
         """Return a connection; whoever asks for it commits and closes."""
 
@@ -356,6 +361,7 @@ class SessionDataManager:
         # Only we have joined: nothing has to be committed with the session.
         resources = resources_of(self.transaction)
         if resources is not None and len(resources) == 1:
+            self._gate.notice_unregistered()
             self._route = Route.ALONE
             return
         if any(

@@ -78,6 +78,18 @@ def of_keep_session(request):
     return found
 
 
+def unregistered(request):
+    """Return one that the application itself commits, at the very end."""
+    found = request.registry['dbsession_factory']()
+
+    def end(request):
+        found.commit()
+        found.close()
+
+    request.add_finished_callback(end)
+    return found
+
+
 WAYS = {
     'property': lambda config: config.add_request_method(
         keep, 'dbsession', property=True
@@ -99,6 +111,12 @@ WAYS = {
         of_keep_session, 'dbsession', reify=True
     ),
 }
+
+
+def warnings_of(caplog):
+    return [
+        r.getMessage() for r in caplog.records if r.levelname == 'WARNING'
+    ]
 
 
 def apology(request):
@@ -331,11 +349,36 @@ def test_one_of_another_name(make_shop, caplog):
 
     for path in ('put', 'visit', 'visit'):
         shop.browser().get(f'/{path}')
-    (warning,) = [
-        r.getMessage() for r in caplog.records if r.levelname == 'WARNING'
-    ]
+    (warning,) = warnings_of(caplog)
     assert 'sqlasession.dbsession' in warning
     assert '(db)' in warning
+
+
+@on_sqlite
+def test_one_that_is_not_registered(make_shop, caplog):
+    """T1: the log says, once, that the transaction does not know it."""
+    shop = make_shop(lambda config: config.add_request_method(
+        unregistered, 'dbsession', reify=True
+    ))
+
+    @shop.view
+    def visit(request):
+        request.dbsession.scalars(sa.select(Note)).all()
+        request.session['n'] = 1
+
+    for path in ('put', 'visit', 'visit'):
+        shop.browser().get(f'/{path}')
+    (warning,) = warnings_of(caplog)
+    assert 'zope.sqlalchemy.register(' in warning
+
+
+@on_sqlite
+def test_registered_ones_are_not_told_of(shop, caplog):
+    """T1: and of one that it does know it says nothing."""
+    browser = shop.browser()
+    for path in ('put', 'note', 'nested', 'fail', 'put'):
+        browser.get(f'/{path}', status='*')
+    assert warnings_of(caplog) == []
 
 
 @on_sqlite
