@@ -8,13 +8,18 @@ import importlib
 from pathlib import Path
 import sys
 
+from pyramid import authentication
 from pyramid.config import Configurator
+from pyramid.httpexceptions import HTTPFound
 from pyramid.response import Response
+from pyramid.security import forget
+from pyramid.security import remember
 from pyramid.session import SignedCookieSessionFactory
 import pytest
 import sqlalchemy as sa
 from webtest import TestApp
 
+from pyramid_sqlasession import SessionNotSerializable
 from pyramid_sqlasession.authentication import SessionAuthenticationHelper
 
 from .pages import blocks
@@ -306,3 +311,126 @@ def test_who_has_no_old_cookie_costs_nothing(store, new):
     """A visitor gets neither a row nor a cookie."""
     assert 'Set-Cookie' not in new.get('/look').headers
     assert count(new) == 0
+
+
+# -- what is another thing here -----------------------------------------------
+
+
+def act(request):
+    """Do what the old stores and this one understand in another way."""
+    session, name = request.session, request.matchdict['name']
+    if name == 'redirect':
+        session.flash('Saved')
+        raise HTTPFound('/do/look')
+    if name == 'in':
+        remember(request, 7)
+    if name == 'out':
+        session.flash('Good-bye')
+        forget(request)
+    if name == 'as':
+        session.flash('Hello')
+        remember(request, 8)
+    if name == 'buy':
+        session['cart'] = {7: 2}
+    if name == 'pop':
+        return session.pop('none')
+    if name == 'names':
+        return [n for n in OLD_NAMES if hasattr(session, n)]
+    if name != 'look':
+        return None
+    return {
+        'flashed': session.pop_flash(),
+        'cart': [type(key).__name__ for key in session.get('cart', ())],
+    }
+
+
+#: The left side of the table: which store has a name that is not ours.
+OLD_NAMES = {
+    'save': 'beaker', 'persist': 'beaker', 'delete': 'beaker',
+    'regenerate_id': 'beaker', 'last_accessed': 'beaker',
+    'session_id': 'redis', 'adjust_session_timeout': 'redis',
+    'adjust_session_expires': 'redis', 'has_key': 'beaker redis',
+}
+
+
+class Policy:
+    """As much of a security policy as a helper needs."""
+
+    def __init__(self, helper):
+        self.remember = helper.remember
+        self.forget = helper.forget
+        self.authenticated_userid = helper.authenticated_userid
+
+
+@pytest.fixture
+def both(make, store):
+    """A browser of an application with the old store, and one of ours."""
+
+    def of(set_up, helper):
+        def with_acts(config):
+            set_up(config)
+            config.set_security_policy(Policy(helper))
+            config.add_route('do', '/do/{name}')
+            config.add_view(act, route_name='do', renderer='json')
+
+        return make(with_acts)
+
+    return (
+        of(store.set_up, authentication.SessionAuthenticationHelper()),
+        of(
+            lambda config: config.include('pyramid_sqlasession'),
+            SessionAuthenticationHelper(),
+        ),
+    )
+
+
+@pytest.mark.parametrize('path', [['redirect'], ['out'], ['in', 'as']])
+def test_what_was_flashed_before(store, both, path):
+    """T2: a message before an abort, or before the session's end, is gone."""
+    shown = []
+    for browser in both:
+        for name in path:
+            browser.get(f'/do/{name}')
+        shown.append(len(browser.get('/do/look').json['flashed']))
+    assert shown == [1, 0]
+
+
+def test_numbers_as_keys(store, both):
+    """R6: they came back, as a text from a signed cookie; here they raise."""
+    old, new = both
+    old.get('/do/buy')
+    expected = 'str' if store.name == 'signed' else 'int'
+    assert old.get('/do/look').json['cart'] == [expected]
+    with pytest.raises(SessionNotSerializable, match='keys of a dict'):
+        new.get('/do/buy')
+
+
+@pytest.mark.parametrize('store', ['beaker'], indirect=True)
+def test_a_value_that_cannot_be_carried_over(store, both, new):
+    """R6: what the page warns of: each request of its visitor fails."""
+    old, _ = both
+    old.get('/do/buy')
+    take_cookie(old, new)
+    for _ in range(2):
+        with pytest.raises(SessionNotSerializable):
+            new.get('/look')
+
+
+def test_pop_of_a_key_that_is_not_there(store, both):
+    """R10: it raises, as it does in a signed cookie's session."""
+    old, new = both
+    if store.name == 'signed':
+        with pytest.raises(KeyError):
+            old.get('/do/pop')
+    else:
+        assert old.get('/do/pop').json is None
+    with pytest.raises(KeyError):
+        new.get('/do/pop')
+
+
+def test_names_that_are_not_ours(store, both):
+    """The left side of the table is what that store has, and we have not."""
+    old, new = both
+    named = [n for n in OLD_NAMES if store.name in OLD_NAMES[n]]
+    assert old.get('/do/names').json == named
+    assert new.get('/do/names').json == []
