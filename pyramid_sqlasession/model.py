@@ -305,6 +305,13 @@ def model_of(settings: Settings) -> type[Any]:
             f'pyramid_sqlasession.SessionMixin'
         )
     _check_mapper(model, mapper)
+    _check_columns(model, mapper)
+    _check_fields(model)
+    return model
+
+
+def _check_columns(model: type[Any], mapper: Mapper[Any]) -> None:
+    """Refuse a model whose own columns are not those of the mixin."""
     missing = [
         name for name in TABLE_COLUMNS
         if name not in mapper.column_attrs
@@ -324,19 +331,39 @@ def model_of(settings: Settings) -> type[Any]:
                 f'the key {column.key!r}, by which it is not found: add '
                 f'key={name!r} to its mapped_column(...)'
             )
-    for name, column in fields_of(model).items():
+        if not _has_our_type(column, name):
+            raise ConfigurationError(
+                f'sqlasession.model = {model!r}: the column of {name!r} is '
+                f'not that of SessionMixin, but of type {column.type!r}: '
+                f'name SessionMixin first among the bases of the class, as '
+                f'another one has a column of this name'
+            )
+
+
+def _check_fields(model: type[Any]) -> None:
+    """Refuse additional fields that cannot be used, or must not be."""
+    fields = fields_of(model)
+    for name, column in fields.items():
         if _can_run_code(column.type):
             raise ConfigurationError(
                 f'sqlasession.model = {model!r}: the type of {name!r} '
                 f'{_RUNS_CODE}'
             )
-    for name in fields_of(model).keys() & TAKEN.keys():
+    for name in fields.keys() & TAKEN.keys():
         raise ConfigurationError(
             f'sqlasession.model = {model!r}: {name!r} {TAKEN[name]}: give '
             f'the attribute another name, as in other = '
             f'mapped_column({name!r}, ...)'
         )
-    return model
+
+
+def _has_our_type(column: sa.Column[Any], name: str) -> bool:
+    """Return whether *column* takes and gives what the mixin's does."""
+    ours = getattr(SessionMixin, name).column.type
+    # Of the others a type of the application's may do as well.
+    return not isinstance(ours, sa.TypeDecorator) or isinstance(
+        column.type, type(ours)
+    )
 
 
 def _check_mapper(model: type[Any], mapper: Mapper[Any]) -> None:

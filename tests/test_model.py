@@ -260,6 +260,39 @@ def test_model_whose_column_has_another_name_and_our_key(make_site):
     assert browser.get('/show').text != '{}'
 
 
+def hidden(first, name, column):
+    """Return a model beside whose mixin another base has one of its columns.
+
+    :param first: which of the two is named first.
+    """
+    base = type('Base', (DeclarativeBase,), {name: column})
+    bases = (SessionMixin, base) if first == 'mixin' else (base, SessionMixin)
+    return type('Hidden', bases, {'__tablename__': 'hidden'})
+
+
+@ON_SQLITE
+@pytest.mark.parametrize(('name', 'column'), [
+    ('id', mapped_column(sa.Integer, primary_key=True)),
+    ('created', mapped_column(sa.DateTime)),
+])
+def test_model_whose_base_hides_a_column_of_ours(make_site, name, column):
+    """Contract 2: it fails at start-up, and it says what to name first."""
+    with pytest.raises(
+        ConfigurationError, match=f"'{name}' is not .* SessionMixin first"
+    ):
+        make_site(model=hidden('base', name, column), create=False)
+
+
+@pytest.mark.parametrize(('name', 'column'), [
+    ('id', mapped_column(sa.Integer, primary_key=True)),
+    ('created', mapped_column(sa.DateTime)),
+])
+def test_model_that_hides_a_column_of_its_base(make_site, name, column):
+    """Contract 2: in that order it works."""
+    site = with_views(make_site(model=hidden('mixin', name, column)))
+    assert returning(site).get('/show').text != '{}'
+
+
 @ON_SQLITE
 @pytest.mark.parametrize('name', ['fields', 'except_id', 'self'])
 def test_model_with_a_name_that_is_taken(make_site, name):
