@@ -655,3 +655,16 @@ def test_the_commit_of_the_sessions_fails(own):
     browser.get('/work?change=put')
     assert house.data() == {'n': 2, 'list': [1]}
     assert house.engine.pool.checkedout() == 0
+
+
+def test_under_the_cookiecutters_fixtures(make_house, settings):
+    """T0, T7: what a test stores is committed at once, and seen by it."""
+    house = make_house(**settings)
+    tm = transaction.TransactionManager(explicit=True)
+    tm.begin()
+    tm.doom()
+    browser = house.site.browser(**{'tm.active': True, 'tm.manager': tm})
+    browser.get('/fill')
+    assert browser.get('/show').text == str(STORED)
+    tm.abort()
+    assert house.data() == STORED
