@@ -17,6 +17,7 @@ from pyramid.security import remember
 from pyramid.session import SignedCookieSessionFactory
 import pytest
 import sqlalchemy as sa
+from translationstring import TranslationString
 from webtest import TestApp
 
 from pyramid_sqlasession import SessionNotSerializable
@@ -332,6 +333,8 @@ def act(request):
         remember(request, 8)
     if name == 'buy':
         session['cart'] = {7: 2}
+    if name == 'say':
+        session.flash(TranslationString('Saved'))
     if name == 'pop':
         return session.pop('none')
     if name == 'names':
@@ -339,7 +342,7 @@ def act(request):
     if name != 'look':
         return None
     return {
-        'flashed': session.pop_flash(),
+        'flashed': [type(said).__name__ for said in session.pop_flash()],
         'cart': [type(key).__name__ for key in session.get('cart', ())],
     }
 
@@ -414,6 +417,16 @@ def test_a_value_that_cannot_be_carried_over(store, both, new):
     for _ in range(2):
         with pytest.raises(SessionNotSerializable):
             new.get('/look')
+
+
+def test_a_translation_string(store, both):
+    """R6: it is a text afterwards, as from a signed cookie."""
+    kinds = []
+    for browser in both:
+        browser.get('/do/say')
+        kinds += browser.get('/do/look').json['flashed']
+    before = 'str' if store.name == 'signed' else 'TranslationString'
+    assert kinds == [before, 'str']
 
 
 def test_pop_of_a_key_that_is_not_there(store, both):
