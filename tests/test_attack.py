@@ -314,7 +314,7 @@ MASKS = [
 ]
 
 
-@sqlite
+@on_sqlite
 @pytest.mark.parametrize('mask', MASKS, ids=ascii)
 def test_no_other_name_passes_for_one_with_a_prefix(make_target, mask):
     """Section 2: what a sibling domain can plant is not ``__Host-session``."""
@@ -766,7 +766,7 @@ class Pickled(SessionMixin, Base):
     prefs: Mapped[list | None] = mapped_column(sa.PickleType)
 
 
-@sqlite
+@on_sqlite
 @pytest.mark.parametrize(
     'given',
     [

@@ -379,10 +379,9 @@ def over_https(site, ways):
 def test_the_cookie_of_a_subrequest_is_as_secure_as_the_request(
     shop, change, answers
 ):
-    """R4, Section 2: the scheme is that of the request that the browser made;
-    ``Request.blank('/')`` says http.
-    """
+    """R4, Section 2: the scheme is that of the browser's own request."""
 
+    # ``Request.blank('/')`` says http.
     @shop.view
     def inner(request):
         if change == 'look':
