@@ -357,7 +357,7 @@ def _check_fields(model: type[Any]) -> None:
         )
 
 
-def _has_our_type(column: sa.Column[Any], name: str) -> bool:
+def _has_our_type(column: sa.ColumnElement[Any], name: str) -> bool:
     """Return whether *column* takes and gives what the mixin's does."""
     ours = getattr(SessionMixin, name).column.type
     # Of the others a type of the application's may do as well.
