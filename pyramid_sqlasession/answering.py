@@ -29,7 +29,7 @@ from pyramid_sqlasession.latesaving import is_given
 from pyramid_sqlasession.latesaving import save_now
 from pyramid_sqlasession.lifecycle import Binding
 from pyramid_sqlasession.lifecycle import binding_of
-from pyramid_sqlasession.lifecycle import is_repetition
+from pyramid_sqlasession.lifecycle import has_cookie_left
 from pyramid_sqlasession.plan import Outcome
 from pyramid_sqlasession.response import cookie_header
 from pyramid_sqlasession.response import keep_private
@@ -271,7 +271,9 @@ class Answer:
         earlier attempt has left it, though its view may never look.
         """
         caller = caller_of(self._binding.request)
-        if caller is not None and is_repetition(caller):
+        if caller is not None and has_cookie_left(
+            self._binding.application, caller
+        ):
             _answering_binding_of(caller)
 
     # -- the end -------------------------------------------------------------

@@ -37,6 +37,7 @@ subrequest in a transaction    left to the outer request   (there are none)
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 import datetime as dt
 import logging
 from threading import get_ident
@@ -85,11 +86,19 @@ RELEASED: Any = object()
 # another one has joined the transaction, or loaded the session.
 _A_MOMENT = 0.001
 
-#: Where an attempt leaves what it committed for the next one.
-_CARRIED = 'sqlasession.carried'
+#: Where an attempt leaves what the next one has to know, by the application:
+#: one that is mounted in another has a copy of its environ.
+_ATTEMPTS = 'sqlasession.attempts'
 
-#: Where it leaves what it went on from.
-_OPENED = 'sqlasession.opened'
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What an attempt of a request leaves to the next one."""
+
+    #: What was committed, and no browser has heard of.
+    carried: tuple[Outcome, ...]
+    #: What the session went on from, if there was one.
+    opened: Base | None
 
 
 class Binding:
@@ -208,8 +217,10 @@ class Binding:
         if 'context' not in given:
             self.may_be_managed = True
             self.is_over = is_finished(request)
-        self.carried = request.environ.pop(_CARRIED, ())
-        self._opened = request.environ.pop(_OPENED, None)
+        if _ATTEMPTS in request.environ:
+            earlier = request.environ[_ATTEMPTS].pop(self.application, None)
+            if earlier is not None:
+                self.carried, self._opened = earlier.carried, earlier.opened
         self._answering(self)
 
     def _load_once(self) -> None:
@@ -587,16 +598,18 @@ class Binding:
 
     def leave_to_next_attempt(self) -> None:
         """Leave what a request that runs again has to know."""
-        environ = self.request.environ
-        if self.carried or self.outcomes:
-            # It goes on from what is committed, and sends its cookie.
-            environ[_CARRIED] = self.carried + self.outcomes
         base = self.base
-        if base.token is not None and (
+        # It goes on from what is committed, and sends its cookie; if the
+        # session has ended by then, it begins no other one.
+        has_opened = base.token is not None and (
             base.record is not None or base.ghost not in (None, 'unavailable')
-        ):
-            # If it has ended by then, the next attempt begins no other one.
-            environ[_OPENED] = base
+        )
+        carried = self.carried + self.outcomes
+        if carried or has_opened:
+            left = self.request.environ.setdefault(_ATTEMPTS, {})
+            left[self.application] = Attempt(
+                carried, base if has_opened else None
+            )
 
 
 def binding_of(request: Any) -> Binding | None:
@@ -609,11 +622,12 @@ def binding_of(request: Any) -> Binding | None:
     return None
 
 
-def is_repetition(request: Any) -> bool:
+def has_cookie_left(application: Application, request: Any) -> bool:
     """Return whether an earlier attempt of *request* has left a cookie, which
     nobody has asked for yet.
     """
-    return _CARRIED in request.environ
+    earlier = request.environ.get(_ATTEMPTS, {}).get(application)
+    return earlier is not None and bool(earlier.carried)
 
 
 def _has_looked(request: Any) -> bool:

@@ -727,3 +727,36 @@ def test_the_cookie_of_a_mounted_application(
     assert browser.get('/mounted/add').text == '1'
     assert set(browser.cookies) == {'inner', 'session'}
     assert browser.get('/mounted/add').text == '2'
+
+
+@on_sqlite
+def test_a_mounted_application_in_a_request_that_runs_again(
+    make_site, tmp_path
+):
+    """R4, T5: what an attempt left is the outer application's alone."""
+    inner = make_site(
+        cookie_name='inner', url=f'sqlite:///{tmp_path}/inner.sqlite',
+        with_dbsession=False,
+    )
+
+    def mounted(context, request):
+        if request.environ['retry.attempt'] == 0:
+            request.session['n'] = 1
+            request.tm.commit()
+            request.tm.begin()
+            raise Passing
+        response = wsgiapp2(inner.app)(context, request)
+        response.text = repr(dict(request.session))
+        return response
+
+    def mount(config):
+        config.add_route('mounted', '/mounted/*subpath')
+        config.add_view(mounted, route_name='mounted')
+
+    outer = make_site(configure=mount, retry=True)
+    inner.views['look'] = lambda request: request.session.update(m=1)
+    browser = outer.browser()
+    assert browser.get('/mounted/look').text == "{'n': 1}"
+    assert set(browser.cookies) == {'inner', 'session'}
+    assert browser.cookies['inner'] != browser.cookies['session']
+    assert outer.data() == {'n': 1}
