@@ -18,8 +18,8 @@ import uuid
 from sqlalchemy import exc
 
 from pyramid_sqlasession import advice
-from pyramid_sqlasession import dialects
 from pyramid_sqlasession import events
+from pyramid_sqlasession import faults
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.connections import Connections
 from pyramid_sqlasession.errors import SessionError
@@ -52,11 +52,11 @@ def touch(
         # A database that is away was warned of; and whoever was in the way
         # has extended it, too (two nodes of a cluster).
         is_known = isinstance(error, SessionStoreUnavailable) or (
-            dialects.fault_of(error) is dialects.Fault.CONFLICT
+            faults.fault_of(error) is faults.Fault.CONFLICT
         )
         log.log(
             logging.DEBUG if is_known else logging.WARNING,
-            'the expiry was not extended: %s', dialects.said_by(error),
+            'the expiry was not extended: %s', faults.said_by(error),
         )
         return None
 
@@ -85,7 +85,7 @@ def end_surplus(
             if is_given:
                 raise
             log.warning(
-                'surplus sessions were not ended: %s', dialects.said_by(error)
+                'surplus sessions were not ended: %s', faults.said_by(error)
             )
 
 

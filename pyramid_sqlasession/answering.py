@@ -16,7 +16,7 @@ from typing import Any
 from pyramid.httpexceptions import HTTPNotFound
 from sqlalchemy import exc
 
-from pyramid_sqlasession import dialects
+from pyramid_sqlasession import faults
 from pyramid_sqlasession.aftercare import advise
 from pyramid_sqlasession.aftercare import end_surplus
 from pyramid_sqlasession.aftercare import send_events
@@ -188,7 +188,7 @@ class Answer:
         if not application.saver.is_care_due(base, now):
             return
         error = binding.request.__dict__.get('exception')
-        if error is not None and dialects.is_in_vain(error):
+        if error is not None and faults.is_in_vain(error):
             # The visitor has waited once already.
             return
         started = perf_counter()

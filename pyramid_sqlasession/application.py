@@ -24,6 +24,7 @@ from sqlalchemy import exc
 from zope.interface import implementedBy
 
 from pyramid_sqlasession import dialects
+from pyramid_sqlasession import faults
 from pyramid_sqlasession import pooling
 from pyramid_sqlasession.codec import Codec
 from pyramid_sqlasession.cookie import CookiePolicy
@@ -287,7 +288,7 @@ class Application:
                 with dialects.wrapped_errors(engine):
                     return work(connection)
             except exc.DBAPIError as error:
-                if not dialects.is_lost(error):
+                if not faults.is_lost(error):
                     raise
                 dialects.discard(connection, error)
                 raise _StaleConnection(error) from error
@@ -306,7 +307,7 @@ class Application:
                 with dialects.wrapped_errors(engine):
                     yield connection
             except exc.DBAPIError as error:
-                if dialects.is_stale(error):
+                if faults.is_stale(error):
                     dialects.discard(connection, error)
                 raise
             dialects.commit(connection)

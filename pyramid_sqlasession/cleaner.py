@@ -18,10 +18,11 @@ import sqlalchemy as sa
 
 from pyramid_sqlasession import dialects
 from pyramid_sqlasession import events
+from pyramid_sqlasession import faults
 from pyramid_sqlasession import pooling
 from pyramid_sqlasession.application import Application
-from pyramid_sqlasession.dialects import Fault
 from pyramid_sqlasession.errors import SessionStoreUnavailable
+from pyramid_sqlasession.faults import Fault
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +161,7 @@ class Cleaner:
                 try:
                     count = self._clean_batch(application, connection)
                 except sa.exc.DBAPIError as error:
-                    fault = dialects.fault_of(error)
+                    fault = faults.fault_of(error)
                     if attempts == _ATTEMPTS or fault is not Fault.CONFLICT:
                         raise
                 else:
@@ -226,7 +227,7 @@ def _run(
                 log.warning(
                     'expired sessions could not be deleted, the next '
                     'attempts follow: %s: %s', type(error).__name__,
-                    dialects.said_by(cause or error),
+                    faults.said_by(cause or error),
                 )
             failures = min(failures + 1, 3)
         else:

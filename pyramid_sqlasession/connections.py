@@ -22,7 +22,7 @@ from sqlalchemy import exc
 from sqlalchemy.orm import scoped_session
 import zope.sqlalchemy
 
-from pyramid_sqlasession import dialects
+from pyramid_sqlasession import faults
 from pyramid_sqlasession import pooling
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.errors import SessionError
@@ -263,7 +263,7 @@ class Connections:
                 # Above READ COMMITTED the database refuses the second of
                 # two writers; nothing but this has to be done again.
                 if attempt == _REPETITIONS or (
-                    not dialects.is_repeatable(error)
+                    not faults.is_repeatable(error)
                 ):
                     raise
         raise AssertionError('unreachable')  # pragma: no cover

@@ -22,6 +22,7 @@ import warnings
 import sqlalchemy as sa
 
 from pyramid_sqlasession import dialects
+from pyramid_sqlasession import faults
 from pyramid_sqlasession.cookie import Token
 from pyramid_sqlasession.lenient import leniently
 from pyramid_sqlasession.lenient import Unreadable
@@ -287,7 +288,7 @@ class Records:
         try:
             return self._read(connection, statement)
         except (ValueError, OverflowError, sa.exc.DataError) as error:
-            if dialects.is_from_server(error):
+            if faults.is_from_server(error):
                 raise
             # A moment that PostgreSQL has and Python has not: the driver
             # raises it before a type could.

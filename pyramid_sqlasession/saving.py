@@ -20,6 +20,7 @@ import uuid
 import sqlalchemy as sa
 
 from pyramid_sqlasession import dialects
+from pyramid_sqlasession import faults
 from pyramid_sqlasession.changes import apply_changes
 from pyramid_sqlasession.changes import Changes
 from pyramid_sqlasession.changes import conflicting_keys
@@ -98,7 +99,7 @@ class Saver:
         try:
             return self._save(connection, plan, now, extend)
         except sa.exc.DBAPIError as error:
-            if not dialects.is_about_value(error):
+            if not faults.is_about_value(error):
                 raise
             raise self._refused(error) from error
 
@@ -108,10 +109,10 @@ class Saver:
         fields = ', '.join(self._fields.columns)
         # Whatever the checks of the fields do not know.
         what, hint = f'a value of the additional fields ({fields})', ''
-        named = dialects.named_in(error, [data, *self._fields.columns])
+        named = faults.named_in(error, [data, *self._fields.columns])
         # Or a table that was made by hand.
         if not fields or (
-            dialects.is_too_long(error) and named in (data, None)
+            faults.is_too_long(error) and named in (data, None)
         ):
             own = 'the data of the session'
             what = f'{what}, or {own}' if fields and named is None else own

@@ -19,7 +19,7 @@ import uuid
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from pyramid_sqlasession import dialects
+from pyramid_sqlasession import faults
 from pyramid_sqlasession import pooling
 from pyramid_sqlasession.drivers import Driver
 from pyramid_sqlasession.drivers import driver_of
@@ -201,7 +201,7 @@ class Shortcut:
         if not isinstance(error, self._dialect.loaded_dbapi.Error):
             return None
         translated = self.translated(error, compiled, pooled)
-        return translated if dialects.has_waited(translated) else None
+        return translated if faults.has_waited(translated) else None
 
     def failed(
         self, connection: sa.Connection, error: Any, compiled: Compiled,
@@ -273,7 +273,7 @@ class Bare:
                 translated = self._shortcut.translated(
                     error, compiled, pooled
                 )
-                is_lost = dialects.is_lost(translated)
+                is_lost = faults.is_lost(translated)
             finally:
                 if is_lost:
                     pooled.give_back_lost()

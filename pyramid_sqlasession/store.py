@@ -14,7 +14,7 @@ import uuid
 
 import sqlalchemy as sa
 
-from pyramid_sqlasession import dialects
+from pyramid_sqlasession import faults
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.codec import DamagedData
 from pyramid_sqlasession.errors import SessionArgumentError
@@ -277,7 +277,7 @@ def _understood(fields: dict[str, Any]) -> Iterator[None]:
     try:
         yield
     except sa.exc.DBAPIError as error:
-        if not dialects.is_about_value(error):
+        if not faults.is_about_value(error):
             raise
         raise SessionError(
             f'the database refuses a value that was asked for '

@@ -40,6 +40,7 @@ from zope.interface import alsoProvides
 from zope.interface import implementer
 
 from pyramid_sqlasession import dialects
+from pyramid_sqlasession import faults
 from pyramid_sqlasession.errors import SessionError
 
 try:
@@ -442,7 +443,7 @@ class SessionDataManager:
             for participant in participants:
                 participant.write(connection)
         except sa.exc.IntegrityError as error:
-            if dialects.fault_of(error) is dialects.Fault.DUPLICATE:
+            if faults.fault_of(error) is faults.Fault.DUPLICATE:
                 # Two first inserts at once; the next attempt finds a row.
                 self._conflicts.append(error)
             raise
@@ -473,7 +474,7 @@ class SessionDataManager:
                 self._close()
                 # The application's data are committed by now: the request
                 # must not run again, only this write may.
-                if attempt == _ATTEMPTS or not dialects.is_repeatable(error):
+                if attempt == _ATTEMPTS or not faults.is_repeatable(error):
                     self._final = SessionError(
                         'the data of the application were committed, but '
                         'the session, which has a database of its own '
@@ -513,7 +514,7 @@ class SessionDataManager:
         """Return whether *error* is a conflict (``transaction`` asks)."""
         if error is self._final:
             return False
-        return error in self._conflicts or dialects.is_retryable(error)
+        return error in self._conflicts or faults.is_retryable(error)
 
     def sortKey(self) -> str:
         """Return the place in the order of commits."""

@@ -10,10 +10,10 @@ from typing import Any
 
 from sqlalchemy import exc
 
-from pyramid_sqlasession import dialects
-from pyramid_sqlasession.dialects import Fault
+from pyramid_sqlasession import faults
 from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.errors import SessionStoreUnavailable
+from pyramid_sqlasession.faults import Fault
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Translation(AbstractContextManager[None]):
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         if not isinstance(error, exc.DBAPIError | exc.TimeoutError):
             return
-        fault = dialects.fault_of(error)
+        fault = faults.fault_of(error)
         if fault is Fault.UNAVAILABLE:
             self._warn(error)
             raise SessionStoreUnavailable() from error
@@ -83,5 +83,5 @@ class Translation(AbstractContextManager[None]):
         if self._warns and self._seldom.is_due():
             log.warning(
                 'the database of the sessions does not answer: %s',
-                dialects.said_by(error),
+                faults.said_by(error),
             )

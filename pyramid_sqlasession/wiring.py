@@ -20,7 +20,7 @@ from pyramid.router import default_execution_policy
 import sqlalchemy as sa
 
 from pyramid_sqlasession import advice
-from pyramid_sqlasession import dialects
+from pyramid_sqlasession import faults
 from pyramid_sqlasession import pooling
 from pyramid_sqlasession.answering import Answer
 from pyramid_sqlasession.application import Application
@@ -209,7 +209,7 @@ def _create_table(application: Application) -> None:
         ) from error
     except sa.exc.DBAPIError as error:
         hint = ''
-        if dialects.fault_of(error) is dialects.Fault.UNAVAILABLE:
+        if faults.fault_of(error) is faults.Fault.UNAVAILABLE:
             hint = ', the database has to run when the application starts'
         raise ConfigurationError(
             f'sqlasession.create_table = true: the table '

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from pyramid_sqlasession import dialects
+from pyramid_sqlasession import faults
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.scripts.interruption import held_back
 from pyramid_sqlasession.scripts.progress import Progress
@@ -129,7 +130,7 @@ def commit(
                 connection.commit()
                 return result
         except exc.DBAPIError as error:
-            if attempt == REPETITIONS or not dialects.is_retryable(error):
+            if attempt == REPETITIONS or not faults.is_retryable(error):
                 raise
             time.sleep(pause)
             pause *= 2

@@ -7,9 +7,9 @@ import re
 from pyramid.exceptions import ConfigurationError
 from sqlalchemy import exc
 
-from pyramid_sqlasession import dialects
-from pyramid_sqlasession.dialects import Fault
+from pyramid_sqlasession import faults
 from pyramid_sqlasession.errors import SessionError
+from pyramid_sqlasession.faults import Fault
 
 
 class Failure(Exception):
@@ -32,9 +32,9 @@ def explained(error: Exception, ini: str) -> str:
     cause = error.__cause__ if isinstance(error, SessionError) else error
     notes = getattr(error, '__notes__', ())
     if isinstance(cause, exc.DBAPIError | exc.TimeoutError):
-        fault = dialects.fault_of(cause)
+        fault = faults.fault_of(cause)
         text = text_of(cause)
-        if dialects.has_waited(cause):
+        if faults.has_waited(cause):
             return line(
                 'the database gave up a statement that took too long, or '
                 'that waited for another transaction; run it again later',

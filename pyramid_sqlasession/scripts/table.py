@@ -9,9 +9,9 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.engine.mock import MockConnection
 
-from pyramid_sqlasession import dialects
+from pyramid_sqlasession import faults
 from pyramid_sqlasession.application import Application
-from pyramid_sqlasession.dialects import Fault
+from pyramid_sqlasession.faults import Fault
 from pyramid_sqlasession.scripts.failures import Failure
 from pyramid_sqlasession.scripts.failures import line
 from pyramid_sqlasession.scripts.failures import text_of
@@ -99,7 +99,7 @@ def _create(application: Application) -> None:
     try:
         application.create_table()
     except exc.DBAPIError as error:
-        if dialects.fault_of(error) is Fault.UNAVAILABLE:
+        if faults.fault_of(error) is Fault.UNAVAILABLE:
             raise
         # Not "run psessions table": this is it.
         others = sorted(

@@ -22,8 +22,8 @@ import zope.sqlalchemy
 
 from pyramid_sqlasession import SessionsExpired
 from pyramid_sqlasession import stop_expiring_sessions
-from pyramid_sqlasession.dialects import Fault
-from pyramid_sqlasession.dialects import fault_of
+from pyramid_sqlasession.faults import Fault
+from pyramid_sqlasession.faults import fault_of
 
 POOL_SIZE = 6
 

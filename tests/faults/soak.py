@@ -26,8 +26,8 @@ import time
 
 import sqlalchemy as sa
 
-from pyramid_sqlasession.dialects import Fault
-from pyramid_sqlasession.dialects import fault_of
+from pyramid_sqlasession.faults import Fault
+from pyramid_sqlasession.faults import fault_of
 
 from ..checker import model
 from ..checker import sabotage
