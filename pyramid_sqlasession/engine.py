@@ -50,10 +50,7 @@ def _find(
         return _own_engine(settings)
     if settings.engine is not None:
         return _given_engine(registry, settings.engine)
-    try:
-        factory = registry['dbsession_factory']
-    except (KeyError, TypeError):
-        factory = None
+    factory = registry.get('dbsession_factory')
     # scoped_session keeps its sessionmaker one step further.
     factory = getattr(factory, 'session_factory', factory)
     options = getattr(factory, 'kw', {})
@@ -174,7 +171,7 @@ def _given_engine(registry: Any, given: Any) -> sa.Engine:
     engine = given
     name = getattr(given, '__qualname__', None)
     shown = f'{given.__module__}.{name}' if name else repr(given)
-    if callable(given) and not isinstance(given, sa.Engine):
+    if callable(given):
         try:
             engine = given(registry)
         except Exception as error:

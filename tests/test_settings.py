@@ -875,14 +875,24 @@ def test_an_unknown_option_of_the_engine(tmp_path):
     assert text.endswith('did you mean sqlasession.engine.pool_size?')
 
 
+def test_an_option_of_the_engine_like_no_other(tmp_path):
+    """Section 2: if nothing is near, nothing is guessed."""
+    text = refused(tmp_path, url=URL, **{'sqlasession.engine.zzz': '7'})
+    assert "sqlasession.engine.zzz = '7' " in text
+    assert text.endswith('sqlalchemy.create_engine')
+
+
 def test_a_bad_option_of_the_engine(tmp_path):
     """Section 2: its key and its value are named, and no other ones."""
     text = refused(tmp_path, url=URL, **{
         'sqlasession.engine.pool_size': 'many',
         'sqlasession.engine.pool_recycle': '7',
+        # Known to create_engine, and near to 'echo'.
+        'sqlasession.engine.echo_pool': 'false',
     })
     assert "sqlasession.engine.pool_size = 'many' " in text
     assert 'pool_recycle' not in text
+    assert text.endswith('sqlalchemy.create_engine')
 
 
 def test_a_secret_option_of_the_engine(tmp_path):
