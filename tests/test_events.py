@@ -57,3 +57,24 @@ def test_one_who_subscribes_later_hears(make_site):
     assert events.SessionCreated in kinds
     browser.get('/work')
     assert len(seen) == len(kinds)
+
+
+@on_sqlite
+def test_what_an_event_shows(make_site):
+    """Section 1: what it is about, and nothing that works as a cookie."""
+    site = with_views(make_site(
+        secret='sesame', expiration='1h', check_expiration_interval='1h'
+    ))
+    forger = site.browser()
+    forger.set_cookie('session', 'A' * 64 + '.' + 'B' * 43)
+    with site.events() as seen:
+        forger.get('/show')
+        returning(site)
+        (record,) = site.rows()
+        site.clock.advance(hours=2)
+        site.application.cleaner.clean()
+    ours = [one for one in seen if type(one).__module__ == events.__name__]
+    assert repr(ours) == (
+        f'[<SuspiciousCookie signature>, <SessionCreated {record["id"]}>, '
+        f'<SessionsExpired 1>]'
+    )
