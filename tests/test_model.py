@@ -19,6 +19,7 @@ from webtest import TestApp
 import zope.sqlalchemy
 
 from pyramid_sqlasession import session_model
+from pyramid_sqlasession import SessionError
 from pyramid_sqlasession import SessionMixin
 from pyramid_sqlasession import stop_expiring_sessions
 
@@ -795,3 +796,28 @@ def test_a_default_of_a_column_of_ours_is_not_used(make_site, default):
     returning(site)
     (row,) = site.rows()
     assert row['lifetime'] is None
+
+
+class Migrated(DeclarativeBase):
+    """The base of the model below."""
+
+
+class Mine(SessionMixin, Migrated):
+    """A model of the application's own."""
+
+    __tablename__ = 'sessions'
+
+
+@pytest.mark.parametrize('model', [None, Mine])
+def test_what_to_do_about_a_missing_table(make_site, model):
+    """D2: a table of the application's models is its migrations' affair."""
+    site = make_site(create=False, **({'model': model} if model else {}))
+
+    @site.view
+    def put(request):
+        request.session['n'] = 1
+
+    with pytest.raises(SessionError, match="'sessions'") as caught:
+        site.browser().get('/put')
+    assert '"psessions <your.ini> table"' in str(caught.value)
+    assert ('alembic upgrade head' in str(caught.value)) == bool(model)
