@@ -513,6 +513,10 @@ class Binding:
     # -- saving --------------------------------------------------------------
 
     def make_plan(self) -> Plan | None:
+        """Return what has to be saved, None if there is nothing.
+
+        :raises SessionError: for a value that cannot be stored.
+        """
         session = self.session
         if not self._is_loaded or not session._is_unsaved():
             return None
@@ -536,6 +540,11 @@ class Binding:
         return store is not None and bool(store.has_revoked)
 
     def save(self, connection: Executor, plan: Plan) -> Outcome:
+        """Write *plan*; what became of it counts once it is committed.
+
+        :raises SessionError: for what cannot be stored.
+        :raises sqlalchemy.exc.DBAPIError: of the database.
+        """
         self._is_saving = True
         started = perf_counter()
         try:
@@ -552,6 +561,7 @@ class Binding:
         return outcome
 
     def accept(self, outcome: Outcome) -> None:
+        """Go on from *outcome*, which is committed."""
         self.outcomes += (outcome,)
         self.watcher.committed(outcome)
         for session_id, reason in outcome.dropped:
@@ -566,7 +576,7 @@ class Binding:
             ),
         )
 
-    # -- the response --------------------------------------------------------
+    # -- for whoever answers -------------------------------------------------
 
     @property
     def is_in_transaction(self) -> bool:

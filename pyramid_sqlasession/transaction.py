@@ -477,8 +477,9 @@ class SessionDataManager:
                 if attempt == _ATTEMPTS or not faults.is_repeatable(error):
                     self._final = SessionError(
                         'the data of the application were committed, but '
-                        'the session, which has a database of its own '
-                        '(sqlasession.url), could not be'
+                        'the session, which has a transaction of its own '
+                        '(there is no request.dbsession that it could use, '
+                        'or sqlasession.url is set), could not be'
                     )
                     raise self._final from error
 
