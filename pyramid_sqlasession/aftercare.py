@@ -39,11 +39,11 @@ def touch(
 
     :param is_given: the transaction outlives the response (T7).
     """
-    care = partial(application.saver.care, base=base, now=now)
+    work = partial(application.care.touch, base=base, now=now)
     try:
         if is_given:
-            return connections.perform(care, writes=True)
-        return application.write_aside(care)
+            return connections.perform(work, writes=True)
+        return application.write_aside(work)
     # (AssertionPool asserts that nobody has its one connection.)
     except (exc.SQLAlchemyError, SessionError, AssertionError) as error:
         if is_given:
@@ -73,7 +73,7 @@ def end_surplus(
         return
     for user in {outcome.user for outcome in outcomes} - {None}:
         end = partial(
-            application.saver.end_surplus, user=user, now=application.now()
+            application.care.end_surplus, user=user, now=application.now()
         )
         try:
             if is_given:

@@ -185,7 +185,7 @@ class Answer:
             return
         application = binding.application
         now = application.now()
-        if not application.saver.is_care_due(base, now):
+        if not application.care.is_due(base, now):
             return
         error = binding.request.__dict__.get('exception')
         if error is not None and faults.is_in_vain(error):

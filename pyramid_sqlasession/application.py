@@ -26,6 +26,7 @@ from zope.interface import implementedBy
 from pyramid_sqlasession import dialects
 from pyramid_sqlasession import faults
 from pyramid_sqlasession import pooling
+from pyramid_sqlasession.care import Care
 from pyramid_sqlasession.codec import Codec
 from pyramid_sqlasession.cookie import CookiePolicy
 from pyramid_sqlasession.engine import find_engine
@@ -86,6 +87,9 @@ class Application:
         self.cookies = CookiePolicy(settings)
         _check_user_field(settings, self.fields)
         self.saver = Saver(
+            settings, self.records, self.fields, self.codec, self.expiry
+        )
+        self.care = Care(
             settings, self.records, self.fields, self.codec, self.expiry
         )
         #: Replace it to freeze the time in tests.

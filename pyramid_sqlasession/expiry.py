@@ -105,6 +105,19 @@ class Expiry:
             end = min(end, started + dt.timedelta(seconds=self._absolute))
         return end
 
+    def extended(
+        self, expires: dt.datetime, lifetime: int | None,
+        started: dt.datetime, now: dt.datetime,
+    ) -> dt.datetime:
+        """Return when a session that is used *now*, and would have expired at
+        *expires*, does so: never earlier.
+
+        :param lifetime: the column of its record.
+        """
+        if lifetime == FIXED:
+            return expires
+        return max(expires, self.end(now, started, Lifetime(lifetime)))
+
     def is_over(self, started: dt.datetime, now: dt.datetime) -> bool:
         """Return whether the absolute timeout has passed.
 

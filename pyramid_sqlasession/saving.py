@@ -22,7 +22,6 @@ import sqlalchemy as sa
 from pyramid_sqlasession import dialects
 from pyramid_sqlasession import faults
 from pyramid_sqlasession.changes import apply_changes
-from pyramid_sqlasession.changes import Changes
 from pyramid_sqlasession.changes import conflicting_keys
 from pyramid_sqlasession.codec import Codec
 from pyramid_sqlasession.codec import DamagedData
@@ -32,18 +31,16 @@ from pyramid_sqlasession.errors import SessionConflict
 from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.expiry import BY_SETTINGS
 from pyramid_sqlasession.expiry import Expiry
-from pyramid_sqlasession.expiry import FIXED
-from pyramid_sqlasession.expiry import Lifetime
 from pyramid_sqlasession.fields import Fields
 from pyramid_sqlasession.plan import Outcome
 from pyramid_sqlasession.plan import Plan
 from pyramid_sqlasession.records import Executor
 from pyramid_sqlasession.records import Record
 from pyramid_sqlasession.records import Records
-from pyramid_sqlasession.retired import pack_retired
-from pyramid_sqlasession.retired import Retired
+from pyramid_sqlasession.renewal import derived_csrf
+from pyramid_sqlasession.renewal import Renewal
+from pyramid_sqlasession.renewal import token_columns
 from pyramid_sqlasession.retired import Standing
-from pyramid_sqlasession.retired import unpack_retired
 from pyramid_sqlasession.settings import Settings
 from pyramid_sqlasession.state import Base
 from pyramid_sqlasession.state import NOTHING
@@ -79,6 +76,7 @@ class Saver:
         self._fields = fields
         self._codec = codec
         self._expiry = expiry
+        self._renewal = Renewal(settings)
         user = fields.columns.get(settings.user_field)
         self._user_key = '' if user is None else user.key
         unique = {column for group in fields.unique for column in group}
@@ -330,10 +328,10 @@ class Saver:
         after = record
         values: dict[str, Any] = {}
         changes = plan.changes
-        if not wishes.rotate and self.is_renewal_due(base, now):
+        if not wishes.rotate and self._renewal.is_due(base, now):
             renewed = new_token(record.id)
-            after = self._renew(after, renewed, now)
-            changes = replace(changes, kept_csrf=_derived_csrf(base))
+            after = self._renewal.renewed(after, renewed, now)
+            changes = replace(changes, kept_csrf=derived_csrf(base))
         data, heads = apply_changes(changes, *base.content.known())
         text = record.data
         if changes:
@@ -344,11 +342,11 @@ class Saver:
         if changes or self._settings.extend_default_fields is not None:
             values.update(self._fields.values(extend(data), changes))
         if wishes.rotate and plan.token is not None:
-            after = self._rotate(after, plan.token, now)
+            after = self._renewal.rotated(after, plan.token, now)
         if wishes.login or self._is_login(plan):
             after = replace(after, started=now)
         if after.secret_hash != record.secret_hash:
-            values.update(_token_columns(after))
+            values.update(token_columns(after))
         if after.started != record.started:
             values['started'] = after.started
         expires = self._expires(record, after.started, wishes, now)
@@ -409,60 +407,6 @@ class Saver:
             plan.changes.assigned.get(self._settings.user_field) is not None
         )
 
-    # -- tokens --------------------------------------------------------------
-
-    def _rotate(
-        self, record: Record, token: Token, now: dt.datetime
-    ) -> Record:
-        """Return *record* with the new token of a rotation."""
-        # All older ones of this session are dead with it: whoever holds
-        # one is not the one who has just logged in.
-        retired = [
-            replace(entry, standing=Standing.ROTATED)
-            for entry in unpack_retired(record.retired)
-        ]
-        retired.append(self._retired(record, Standing.ROTATED, now))
-        return replace(
-            record, secret_hash=token.secret_hash,
-            retired=pack_retired(retired, now), rotated=now,
-        )
-
-    def _renew(self, record: Record, token: Token, now: dt.datetime) -> Record:
-        """Return *record* with the new token of a periodic renewal."""
-        retired = [
-            *unpack_retired(record.retired),
-            self._retired(record, Standing.RENEWED, now),
-        ]
-        return replace(
-            record, secret_hash=token.secret_hash,
-            retired=pack_retired(retired, now), rotated=now,
-        )
-
-    def _with_csrf(self, base: Base) -> str:
-        """Return the data of *base*, and its CSRF token kept."""
-        changes = Changes(kept_csrf=_derived_csrf(base))
-        known = base.content.known()
-        return self._codec.write_again(*apply_changes(changes, *known))
-
-    def _retired(
-        self, record: Record, standing: Standing, now: dt.datetime
-    ) -> Retired:
-        grace = dt.timedelta(seconds=self._settings.renewal_grace)
-        return Retired(record.secret_hash, now + grace, standing)
-
-    def is_renewal_due(self, base: Base, now: dt.datetime) -> bool:
-        """Return whether this request hands out a new token.
-
-        Not to one who came with a token that was renewed already.
-        """
-        interval = self._settings.renewal_interval
-        return (
-            interval is not None
-            and base.record is not None
-            and base.has_current_token
-            and (now - base.record.rotated).total_seconds() >= interval
-        )
-
     # -- expiry --------------------------------------------------------------
 
     def _expires(
@@ -479,102 +423,10 @@ class Saver:
             or self._expiry.is_touch_due(now, record.accessed, record.lifetime)
         ):
             return None
-        return self.extended(record, started, now)
-
-    def extended(
-        self, record: Record, started: dt.datetime, now: dt.datetime
-    ) -> dt.datetime:
-        """Return the expiry of a *record* that is used now, never earlier."""
-        if record.lifetime == FIXED:
-            return record.expires
-        return max(
-            record.expires,
-            self._expiry.end(now, started, Lifetime(record.lifetime)),
+        return self._expiry.extended(
+            record.expires, record.lifetime, started, now
         )
-
-    def is_care_due(self, base: Base, now: dt.datetime) -> bool:
-        """Return whether a request that only read has to write all the same:
-        to extend the expiry, or to renew the token.
-        """
-        return self._is_touch_due(base, now) or self.is_renewal_due(base, now)
-
-    def _is_touch_due(self, base: Base, now: dt.datetime) -> bool:
-        record = base.record
-        if record is None or self._settings.disable_touch:
-            return False
-        return self._expiry.is_touch_due(now, record.accessed, record.lifetime)
-
-    def care(
-        self, connection: Executor, base: Base, now: dt.datetime
-    ) -> Outcome:
-        """Extend the expiry, and renew the token, in one statement.
-
-        Silent if another request was there first, or the session has ended.
-        """
-        record, token = base.record, base.token
-        assert record is not None
-        after = record
-        values: dict[str, Any] = {}
-        if self._is_touch_due(base, now):
-            expires = self.extended(record, record.started, now)
-            values.update(
-                accessed=now, expires=expires,
-                sweep=self._expiry.sweep(expires),
-            )
-            after = replace(record, accessed=now, expires=expires)
-        renews = self.is_renewal_due(base, now)
-        if renews:
-            token = new_token(record.id)
-            after = self._renew(after, token, now)
-            after = replace(
-                after, version=record.version + 1,
-                data=self._with_csrf(base),
-            )
-            done = self._records.update(
-                connection, record.id, record.version, now,
-                {**values, **_token_columns(after), 'data': after.data},
-                extends='expires' in values,
-            )
-        else:
-            done = self._records.touch(connection, record, now, values)
-        if not done:
-            return Outcome(base)
-        return Outcome(
-            self._base(after, token), renewed=renews,
-            touched=after.accessed > record.accessed,
-            extended=after.expires > record.expires,
-        )
-
-    # -- sessions of one user ------------------------------------------------
-
-    def end_surplus(
-        self, connection: sa.Connection, user: Any, now: dt.datetime
-    ) -> None:
-        """End the oldest sessions of *user* above the limit.
-
-        After the commit of the newest one, so that of parallel logins the
-        last one sees all.  Which ones end depends on their order alone:
-        whoever computes it ends the same ones, and never too many.
-        """
-        limit = self._settings.max_sessions_per_user
-        assert limit is not None
-        column = self._fields.columns[self._settings.user_field]
-        self._records.remove_surplus(connection, now, column == user, limit)
 
     def _base(self, record: Record, token: Token | None) -> Base:
         assert record.data is not None
         return Base(record, token, self._codec.content(record.data))
-
-
-def _derived_csrf(base: Base) -> str:
-    assert base.token is not None
-    # Derived from the token that goes now: requests that still come with it
-    # derive the same one (C6).
-    return base.token.csrf_token()
-
-
-def _token_columns(record: Record) -> dict[str, Any]:
-    return {
-        name: getattr(record, name)
-        for name in ('secret_hash', 'retired', 'rotated')
-    }

@@ -29,8 +29,8 @@ LAYERS = [
     {'libpq', 'sqlite'},
     {'drivers'},
     {'state', 'shortcut'},
-    {'plan'},
-    {'session', 'saving', 'watching'},
+    {'plan', 'renewal'},
+    {'session', 'saving', 'care', 'watching'},
     {'metrics'},
     # One application; then one request.
     {'application', 'response'},
