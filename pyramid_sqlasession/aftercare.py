@@ -43,7 +43,7 @@ def touch(
     try:
         if is_given:
             return connections.perform(work, writes=True)
-        return application.write_aside(work)
+        return application.database.write_aside(work)
     # (AssertionPool asserts that nobody has its one connection.)
     except (exc.SQLAlchemyError, SessionError, AssertionError) as error:
         if is_given:

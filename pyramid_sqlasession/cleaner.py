@@ -150,7 +150,7 @@ class Cleaner:
         attempts = 0
         with (
             # What it says itself is enough.
-            application.translated_errors(warns=False),
+            application.database.translated_errors(warns=False),
             pooling.private_connection(application.engine) as connection,
         ):
             if _has_nothing_to_do(application, connection):

@@ -129,7 +129,7 @@ class Connections:
         """Return the connection of the application's transaction."""
         application = self._application
         connection: sa.Connection = self._dbsession.connection(
-            bind_arguments=application.bind_arguments.copy()
+            bind_arguments=application.database.bind_arguments.copy()
         )
         if _TEST_DBSESSION not in self._request.environ:
             application.whereabouts.compare(connection, application.engine)
@@ -165,7 +165,7 @@ class Connections:
     @property
     def rollback_can_fail(self) -> bool:
         """Whether a ROLLBACK may answer with an error."""
-        return self._application.rollback_can_fail
+        return self._application.database.rollback_can_fail
 
     def notice_others(self, transaction: Any) -> None:
         """Say in the log, once, that ``request.dbsession`` has another name.
@@ -227,15 +227,15 @@ class Connections:
 
     def connect(self) -> sa.Connection:
         """Return a connection; whoever asks for it commits and closes."""
-        return self._application.connect()
+        return self._application.database.connect()
 
     def inside(self, connection: sa.Connection) -> Executor:
         """Return what executes in the transaction of *connection*."""
-        return self._application.inside(connection)
+        return self._application.database.inside(connection)
 
     def translated_errors(self) -> AbstractContextManager[None]:
         """Say in our words what an error of the database means."""
-        return self._application.translated_errors()
+        return self._application.database.translated_errors()
 
     def alone(
         self, work: Callable[[Executor], Result], *, atomic: bool = True
@@ -249,7 +249,7 @@ class Connections:
             try:
                 if not atomic:
                     try:
-                        return application.write_aside(work)
+                        return application.database.write_aside(work)
                     except WriteRefused:
                         atomic = True
                     except exc.IntegrityError:
@@ -257,7 +257,7 @@ class Connections:
                         if not application.fields.unique:
                             raise
                         atomic = True
-                with application.own_transaction() as connection:
+                with application.database.own_transaction() as connection:
                     return work(connection)
             except exc.DBAPIError as error:
                 # Above READ COMMITTED the database refuses the second of
@@ -288,9 +288,9 @@ class Connections:
             # Those of other requests may hold a connection of it.
             and runs_alone()
             and SessionDataManager.found_in(transaction, application) is None
-            and not application.has_one_connection
+            and not application.database.has_one_connection
             # Its abort is something to take part in.
-            and not application.rollback_can_fail
+            and not application.database.rollback_can_fail
         )
 
     def find(
@@ -303,19 +303,19 @@ class Connections:
         :param may_be_broken: the application's transaction may have failed;
             another connection can still read (T4).
         """
-        application = self._application
+        database = self._application.database
         if manager is None or not manager.is_open:
-            return application.find_aside(id, now)
+            return database.find_aside(id, now)
         engine = None
         try:
-            with application.translated_errors():
+            with database.translated_errors():
                 connection, engine = self._connection_to_read(manager)
                 if connection is not None:
-                    return application.find_inside(connection, id, now)
+                    return database.find_inside(connection, id, now)
         except (exc.SQLAlchemyError, SessionError):
             if not may_be_broken:
                 raise
-        return application.find_aside(id, now, engine)
+        return database.find_aside(id, now, engine)
 
     def _connection_to_read(
         self, manager: SessionDataManager
@@ -352,7 +352,8 @@ class Connections:
         if dbsession is not None:
             if dbsession.in_transaction():
                 return None
-            bind = dbsession.get_bind(**self._application.bind_arguments)
+            arguments = self._application.database.bind_arguments
+            bind = dbsession.get_bind(**arguments)
         if not isinstance(bind, sa.Engine) or (
             pooling.has_one_connection(bind)
         ):
@@ -378,9 +379,9 @@ class Connections:
         application = self._application
         transaction = active_transaction(self._request)
         if transaction is None:
-            with application.own_transaction() as connection:
+            with application.database.own_transaction() as connection:
                 return work(connection)
-        with application.translated_errors():
+        with application.database.translated_errors():
             if not self.has_dbsession:
                 return self.manager_in(transaction).perform(
                     work, writes=writes

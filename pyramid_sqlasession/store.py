@@ -184,8 +184,8 @@ class SessionStore:
         An SQLite database in memory has one connection: there it commits
         what the request has done with it.
         """
-        with self._application.translated_errors():
-            self._application.create_table()
+        with self._application.database.translated_errors():
+            self._application.database.create_table()
 
     # -- parts ---------------------------------------------------------------
 

@@ -201,7 +201,7 @@ def _lacks_retry(registry: Any) -> bool:
 
 def _create_table(application: Application) -> None:
     try:
-        missing = application.create_table()
+        missing = application.database.create_table()
     except sa.exc.CompileError as error:
         raise ConfigurationError(
             f'sqlasession.additional_fields: a type does not fit the database '

@@ -31,7 +31,7 @@ LAYERS = [
     {'state', 'shortcut'},
     {'plan', 'renewal'},
     {'session', 'saving', 'care', 'watching'},
-    {'metrics'},
+    {'metrics', 'database'},
     # One application; then one request.
     {'application', 'response'},
     {'connections', 'store', 'cleaner', 'authentication'},

@@ -99,7 +99,7 @@ def no_long_way(quick, monkeypatch):
 
 def found(site, id=None):
     """Return what the short way finds of the only record."""
-    shortcut = site.application.shortcut(site.engine)
+    shortcut = site.application.database.shortcut(site.engine)
     try:
         return shortcut.find(id or site.rows()[0]['id'], site.clock())
     except Uncommon:
@@ -398,7 +398,7 @@ def test_an_exhausted_pool_is_unavailable(make_site):
     )
     application = site.application
     with site.engine.connect(), pytest.raises(SessionStoreUnavailable):
-        application.find_aside(application.model.id, MOMENT)
+        application.database.find_aside(application.model.id, MOMENT)
 
 
 @postgresql
@@ -560,7 +560,7 @@ def test_a_statement_for_one_request_is_not_kept(make_quick):
     browser.get('/rise')
     browser.get('/fall')
     assert [row['role'] for row in quick.rows()] == ['guest']
-    kept = quick.application.shortcut(quick.engine)._compiled
+    kept = quick.application.database.shortcut(quick.engine)._compiled
     assert {number for number, *_ in kept} <= {
         id(statement) for statement in quick.application.records.statements
     }
@@ -730,7 +730,7 @@ def test_a_name_that_is_taken(single):
     browser = single.browser()
     for _ in range(5):
         browser.get('/count')
-    shortcut = single.application.shortcut(single.engine)
+    shortcut = single.application.database.shortcut(single.engine)
     taken = [c.name for c in shortcut._compiled.values() if c is not None]
     with single.engine.connect() as connection:
         for name in taken:
@@ -827,7 +827,7 @@ def test_it_stands_for_its_connection(quick):
     (row,) = quick.rows()
     with quick.engine.begin() as connection:
         connection.execute(sa.text('SELECT 1'))
-        inside = quick.application.inside(connection)
+        inside = quick.application.database.inside(connection)
         assert inside is not connection
         record = quick.application.records.find(
             inside, row['id'], quick.clock()
@@ -840,7 +840,7 @@ def test_what_is_beside_is_one_statement(quick):
     """T1: two would not be committed together."""
     quick.browser().get('/count')
     (row,) = quick.rows()
-    bare = quick.application.shortcut(quick.engine).bare()
+    bare = quick.application.database.shortcut(quick.engine).bare()
     delete = quick.application.records.delete
     assert delete(bare, row['id'], row['secret_hash'])
     with pytest.raises(AssertionError):
@@ -1011,7 +1011,7 @@ def test_not_while_something_is_wanted_of_the_connection(quick, want):
     browser = quick.browser()
     browser.get('/count')
     (row,) = quick.rows()
-    shortcut = quick.application.shortcut(quick.engine)
+    shortcut = quick.application.database.shortcut(quick.engine)
     with quick.engine.connect() as connection:
         connection.execute(sa.text('SELECT 1'))
         assert shortcut.find_inside(connection, row['id'], quick.clock())

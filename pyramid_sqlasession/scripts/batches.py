@@ -77,7 +77,7 @@ class Deletion:
             sa.select(self._id).where(self._condition).order_by(self._order)
             .limit(CHOSEN)
         )
-        while ids := self._application.read_aside(
+        while ids := self._application.database.read_aside(
             lambda connection: connection.scalars(choose).all()
         ):
             before = self.count
@@ -104,7 +104,7 @@ def count(application: Application, condition: Any) -> int:
     """Return how many records meet *condition*."""
     table = application.records.table
     statement = sa.select(sa.func.count()).select_from(table).where(condition)
-    return application.read_aside(
+    return application.database.read_aside(
         lambda connection: int(connection.scalar(statement) or 0)
     )
 
@@ -123,7 +123,7 @@ def commit(
     pause = 0.05
     for attempt in range(1, REPETITIONS + 1):
         try:
-            with application.connect() as connection:
+            with application.database.connect() as connection:
                 dialects.read_committed(connection)
                 dialects.begin_writing(connection)
                 result = work(connection)

@@ -49,7 +49,7 @@ def run(application: Application, args: argparse.Namespace) -> int:
     where = conditions_of(application, args.fields)
     fields = application.fields.columns
     c = application.records.table.c
-    with application.connect() as connection:
+    with application.database.connect() as connection:
         statement = (
             sa.select(
                 *(leniently(column) for column in

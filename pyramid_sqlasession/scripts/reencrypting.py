@@ -112,7 +112,7 @@ class Reencryption:
         )
 
     def _read(self, statement: Any) -> Sequence[Any]:
-        return self._application.read_aside(
+        return self._application.database.read_aside(
             lambda connection: connection.execute(statement).all()
         )
 

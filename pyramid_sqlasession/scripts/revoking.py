@@ -105,7 +105,7 @@ def _revoke_ids(
 
 
 def _is_sure(application: Application) -> bool:
-    count = application.read_aside(
+    count = application.database.read_aside(
         lambda connection: application.records.count(
             connection, application.live()
         )

@@ -48,7 +48,7 @@ def run(application: Application, args: argparse.Namespace) -> int:
     """Print it; a session that has expired too, while it is there."""
     c = application.records.table.c
     fields = application.fields.columns
-    row = application.read_aside(
+    row = application.database.read_aside(
         lambda connection: connection.execute(
             sa.select(
                 application.live().label('live'),

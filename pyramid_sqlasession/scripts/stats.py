@@ -42,7 +42,7 @@ def add_to(commands: Any) -> None:
 def run(application: Application, args: argparse.Namespace) -> int:
     """Count, and print."""
     now = application.now()
-    row = application.read_aside(
+    row = application.database.read_aside(
         lambda connection: connection.execute(
             _aggregates(application, connection.dialect, now)
         ).one()
@@ -142,7 +142,7 @@ def _disk(application: Application) -> tuple[int | None, int | None]:
         'name': table.name,
     }
     try:
-        row = application.read_aside(
+        row = application.database.read_aside(
             lambda connection: connection.execute(statement, values).first()
         )
     except (exc.DBAPIError, SessionError) as error:

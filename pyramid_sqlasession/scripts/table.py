@@ -48,7 +48,8 @@ def run(application: Application, args: argparse.Namespace) -> int:
         name = None if args.sql is True else args.sql
         put(_ddl(application, name).rstrip())
         return 0
-    if not application.read_aside(application.records.is_there):
+    read = application.database.read_aside
+    if not read(application.records.is_there):
         _create(application)
         put(f'the table {table.fullname} was created')
         if application.settings.model is not None:
@@ -60,7 +61,7 @@ def run(application: Application, args: argparse.Namespace) -> int:
                 'head".'
             )
         return 0
-    if missing := application.read_aside(application.records.missing_columns):
+    if missing := read(application.records.missing_columns):
         raise Failure(
             f'the table {table.fullname} is there, but without '
             f'{", ".join(missing)}; add what is missing by a migration '
@@ -97,7 +98,7 @@ def _ddl(application: Application, name: str | None) -> str:
 def _create(application: Application) -> None:
     table = application.records.table
     try:
-        application.create_table()
+        application.database.create_table()
     except exc.DBAPIError as error:
         if faults.fault_of(error) is Fault.UNAVAILABLE:
             raise
