@@ -197,8 +197,7 @@ class Answer:
         )
         if touched is not None:
             binding.watcher.cared(touched, perf_counter() - started)
-            binding.outcomes += (touched,)
-            binding.base = binding.session._base = touched.base
+            binding.go_on_from(touched)
 
     # -- the cookie ----------------------------------------------------------
 

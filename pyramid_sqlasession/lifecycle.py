@@ -606,6 +606,11 @@ class Binding:
         self.part()
         self.session._begin(self.base)
 
+    def go_on_from(self, touched: Outcome) -> None:
+        """Go on from a touch, which is committed and changed no data."""
+        self.outcomes += (touched,)
+        self.base = self.session._base = touched.base
+
     def leave_to_next_attempt(self) -> None:
         """Leave what a request that runs again has to know."""
         base = self.base
