@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 import datetime as dt
 from typing import Any
@@ -39,14 +40,8 @@ class Renewal:
         self, record: Record, token: Token, now: dt.datetime
     ) -> Record:
         """Return *record* with the new token of a periodic renewal."""
-        retired = [
-            *unpack_retired(record.retired),
-            self._retired(record, Standing.RENEWED, now),
-        ]
-        return replace(
-            record, secret_hash=token.secret_hash,
-            retired=pack_retired(retired, now), rotated=now,
-        )
+        earlier = unpack_retired(record.retired)
+        return self._replaced(record, token, now, earlier, Standing.RENEWED)
 
     def rotated(
         self, record: Record, token: Token, now: dt.datetime
@@ -54,20 +49,21 @@ class Renewal:
         """Return *record* with the new token of a rotation."""
         # All older ones of this session are dead with it: whoever holds
         # one is not the one who has just logged in.
-        retired = [
+        earlier = [
             replace(entry, standing=Standing.ROTATED)
             for entry in unpack_retired(record.retired)
         ]
-        retired.append(self._retired(record, Standing.ROTATED, now))
+        return self._replaced(record, token, now, earlier, Standing.ROTATED)
+
+    def _replaced(
+        self, record: Record, token: Token, now: dt.datetime,
+        earlier: Iterable[Retired], standing: Standing,
+    ) -> Record:
+        last = Retired(record.secret_hash, now + self._grace, standing)
         return replace(
             record, secret_hash=token.secret_hash,
-            retired=pack_retired(retired, now), rotated=now,
+            retired=pack_retired([*earlier, last], now), rotated=now,
         )
-
-    def _retired(
-        self, record: Record, standing: Standing, now: dt.datetime
-    ) -> Retired:
-        return Retired(record.secret_hash, now + self._grace, standing)
 
 
 def token_columns(record: Record) -> dict[str, Any]:
