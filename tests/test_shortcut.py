@@ -21,6 +21,7 @@ from sqlalchemy.orm import mapped_column
 from pyramid_sqlasession import drivers
 from pyramid_sqlasession import SessionMixin
 from pyramid_sqlasession import SessionStoreUnavailable
+from pyramid_sqlasession import shortcut
 from pyramid_sqlasession.records import Records
 from pyramid_sqlasession.session import SQLASession
 from pyramid_sqlasession.statements import Uncommon
@@ -963,6 +964,29 @@ def test_a_connection_that_is_lost_inside(quick, caplog, work):
     assert quick.engine.pool.checkedout() == 0
     assert quick.data() == {'n': 1}
     assert quick.notes() == []
+
+
+@postgresql
+def test_more_are_lost_than_are_tried(make_quick, monkeypatch):
+    """D1: one request is told so; then the rest of them are replaced."""
+    quick = make_quick(engine_options={'pool_size': 3})
+    browser = quick.browser()
+    browser.get('/count')
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(quick.engine.connect())
+    quick.execute(TERMINATE)
+    monkeypatch.setattr(shortcut, '_MOST_LOST', 1)
+
+    @quick.view
+    def start(request):
+        request.session['n'] = 7
+
+    quick.browser().get('/start', status=503)
+    quick.browser().get('/start')
+    assert sorted(row['data'] for row in quick.rows()) == [
+        '{"n":1}', '{"n":7}'
+    ]
 
 
 @postgresql
