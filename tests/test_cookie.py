@@ -382,6 +382,13 @@ def test_secrets_rotate(views):
         assert ask(site, '/read', f'session={cookie}').text == 'True []'
 
 
+@sqlite
+def test_a_secret_that_is_set_no_more(views):
+    """Section 2: without the setting nobody is logged out by a signature."""
+    value = stored(views(secret='old'))
+    assert ask(views(), '/read', f'session={value}').text == "False [('a', 1)]"
+
+
 def test_the_order_of_secrets_decides_which_signs(views):
     """Section 2: a list of secrets works as text does."""
     value = stored(views(secret=['one', 'two']))
@@ -547,7 +554,8 @@ def test_attributes(views, given, environ, name, attributes):
     assert header.startswith(f'{name}=;')
     _, removed = cookie_of(removal)
     lifetime = [a for a in removed if a.startswith(('Max-Age', 'Expires'))]
-    assert 'Max-Age=0' in lifetime
+    # RFC 6265, section 4.1.1: in GMT.
+    assert lifetime == ['Max-Age=0', 'Expires=Thu, 01 Jan 1970 00:00:00 GMT']
     assert sorted(a for a in removed if a not in lifetime) == sorted(
         a for a in sent if not a.startswith('Max-Age')
     )
