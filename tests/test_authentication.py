@@ -19,11 +19,13 @@ from pyramid_sqlasession import SessionError
 from pyramid_sqlasession import SessionFieldError
 from pyramid_sqlasession import SessionInvalidated
 from pyramid_sqlasession import SessionMixin
+from pyramid_sqlasession import testing
 from pyramid_sqlasession.authentication import SessionAuthenticationHelper
 
 from . import meeting as acts
 from .failing import answering
 from .failing import Failure
+from .failing import on_sqlite
 from .meeting import Meeting
 
 ADA, GRACE = 7, 8
@@ -667,3 +669,20 @@ def test_logins_with_conflict_retry(make_club):
     slow.finish()
     assert asked(club, slow.browser) == str(ADA)
     assert asked(club, browser) == str(GRACE)
+
+
+@on_sqlite
+def test_a_login_past_the_login_page_is_fresh(make_site):
+    """Section 3: a view that wants a recent login is satisfied with it."""
+    site = make_site(additional_fields='user_id: Integer index')
+    helper = SessionAuthenticationHelper()
+
+    @site.view
+    def fresh(request):
+        return helper.fresh(request, max_age=60)
+
+    browser = site.browser()
+    testing.log_in(browser, user_id=ADA)
+    assert browser.get('/fresh').text == 'True'
+    site.clock.advance(minutes=2)
+    assert browser.get('/fresh').text == 'False'

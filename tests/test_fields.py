@@ -51,6 +51,7 @@ TYPES = [
     ('sqlalchemy:String(5)', 'five!'),
     ('Interval', dt.timedelta(days=-3, seconds=7)),
     ('Interval', dt.timedelta(days=2932896, seconds=86399)),
+    ('Interval', dt.timedelta(days=-719162)),
     ('Interval', dt.timedelta(seconds=1, microseconds=1)),
     ('Double', -1.7976931348623157e308),
     ('pyramid_sqlasession.model.UTCDateTime', AWARE),
