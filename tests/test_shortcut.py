@@ -497,6 +497,17 @@ def test_a_damaged_record_costs_no_connection(make_quick):
     assert quick.engine.pool.checkedout() == 0
 
 
+@sqlite
+@pytest.mark.parametrize('damage', ["'text'", '7'])
+def test_a_hash_that_is_none(make_quick, damage):
+    """R3, R8: it opens nothing, and is no error either."""
+    quick = make_quick()
+    browser = quick.browser()
+    browser.get('/count')
+    quick.execute(f'UPDATE sessions SET secret_hash = {damage}')
+    assert browser.get('/show').text == '{}'
+
+
 #: How ``sqlite3`` can be told to begin transactions.
 BEGINNINGS = [{}, {'isolation_level': None}, {'isolation_level': 'IMMEDIATE'}]
 if sys.version_info >= (3, 12):
