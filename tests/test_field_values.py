@@ -510,6 +510,23 @@ class Money(sa.types.TypeDecorator):
         return None if value is None else round(float(value) * 100)
 
 
+class Label(sa.types.UserDefinedType):
+    """A type that does not say what its values are in Python."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **kw):
+        return 'VARCHAR(20)'
+
+
+@on_sqlite
+def test_type_that_tells_nothing_of_its_values(make_site):
+    """D3: they are the database's affair then."""
+    site = make_site(additional_fields=f'label: {__name__}.Label')
+    run(site, lambda request: request.session.update(label='new'))
+    assert field(site, 'label') == 'new'
+
+
 @on_sqlite
 def test_type_of_the_application(make_site):
     """D3: a TypeDecorator says itself what it takes."""
