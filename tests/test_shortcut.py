@@ -497,7 +497,7 @@ def test_a_damaged_record_costs_no_connection(make_quick):
     assert quick.engine.pool.checkedout() == 0
 
 
-@sqlite
+@on_sqlite
 @pytest.mark.parametrize('damage', ["'text'", '7'])
 def test_a_hash_that_is_none(make_quick, damage):
     """R3, R8: it opens nothing, and is no error either."""
