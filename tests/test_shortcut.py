@@ -95,7 +95,7 @@ def no_long_way(quick, monkeypatch):
 
     monkeypatch.setattr(Records, 'find', fail)
     for name in ('_aside', 'own_transaction', 'read_aside'):
-        monkeypatch.setattr(quick.application, name, fail)
+        monkeypatch.setattr(quick.application.database, name, fail)
 
 
 def found(site, id=None):

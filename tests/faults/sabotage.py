@@ -9,7 +9,7 @@ import contextlib
 from pyramid_sqlasession import cleaner
 from pyramid_sqlasession import dialects
 from pyramid_sqlasession import pooling
-from pyramid_sqlasession.application import Application
+from pyramid_sqlasession.database import Database
 from pyramid_sqlasession.records import Records
 from pyramid_sqlasession.transaction import Route
 from pyramid_sqlasession.transaction import SessionDataManager
@@ -48,7 +48,7 @@ def no_replacement():
             with (engine or self.engine).connect() as connection:
                 return read(connection)
 
-    _replace(Application, 'read_aside', read_aside)
+    _replace(Database, 'read_aside', read_aside)
 
 
 def no_translation():
@@ -58,7 +58,7 @@ def no_translation():
     def translated_errors(self, **options):
         yield
 
-    _replace(Application, 'translated_errors', translated_errors)
+    _replace(Database, 'translated_errors', translated_errors)
 
 
 def no_return():
