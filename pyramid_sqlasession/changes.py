@@ -267,9 +267,9 @@ def _forget_empty(data: dict[str, Any], heads: dict[str, Any]) -> None:
     if highest == floor:
         return
     # A queue that has messages keeps its number: requests that pop them are
-    # counting from there.
+    # counting from there.  (A key that is no str is refused later.)
     for key in data:
-        if key.startswith(FLASH):
+        if isinstance(key, str) and key.startswith(FLASH):
             heads.setdefault(key, floor)
     heads[FLOOR] = highest
 

@@ -123,6 +123,21 @@ def test_keys_must_be_text(quick, key, stored):
     assert caught.value.path == f'session[{key!r}]'
 
 
+@pytest.mark.parametrize('key', [1, b'a'])
+def test_keys_must_be_text_beside_a_flash_message(quick, key):
+    """R6: named, too, by a request that shows the last message."""
+    quick.visit(lambda session: session.flash('hi'))
+
+    def work(session):
+        assert session.pop_flash() == ['hi']
+        session[key] = 1
+
+    with pytest.raises(SessionNotSerializable) as caught:
+        quick.visit(work)
+    assert caught.value.path == f'session[{key!r}]'
+    assert quick.content == {'_f_': ['hi']}
+
+
 @pytest.mark.parametrize('key', ['_fh_', '_f_', '_csrft_', '$', 'self'])
 @pytest.mark.parametrize('value', ['text', {'_f_': 1}, 7, (1,)], ids=repr)
 def test_no_key_is_lost(quick, key, value):
