@@ -218,7 +218,7 @@ class Binding:
             self.may_be_managed = True
             self.is_over = is_finished(request)
         if _ATTEMPTS in request.environ:
-            earlier = request.environ[_ATTEMPTS].pop(self.application, None)
+            earlier = request.environ[_ATTEMPTS].get(self.application)
             if earlier is not None:
                 self.carried, self._opened = earlier.carried, earlier.opened
         self._answering(self)
@@ -621,10 +621,14 @@ class Binding:
         )
         carried = self.carried + self.outcomes
         if carried or has_opened:
-            left = self.request.environ.setdefault(_ATTEMPTS, {})
-            left[self.application] = Attempt(
-                carried, base if has_opened else None
-            )
+            environ = self.request.environ
+            # A new one, as a copy of the request has the one before, too.
+            environ[_ATTEMPTS] = {
+                **environ.get(_ATTEMPTS, {}),
+                self.application: Attempt(
+                    carried, base if has_opened else None
+                ),
+            }
 
 
 def binding_of(request: Any) -> Binding | None:
@@ -638,9 +642,7 @@ def binding_of(request: Any) -> Binding | None:
 
 
 def has_cookie_left(application: Application, request: Any) -> bool:
-    """Return whether an earlier attempt of *request* has left a cookie, which
-    nobody has asked for yet.
-    """
+    """Return whether an earlier attempt of *request* has left a cookie."""
     earlier = request.environ.get(_ATTEMPTS, {}).get(application)
     return earlier is not None and bool(earlier.carried)
 

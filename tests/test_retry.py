@@ -476,6 +476,32 @@ def test_attempts_without_a_transaction(make_site):
 
 
 @on_sqlite
+def test_a_copy_of_a_request_that_runs_again(make_site):
+    """T5, C4: the copy looks first, and the request is in flight as before."""
+    site = make_site(
+        retry=True, **{'tm.activate_hook': lambda request: False}
+    )
+
+    @site.view
+    def attempt(request):
+        if is_early(request):
+            request.session.get('n')
+            raise Passing
+        subrequest = request.copy()
+        subrequest.path_info = '/show'
+        assert request.invoke_subrequest(subrequest).text == '{}'
+        request.session['n'] = 2
+
+    browser = returning(with_views(site))
+    site.registry.registerHandler(
+        lambda event: site.execute('DELETE FROM sessions'), [BeforeRetry]
+    )
+    response = browser.get('/attempt')
+    assert site.rows() == []
+    assert 'Set-Cookie' not in response.headers
+
+
+@on_sqlite
 def test_a_suspicious_cookie_is_reported_once(make_shop):
     """T5, R3: three attempts with a wrong secret are one event."""
     site = make_shop(count_up)
