@@ -1,6 +1,8 @@
-"""The sessions' database, and the ways to it beside a request's transaction.
+"""The sessions' database, and the ways to it: beside a request's transaction,
+and inside of it.
 
-The errors of all of them are those of :meth:`Database.translated_errors`.
+Those beside it, and :meth:`Database.find_inside`, raise the errors of
+:meth:`Database.translated_errors`.
 """
 
 from __future__ import annotations
