@@ -23,6 +23,8 @@ from pyramid_sqlasession.watching import Found
 
 log = logging.getLogger(__name__)
 
+# The applications that were told of a cookie: one that is mounted in another
+# has its environ, and a cookie of its own.
 _SUSPICIOUS = 'sqlasession.suspicious'
 
 
@@ -116,9 +118,10 @@ def _base_of(application: Application, record: Record, token: Token) -> Base:
 
 def _suspect(application: Application, request: Any, reason: str) -> None:
     # Once for a request, however often pyramid_retry runs it.
-    if request.environ.get(_SUSPICIOUS):
+    told = request.environ.setdefault(_SUSPICIOUS, set())
+    if application in told:
         return
-    request.environ[_SUSPICIOUS] = reason
+    told.add(application)
     log.warning('a cookie with a wrong %s was refused', reason)
     application.watcher.suspected(reason)
     application.notify(events.SuspiciousCookie(request, reason))

@@ -6,6 +6,7 @@ from pyramid.wsgi import wsgiapp2
 import pytest
 
 from pyramid_sqlasession import SessionWriteDropped
+from pyramid_sqlasession import SuspiciousCookie
 
 from .failing import Failure
 from .failing import on_sqlite
@@ -760,3 +761,34 @@ def test_a_mounted_application_in_a_request_that_runs_again(
     assert set(browser.cookies) == {'inner', 'session'}
     assert browser.cookies['inner'] != browser.cookies['session']
     assert outer.data() == {'n': 1}
+
+
+@on_sqlite
+def test_suspicious_cookies_of_a_mounted_application(make_site, tmp_path):
+    """R3: each application hears of the one that is meant for it."""
+    inner = make_site(
+        cookie_name='inner', url=f'sqlite:///{tmp_path}/inner.sqlite',
+        with_dbsession=False, secret='i' * 32,
+    )
+
+    def mounted(context, request):
+        assert not request.session
+        return wsgiapp2(inner.app)(context, request)
+
+    def mount(config):
+        config.add_route('mounted', '/mounted/*subpath')
+        config.add_view(mounted, route_name='mounted')
+
+    outer = make_site(configure=mount, secret='o' * 32)
+    inner.views['look'] = lambda request: dict(request.session)
+    forged = 'A' * 64
+    with (
+        outer.events(SuspiciousCookie) as heard_outside,
+        inner.events(SuspiciousCookie) as heard_inside,
+    ):
+        outer.browser().get(
+            '/mounted/look',
+            headers={'Cookie': f'session={forged}; inner={forged}'},
+        )
+    for heard in (heard_outside, heard_inside):
+        assert [event.reason for event in heard] == ['signature']
