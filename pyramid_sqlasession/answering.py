@@ -30,6 +30,7 @@ from pyramid_sqlasession.latesaving import save_now
 from pyramid_sqlasession.lifecycle import Binding
 from pyramid_sqlasession.lifecycle import binding_of
 from pyramid_sqlasession.lifecycle import has_cookie_left
+from pyramid_sqlasession.lifecycle import is_to_be_repeated
 from pyramid_sqlasession.plan import Outcome
 from pyramid_sqlasession.response import cookie_header
 from pyramid_sqlasession.response import keep_private
@@ -93,12 +94,16 @@ class Answer:
             outer.add_response_callback(
                 partial(self._respond_with_outer, inner_response=response)
             )
+            outer.add_finished_callback(self._finish_with_outer)
             return
         self._conclude(response)
 
     def _respond_with_outer(
         self, outer: Any, response: Any, *, inner_response: Any
     ) -> None:
+        if is_to_be_repeated(outer):
+            # Nobody gets this response.
+            return
         if 'outer' not in self._was_last:
             # The outer session is saved first: this one may end its token.
             self._was_last |= {'outer'}
@@ -295,11 +300,26 @@ class Answer:
         if binding.session._is_unsaved():
             self._complain_of_changes()
         if not self._is_concluded:
-            binding.leave_to_next_attempt()
+            binding.leave_to_next_attempt(request)
         if binding.manager is not None and outer_of(binding.request) is None:
             binding.part()
         if binding.outcomes:
             self._send_events()
+
+    def _finish_with_outer(self, outer: Any) -> None:
+        """Leave to the next attempt of the request around this one what its
+        view has committed by hand, and no response has told a browser of.
+        """
+        binding = self._binding
+        if self._is_concluded or not binding.outcomes:
+            return
+        if self._shares_cookie(outer):
+            found = _answering_binding_of(outer)
+            if found is not None and found.application is binding.application:
+                found.carried += binding.carried + binding.outcomes
+            else:
+                binding.leave_to_next_attempt(outer)
+        self._send_events()
 
     def _complain_of_changes(self) -> None:
         binding = self._binding

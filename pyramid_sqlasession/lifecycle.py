@@ -586,8 +586,7 @@ class Binding:
     @property
     def is_to_be_repeated(self) -> bool:
         """Whether the request runs again after the error of its view."""
-        error = self.request.__dict__.get('exception')
-        return error is not None and runs_again(self.request, error)
+        return is_to_be_repeated(self.request)
 
     def forget_view(self) -> None:
         """Note that what a view did that failed cannot count any more."""
@@ -611,8 +610,8 @@ class Binding:
         self.outcomes += (touched,)
         self.base = self.session._base = touched.base
 
-    def leave_to_next_attempt(self) -> None:
-        """Leave what a request that runs again has to know."""
+    def leave_to_next_attempt(self, request: Any) -> None:
+        """Leave what *request* has to know if it runs again."""
         base = self.base
         # It goes on from what is committed, and sends its cookie; if the
         # session has ended by then, it begins no other one.
@@ -621,7 +620,7 @@ class Binding:
         )
         carried = self.carried + self.outcomes
         if carried or has_opened:
-            environ = self.request.environ
+            environ = request.environ
             # A new one, as a copy of the request has the one before, too.
             environ[_ATTEMPTS] = {
                 **environ.get(_ATTEMPTS, {}),
@@ -639,6 +638,12 @@ def binding_of(request: Any) -> Binding | None:
         if isinstance(source, Binding):
             return source
     return None
+
+
+def is_to_be_repeated(request: Any) -> bool:
+    """Return whether *request* runs again after the error of its view."""
+    error = request.__dict__.get('exception')
+    return error is not None and runs_again(request, error)
 
 
 def has_cookie_left(application: Application, request: Any) -> bool:

@@ -5,9 +5,11 @@ from pyramid.response import Response
 from pyramid.wsgi import wsgiapp2
 import pytest
 
+from pyramid_sqlasession import SessionCreated
 from pyramid_sqlasession import SessionWriteDropped
 from pyramid_sqlasession import SuspiciousCookie
 
+from .failing import answering
 from .failing import Failure
 from .failing import on_sqlite
 from .failing import Passing
@@ -474,6 +476,55 @@ def test_a_subrequest_that_renews_the_token_and_a_retry(make_shop, look):
         )
 
 
+#: What a subrequest can do that makes a new token, and what is stored then.
+NEW_TOKENS = {
+    'renew': (lambda session: session.update(m=1), {**STORED, 'm': 1}),
+    'rotate': (lambda session: session.rotate(), STORED),
+    'replace': (
+        lambda session: (session.invalidate(), session.update(m=1)), {'m': 1}
+    ),
+}
+
+
+@both_managers
+@pytest.mark.parametrize('is_answered', [False, True])
+@pytest.mark.parametrize(
+    ('change', 'stored'), NEW_TOKENS.values(), ids=NEW_TOKENS
+)
+def test_a_subrequest_that_is_committed_by_hand_and_a_retry(
+    make_shop, change, stored, is_answered
+):
+    """T5, T9: its cookie outlives the attempt, whoever has committed it."""
+    answer = {'configure': answering(lambda request: 'Sorry!', Passing)}
+    shop = make_shop(
+        renewal_interval='10m', retry=True, **answer if is_answered else {}
+    )
+
+    @shop.view
+    def inner(request):
+        change(request.session)
+
+    @shop.view
+    def outer(request):
+        if failures:
+            run(request, '/inner')
+            request.tm.commit()
+            request.tm.begin()
+            raise failures.pop()
+        return dict(request.session)
+
+    for browser in each_way(shop):
+        failures = [Passing()]
+        shop.clock.advance(minutes=11)
+        shown = [browser.get('/outer').text]
+        shop.clock.advance(minutes=2)
+        shown.append(browser.get('/show').text)
+        assert (shop.registry.way, shown) == (
+            shop.registry.way, [str(stored)] * 2
+        )
+        assert len(shop.rows()) == 1
+
+
 @both_managers
 def test_the_response_of_a_subrequest_as_the_answer(shop):
     """T9, R4: its cookie comes with it, once it is committed."""
@@ -693,6 +744,15 @@ def test_a_shared_session_takes_part_once(shop):
 # -- R4: an application within another one ------------------------------------
 
 
+def mounting(view):
+    """Return what makes *view* the one of all below ``/mounted/``."""
+    def configure(config):
+        config.add_route('mounted', '/mounted/*subpath')
+        config.add_view(view, route_name='mounted')
+
+    return configure
+
+
 @on_sqlite
 @pytest.mark.parametrize('manager', MANAGERS.values(), ids=MANAGERS)
 @pytest.mark.parametrize('visitor', ['new', 'returning'])
@@ -715,11 +775,7 @@ def test_the_cookie_of_a_mounted_application(
         assert request.session['n'] > 0
         return wsgiapp2(inner.app)(context, request)
 
-    def mount(config):
-        config.add_route('mounted', '/mounted/*subpath')
-        config.add_view(mounted, route_name='mounted')
-
-    outer = make_site(configure=mount, **{'tm.manager_hook': manager})
+    outer = make_site(configure=mounting(mounted), **{'tm.manager_hook': manager})
     outer.view(add)
     inner.view(add)
     browser = outer.browser()
@@ -750,11 +806,7 @@ def test_a_mounted_application_in_a_request_that_runs_again(
         response.text = repr(dict(request.session))
         return response
 
-    def mount(config):
-        config.add_route('mounted', '/mounted/*subpath')
-        config.add_view(mounted, route_name='mounted')
-
-    outer = make_site(configure=mount, retry=True)
+    outer = make_site(configure=mounting(mounted), retry=True)
     inner.views['look'] = lambda request: request.session.update(m=1)
     browser = outer.browser()
     assert browser.get('/mounted/look').text == "{'n': 1}"
@@ -775,11 +827,7 @@ def test_suspicious_cookies_of_a_mounted_application(make_site, tmp_path):
         assert not request.session
         return wsgiapp2(inner.app)(context, request)
 
-    def mount(config):
-        config.add_route('mounted', '/mounted/*subpath')
-        config.add_view(mounted, route_name='mounted')
-
-    outer = make_site(configure=mount, secret='o' * 32)
+    outer = make_site(configure=mounting(mounted), secret='o' * 32)
     inner.views['look'] = lambda request: dict(request.session)
     forged = 'A' * 64
     with (
@@ -792,3 +840,36 @@ def test_suspicious_cookies_of_a_mounted_application(make_site, tmp_path):
         )
     for heard in (heard_outside, heard_inside):
         assert [event.reason for event in heard] == ['signature']
+
+
+@on_sqlite
+def test_a_mounted_application_that_is_committed_by_hand_and_a_retry(
+    make_site, tmp_path
+):
+    """R4, T5: its next attempt goes on from there, and sends the cookie."""
+    inner = make_site(
+        cookie_name='inner', url=f'sqlite:///{tmp_path}/inner.sqlite',
+        with_dbsession=False,
+    )
+
+    def mounted(context, request):
+        response = wsgiapp2(inner.app)(context, request)
+        if request.environ['retry.attempt'] == 0:
+            request.tm.commit()
+            request.tm.begin()
+            raise Passing
+        return response
+
+    outer = make_site(configure=mounting(mounted), retry=True)
+
+    @inner.view
+    def add(request):
+        n = request.session['n'] = request.session.get('n', 0) + 1
+        return n
+
+    browser = outer.browser()
+    with inner.events(SessionCreated) as created:
+        assert browser.get('/mounted/add').text == '2'
+    assert len(created) == 1
+    assert set(browser.cookies) == {'inner'}
+    assert browser.get('/mounted/add').text == '4'
