@@ -55,8 +55,8 @@ class Answer:
     # On the class, as most requests meet few of them.
 
     _is_concluded = False
-    #: A subrequest whose transaction the outer request ends.
-    _is_deferred = False
+    #: The request that ends the transaction of this one, a subrequest.
+    _outer: Any = None
     #: Callbacks that are the last of their kind, so far as is known.
     _was_last: frozenset[str] = frozenset()
 
@@ -90,7 +90,7 @@ class Answer:
         outer = outer_of(binding.request)
         if outer is not None and binding.is_in_transaction:
             vary(response)
-            self._is_deferred = True
+            self._outer = outer
             outer.add_response_callback(
                 partial(self._respond_with_outer, inner_response=response)
             )
@@ -217,7 +217,7 @@ class Answer:
             binding.now(), asked_by(binding.request),
         )
         if header is not None:
-            if self._is_deferred or binding.is_preceded:
+            if self._outer is not None or binding.is_preceded:
                 put_cookie(
                     response, header,
                     yields=not self._counts_most(outcomes),
@@ -236,7 +236,7 @@ class Answer:
         return any(
             outcome.rotated or outcome.removed is not None
             # Of two new sessions the outer one is the browser's.
-            or (outcome.created and not self._is_deferred)
+            or (outcome.created and self._outer is None)
             for outcome in outcomes
         )
 
@@ -259,7 +259,7 @@ class Answer:
         """Have the request that runs this subrequest send the cookie, too:
         of the response most views use the body alone.
         """
-        caller = caller_of(self._binding.request)
+        caller = self._caller()
         if caller is None or not self._shares_cookie(caller):
             return
         binding = _answering_binding_of(caller)
@@ -274,11 +274,18 @@ class Answer:
         """Have the request that runs this subrequest send the cookie that an
         earlier attempt has left it, though its view may never look.
         """
-        caller = caller_of(self._binding.request)
+        caller = self._caller()
         if caller is not None and has_cookie_left(
             self._binding.application, caller
         ):
             _answering_binding_of(caller)
+
+    def _caller(self) -> Any | None:
+        """Return the request whose view runs the one that is answered."""
+        answered = self._outer
+        if answered is None:
+            answered = self._binding.request
+        return caller_of(answered)
 
     # -- the end -------------------------------------------------------------
 
@@ -325,7 +332,7 @@ class Answer:
         binding = self._binding
         if not binding.is_answered and not is_being_finished(binding.request):
             return
-        if self._is_deferred or binding.is_to_be_repeated:
+        if self._outer is not None or binding.is_to_be_repeated:
             return
         try:
             plan = binding.make_plan()

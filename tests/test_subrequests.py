@@ -667,6 +667,38 @@ def show_user(request):
 
 
 @both_managers
+@pytest.mark.parametrize('change', [
+    lambda session: session['n'], lambda session: session.rotate(),
+], ids=['read', 'rotate'])
+def test_the_cookie_of_a_subrequest_of_one_that_does_not_look(
+    make_shop, change
+):
+    """T9, R4: from whichever depth, the browser gets the new token."""
+    shop = make_shop(renewal_interval='10m')
+
+    @shop.view
+    def inner(request):
+        change(request.session)
+
+    @shop.view
+    def middle(request):
+        subrequest = with_transaction(request, '/inner')
+        request.invoke_subrequest(subrequest)
+
+    @shop.view
+    def outer(request):
+        return run(request, '/middle').text
+
+    for browser in each_way(shop):
+        shop.clock.advance(minutes=11)
+        browser.get('/outer')
+        shop.clock.advance(minutes=2)
+        assert (shop.registry.way, browser.get('/show').text) == (
+            shop.registry.way, str(STORED)
+        )
+
+
+@both_managers
 def test_a_page_made_of_what_a_subrequest_read_varies(shop):
     """R5: of a stranger too: a cache would show it to who is logged in."""
     shop.view(show_user)
