@@ -807,7 +807,9 @@ def test_the_cookie_of_a_mounted_application(
         assert request.session['n'] > 0
         return wsgiapp2(inner.app)(context, request)
 
-    outer = make_site(configure=mounting(mounted), **{'tm.manager_hook': manager})
+    outer = make_site(
+        configure=mounting(mounted), **{'tm.manager_hook': manager}
+    )
     outer.view(add)
     inner.view(add)
     browser = outer.browser()
