@@ -137,8 +137,8 @@ class Answer:
                 is_given=given,
             )
         self._touch(is_given=given)
-        if not runs_alone():
-            self._remind_caller()
+        if self._outer is not None or not runs_alone():
+            self._remind_callers()
         self._send_cookie(response)
         if binding.outcomes:
             self._send_events()
@@ -270,15 +270,19 @@ class Answer:
         binding.carried += outcomes
         binding.is_preceded = True
 
-    def _remind_caller(self) -> None:
-        """Have the request that runs this subrequest send the cookie that an
-        earlier attempt has left it, though its view may never look.
+    def _remind_callers(self) -> None:
+        """Have the requests around this one send the cookie that an earlier
+        attempt has left them, though their views may never look.
         """
-        caller = self._caller()
-        if caller is not None and has_cookie_left(
-            self._binding.application, caller
-        ):
-            _answering_binding_of(caller)
+        around = self._outer
+        if around is None:
+            around = caller_of(self._binding.request)
+        while around is not None:
+            if has_cookie_left(self._binding.application, around):
+                found = _answering_binding_of(around)
+                if found is not None and around is self._outer:
+                    found.is_preceded = True
+            around = caller_of(around)
 
     def _caller(self) -> Any | None:
         """Return the request whose view runs the one that is answered."""
@@ -318,15 +322,17 @@ class Answer:
         view has committed by hand, and no response has told a browser of.
         """
         binding = self._binding
-        if self._is_concluded or not binding.outcomes:
+        committed = binding.carried + binding.outcomes
+        if self._is_concluded or not committed:
             return
         if self._shares_cookie(outer):
             found = _answering_binding_of(outer)
             if found is not None and found.application is binding.application:
-                found.carried += binding.carried + binding.outcomes
+                found.carried += committed
             else:
                 binding.leave_to_next_attempt(outer)
-        self._send_events()
+        if binding.outcomes:
+            self._send_events()
 
     def _complain_of_changes(self) -> None:
         binding = self._binding

@@ -7,6 +7,7 @@ import pytest
 
 from pyramid_sqlasession import SessionCreated
 from pyramid_sqlasession import SessionWriteDropped
+from pyramid_sqlasession import SQLASession
 from pyramid_sqlasession import SuspiciousCookie
 
 from .failing import answering
@@ -465,6 +466,43 @@ def test_a_subrequest_that_renews_the_token_and_a_retry(make_shop, look):
         if failures:
             raise failures.pop()
         return text
+
+    for browser in each_way(shop):
+        failures = [Passing()]
+        shop.clock.advance(minutes=11)
+        browser.get('/outer')
+        shop.clock.advance(minutes=2)
+        assert (shop.registry.way, browser.get('/show').text) == (
+            shop.registry.way, str(STORED)
+        )
+
+
+@both_managers
+@pytest.mark.parametrize(
+    'then', ['the same', lambda session: session['n'], SQLASession.rotate],
+    ids=['the same', 'look', 'rotate'],
+)
+def test_a_renewal_two_levels_below_a_view_that_runs_again(make_shop, then):
+    """T5, T9: the visitor gets it, if the outer view never looks, too."""
+    shop = make_shop(renewal_interval='10m', retry=True)
+
+    @shop.view
+    def inner(request):
+        return request.session['n']
+
+    @shop.view
+    def middle(request):
+        if failures or then == 'the same':
+            run(request, '/inner')
+        if then != 'the same':
+            then(request.session)
+
+    @shop.view
+    def outer(request):
+        subrequest = with_transaction(request, '/middle')
+        request.invoke_subrequest(subrequest)
+        if failures:
+            raise failures.pop()
 
     for browser in each_way(shop):
         failures = [Passing()]
