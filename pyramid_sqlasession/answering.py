@@ -233,10 +233,15 @@ class Answer:
         """Return whether no other cookie of the same response may replace
         the one that follows from *outcomes*.
         """
+        is_deferred = self._outer is not None
+        if is_deferred:
+            # What an earlier attempt has left is the outer request's as well,
+            # which goes on from there.
+            outcomes = outcomes[self._binding.inherited:]
         return any(
             outcome.rotated or outcome.removed is not None
             # Of two new sessions the outer one is the browser's.
-            or (outcome.created and self._outer is None)
+            or (outcome.created and not is_deferred)
             for outcome in outcomes
         )
 

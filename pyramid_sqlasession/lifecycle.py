@@ -119,6 +119,8 @@ class Binding:
     #: The same of an earlier attempt of pyramid_retry that committed by hand,
     #: and of subrequests.
     carried: tuple[Outcome, ...] = ()
+    #: How many of these an earlier attempt has left; they come first.
+    inherited = 0
     in_exception_view = False
     #: Whether pyramid_tm may have begun a transaction for the request.
     may_be_managed = False
@@ -221,6 +223,7 @@ class Binding:
             earlier = request.environ[_ATTEMPTS].get(self.application)
             if earlier is not None:
                 self.carried, self._opened = earlier.carried, earlier.opened
+                self.inherited = len(earlier.carried)
         self._answering(self)
 
     def _load_once(self) -> None:

@@ -514,6 +514,32 @@ def test_a_renewal_two_levels_below_a_view_that_runs_again(make_shop, then):
         )
 
 
+@both_managers
+def test_a_rotation_beside_a_subrequest_in_a_view_that_runs_again(make_shop):
+    """T5, T9: the browser gets the newest token, whoever has which."""
+    shop = make_shop(retry=True)
+
+    @shop.view
+    def inner(request):
+        request.session['m'] = 1
+
+    @shop.view
+    def outer(request):
+        request.session['x'] = 1
+        run(request, '/inner')
+        request.session.rotate()
+        request.tm.commit()
+        request.tm.begin()
+        if failures:
+            raise failures.pop()
+
+    for browser in each_way(shop):
+        failures = [Passing()]
+        browser.get('/outer')
+        shown = browser.get('/show').text
+        assert (shop.registry.way, 'x' in shown) == (shop.registry.way, True)
+
+
 #: What a subrequest can do that makes a new token, and what is stored then.
 NEW_TOKENS = {
     'renew': (lambda session: session.update(m=1), {**STORED, 'm': 1}),
