@@ -14,6 +14,7 @@ from pyramid_sqlasession.connections import Connections
 from pyramid_sqlasession.cookie import Token
 from pyramid_sqlasession.errors import SessionStoreUnavailable
 from pyramid_sqlasession.plan import Outcome
+from pyramid_sqlasession.plan import token_after
 from pyramid_sqlasession.records import Record
 from pyramid_sqlasession.retired import Standing
 from pyramid_sqlasession.state import Base
@@ -48,7 +49,7 @@ def load(
         _suspect(application, request, 'signature')
     if carried:
         # The browser has not heard of it yet.
-        token = carried[-1].base.token
+        token = token_after(carried, token)
     if token is None:
         return NOTHING, Found.FORGED if is_forged else Found.ABSENT
     now = application.now()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from dataclasses import field
 from typing import Any
@@ -77,3 +78,17 @@ class Outcome:
     removed: str | None = None
     #: (id, reason) of changes that came too late.
     dropped: list[tuple[str, str]] = field(default_factory=list)
+
+
+def token_after(
+    outcomes: Iterable[Outcome], token: Token | None
+) -> Token | None:
+    """Return the token that *outcomes*, which are committed, have made of
+    *token*; those of subrequests do not come in the order of time.
+    """
+    for outcome in outcomes:
+        if outcome.removed is not None:
+            token = None
+        if outcome.created or outcome.rotated or outcome.renewed:
+            token = outcome.base.token
+    return token

@@ -590,6 +590,37 @@ def test_a_subrequest_that_is_committed_by_hand_and_a_retry(
 
 
 @both_managers
+def test_a_subrequest_that_rotates_after_a_commit_by_hand_and_a_retry(
+    make_shop
+):
+    """T5, T9: the next attempt goes on from the token that came last."""
+    shop = make_shop(retry=True)
+
+    @shop.view
+    def inner(request):
+        request.session.rotate()
+
+    @shop.view
+    def outer(request):
+        if not failures:
+            return dict(request.session)
+        request.session['x'] = 1
+        request.tm.commit()
+        request.tm.begin()
+        run(request, '/inner')
+        request.tm.commit()
+        request.tm.begin()
+        raise failures.pop()
+
+    for browser in each_way(shop):
+        failures = [Passing()]
+        shown = [browser.get('/outer').text, browser.get('/show').text]
+        assert (shop.registry.way, shown) == (
+            shop.registry.way, [str({**STORED, 'x': 1})] * 2
+        )
+
+
+@both_managers
 def test_the_response_of_a_subrequest_as_the_answer(shop):
     """T9, R4: its cookie comes with it, once it is committed."""
 
