@@ -83,7 +83,7 @@ class Answer:
             return
         binding = self._binding
         if binding.request.__dict__.get('exception') is not None:
-            if binding.is_to_be_repeated:
+            if is_to_be_repeated(binding.request):
                 binding.is_answered = True
                 return
             binding.notice_exception()
@@ -343,7 +343,7 @@ class Answer:
         binding = self._binding
         if not binding.is_answered and not is_being_finished(binding.request):
             return
-        if self._outer is not None or binding.is_to_be_repeated:
+        if self._outer is not None or is_to_be_repeated(binding.request):
             return
         try:
             plan = binding.make_plan()

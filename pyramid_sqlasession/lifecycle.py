@@ -411,7 +411,7 @@ class Binding:
     def prepare(self) -> bool:
         """Find what has to be written; return whether there is anything."""
         self._plan = None
-        if self.is_to_be_repeated:
+        if is_to_be_repeated(self.request):
             return False
         if self._set_aside is not None:
             # The commit veto: both are committed.
@@ -585,11 +585,6 @@ class Binding:
     def is_in_transaction(self) -> bool:
         """Whether the session takes part in a transaction now."""
         return self.manager is not None and self.manager.is_open
-
-    @property
-    def is_to_be_repeated(self) -> bool:
-        """Whether the request runs again after the error of its view."""
-        return is_to_be_repeated(self.request)
 
     def forget_view(self) -> None:
         """Note that what a view did that failed cannot count any more."""

@@ -26,6 +26,12 @@ def runs_alone() -> bool:
     return len(threadlocals.stack) == 1
 
 
+def _is_only_one(request: Any) -> bool:
+    # At little cost: nearly all are.
+    stack = threadlocals.stack
+    return len(stack) == 1 and stack[0].get('request') is request
+
+
 def running_requests() -> list[Any]:
     """Return all requests that have begun in this thread, outermost first."""
     found = [entry.get('request') for entry in threadlocals.stack]
@@ -43,8 +49,7 @@ def outer_of(request: Any) -> Any | None:
     """Return the request that ends the transaction of *request*, its
     subrequest; None if there is none.
     """
-    stack = threadlocals.stack
-    if len(stack) == 1 and stack[0].get('request') is request:
+    if _is_only_one(request):
         return None
     manager = getattr(request, 'tm', None)
     for outer in running_requests():
@@ -77,8 +82,7 @@ def asked_by(request: Any) -> Any:
     """Return the request by whose scheme the browser came: *request*, or one
     of https that runs it as a subrequest, which may know nothing of it.
     """
-    stack = threadlocals.stack
-    if len(stack) == 1 and stack[0].get('request') is request:
+    if _is_only_one(request):
         return request
     for running in running_requests():
         # A test's own stand-in may have none.

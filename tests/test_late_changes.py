@@ -93,6 +93,18 @@ def test_a_response_callback_from_the_beginning(make_site):
     assert site.data() == {'n': 1, 'late': True}
 
 
+def at_new_response(site, act):
+    """Have *act* called with a request that is marked, once it has a
+    response.
+    """
+    site.registry.registerHandler(
+        lambda event: getattr(event.request, 'is_marked', False)
+        and act(event.request),
+        [NewResponse],
+    )
+    site.registry.has_listeners = True
+
+
 def change_key(request):
     """Set a key."""
     request.session['too_late'] = True
@@ -125,12 +137,7 @@ def test_a_change_after_the_response(free, caplog, moment, change):
         request.is_marked = True
 
     if moment == 'NewResponse':
-        free.registry.registerHandler(
-            lambda event: getattr(event.request, 'is_marked', False)
-            and change(event.request),
-            [NewResponse],
-        )
-        free.registry.has_listeners = True
+        at_new_response(free, change)
     browser = returning(free)
     caplog.clear()
     browser.get('/work')
@@ -158,12 +165,7 @@ def test_a_first_look_that_is_too_late(free, caplog, moment):
         request.is_marked = True
 
     if moment == 'NewResponse':
-        free.registry.registerHandler(
-            lambda event: getattr(event.request, 'is_marked', False)
-            and change_key(event.request),
-            [NewResponse],
-        )
-        free.registry.has_listeners = True
+        at_new_response(free, change_key)
     browser = returning(free)
     caplog.clear()
     browser.get('/work')
@@ -251,12 +253,7 @@ def test_reading_after_the_response(free, caplog, moment, look):
         request.is_marked = True
 
     if moment == 'NewResponse':
-        free.registry.registerHandler(
-            lambda event: getattr(event.request, 'is_marked', False)
-            and read(event.request),
-            [NewResponse],
-        )
-        free.registry.has_listeners = True
+        at_new_response(free, read)
     browser = returning(free)
     caplog.clear()
     browser.get('/work')
