@@ -65,16 +65,18 @@ def load(
         if in_exception_view:
             return Base(token=token, ghost='unavailable'), Found.UNAVAILABLE
         raise
-    was_open = opened is not None and opened.token is not None and (
-        token.id == opened.token.id
-    )
+    if opened is not None and (
+        opened.token is None or opened.token.id != token.id
+    ):
+        # It was another session.
+        opened = None
     if record is None or application.expiry.is_over(record.started, now):
-        if opened is None or not was_open:
+        if opened is None:
             return NOTHING, Found.UNKNOWN
         reason = _ending(opened, record, now)
         return Base(token=token, ghost=reason), Found.UNKNOWN
     standing = record.standing(token, now)
-    if standing is Standing.WRONG and was_open:
+    if standing is Standing.WRONG and opened is not None:
         # Its grace is over meanwhile.
         standing = Standing.ROTATED
     if standing is Standing.WRONG:
