@@ -21,11 +21,11 @@ from pyramid_sqlasession import advice
 from pyramid_sqlasession import events
 from pyramid_sqlasession import faults
 from pyramid_sqlasession.application import Application
+from pyramid_sqlasession.base import Base
 from pyramid_sqlasession.connections import Connections
 from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.errors import SessionStoreUnavailable
 from pyramid_sqlasession.plan import Outcome
-from pyramid_sqlasession.state import Base
 
 log = logging.getLogger(__name__)
 

@@ -126,7 +126,7 @@ class Answer:
         # Before the save, with which the session leaves it.
         given = is_given(binding)
         binding.forget_view()
-        if binding.session._is_unsaved():
+        if binding.state.is_unsaved:
             self._save_rest(response)
         binding.is_answered = True
         self._is_concluded = True
@@ -171,7 +171,7 @@ class Answer:
             return False
         _log_unsaved(binding.application, error)
         replace_content(response, found)
-        if binding.session._is_unsaved():
+        if binding.state.is_unsaved:
             try:
                 save_now(binding)
             except Exception as later:
@@ -185,7 +185,7 @@ class Answer:
         for outcome in binding.outcomes:
             if outcome.created or outcome.updated:
                 return
-        base = binding.session._base
+        base = binding.state.base
         if base.record is None or base.ghost:
             return
         application = binding.application
@@ -313,7 +313,7 @@ class Answer:
             return
         binding = self._binding
         binding.is_over = True
-        if binding.session._is_unsaved():
+        if binding.state.is_unsaved:
             self._complain_of_changes()
         if not self._is_concluded:
             binding.leave_to_next_attempt(request)

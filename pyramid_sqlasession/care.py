@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from pyramid_sqlasession.base import Base
 from pyramid_sqlasession.changes import apply_changes
 from pyramid_sqlasession.changes import Changes
 from pyramid_sqlasession.codec import Codec
@@ -23,7 +24,6 @@ from pyramid_sqlasession.renewal import derived_csrf
 from pyramid_sqlasession.renewal import Renewal
 from pyramid_sqlasession.renewal import token_columns
 from pyramid_sqlasession.settings import Settings
-from pyramid_sqlasession.state import Base
 
 
 class Care:

@@ -21,6 +21,7 @@ import sqlalchemy as sa
 
 from pyramid_sqlasession import events
 from pyramid_sqlasession.application import found_in
+from pyramid_sqlasession.base import Base
 from pyramid_sqlasession.changes import FLASH
 from pyramid_sqlasession.changes import FlashChange
 from pyramid_sqlasession.declarations import Field
@@ -31,7 +32,6 @@ from pyramid_sqlasession.plan import Plan
 from pyramid_sqlasession.records import Record
 from pyramid_sqlasession.serializers import JSONSerializer
 from pyramid_sqlasession.settings import Settings
-from pyramid_sqlasession.state import Base
 from pyramid_sqlasession.values import PREFIX
 from pyramid_sqlasession.watching import ATTRIBUTE
 from pyramid_sqlasession.watching import Found
@@ -224,7 +224,7 @@ class SQLASessionPanel(DebugPanel):
         if binding is not None:
             # Made by a tween above of the toolbar.
             binding.watcher = trace
-            base = binding.session._base
+            base = binding.state.base
             trace.note_base(
                 Found.ABSENT if base.record is None else Found.CURRENT, base
             )

@@ -49,6 +49,8 @@ import sqlalchemy as sa
 
 from pyramid_sqlasession import events
 from pyramid_sqlasession.application import Application
+from pyramid_sqlasession.base import Base
+from pyramid_sqlasession.base import NOTHING
 from pyramid_sqlasession.connections import Connections
 from pyramid_sqlasession.errors import SessionConflict
 from pyramid_sqlasession.errors import SessionStoreUnavailable
@@ -57,11 +59,10 @@ from pyramid_sqlasession.loading import load
 from pyramid_sqlasession.plan import Outcome
 from pyramid_sqlasession.plan import Plan
 from pyramid_sqlasession.records import Executor
+from pyramid_sqlasession.session import source_of
 from pyramid_sqlasession.session import SQLASession
-from pyramid_sqlasession.state import Base
-from pyramid_sqlasession.state import NO_WISHES
-from pyramid_sqlasession.state import NOTHING
 from pyramid_sqlasession.state import Snapshot
+from pyramid_sqlasession.state import State
 from pyramid_sqlasession.surroundings import beginning_subrequest
 from pyramid_sqlasession.surroundings import can_be_answered
 from pyramid_sqlasession.surroundings import is_finished
@@ -157,7 +158,8 @@ class Binding:
         self.application = application
         self.request = request
         self._answering = answering
-        self.session = SQLASession(self)
+        self.state = State()
+        self.session = SQLASession(self, self.state)
         self.connections = Connections(application, request)
         #: Told what becomes of the session.
         self.watcher: Watcher = (
@@ -199,7 +201,7 @@ class Binding:
                 self.notice_exception()
             if not self._is_loaded:
                 self.join(to_read=True)
-            elif self.session._is_altered():
+            elif self.state.is_altered:
                 self.join()
         if not self._is_loaded:
             self._load_once()
@@ -247,7 +249,7 @@ class Binding:
                 self.manager, in_exception_view=self.in_exception_view,
                 carried=self.carried, opened=self._opened,
             )
-            self.session._load(self.base)
+            self.state.load(self.base)
             self._is_loaded = True
             self.watcher.loaded(found, self.base, perf_counter() - started)
         except SessionStoreUnavailable as error:
@@ -307,8 +309,8 @@ class Binding:
             'context' in self.request.__dict__
         ):
             self._is_changed_by_view = True
-            if self.session._is_altered():
-                self._joined_with = self.session._snapshot()
+            if self.state.is_altered:
+                self._joined_with = self.state.snapshot()
 
     def notice_exception(self) -> None:
         """Set the view's changes aside once an exception view runs."""
@@ -320,9 +322,9 @@ class Binding:
         if self._is_loaded and not self.in_exception_view and (
             self.manager is not None or self._is_changed_by_view
         ):
-            if self.session._is_altered():
-                self.watcher.set_aside(self.session._pending.touched, error)
-            self._set_aside = self.session._snapshot()
+            if self.state.is_altered:
+                self.watcher.set_aside(self.state.pending.touched, error)
+            self._set_aside = self.state.snapshot()
             self._start_over()
             # They end with the view's transaction.
             self.savepoints = dict.fromkeys(self.savepoints, RELEASED)
@@ -330,9 +332,9 @@ class Binding:
 
     def _start_over(self) -> None:
         if self._joined_with is not None:
-            self.session._restore(self._joined_with)
+            self.state.restore(self._joined_with)
         else:
-            self.session._begin(self.base)
+            self.state.begin(self.base)
 
     def join(self, *, to_read: bool = False) -> None:
         """Take part in the transaction, if there is one.
@@ -385,8 +387,8 @@ class Binding:
         self.manager.add(self)
         # What was done before this transaction survives its abort.
         self._joined_with = None
-        if self.session._is_altered():
-            self._joined_with = self.session._snapshot()
+        if self.state.is_altered:
+            self._joined_with = self.state.snapshot()
             self.manager.expect_changes()
 
     def is_joined_with(self, dbsession: Any) -> bool:
@@ -416,7 +418,7 @@ class Binding:
         if self._set_aside is not None:
             # The commit veto: both are committed.
             view, self._set_aside = self._set_aside, None
-            self.session._add_to(view, self.application.codec.encode)
+            self.state.add_to(view, self.application.codec.encode)
         self._plan = plan = self.make_plan()
         if plan is not None and plan.writes_record and self.extends:
             self._foresee()
@@ -472,12 +474,12 @@ class Binding:
         self._leave()
         if kept or not self._is_loaded:
             return
-        if self.session._is_altered():
-            self.watcher.taken_back(self.session._pending.touched)
+        if self.state.is_altered:
+            self.watcher.taken_back(self.state.pending.touched)
         # What remains is not the view's.
         self._is_changed_by_view = False
         if joined_with is not None:
-            self.session._restore(joined_with)
+            self.state.restore(joined_with)
         else:
             self._start_over()
 
@@ -498,7 +500,7 @@ class Binding:
     def mark(self) -> tuple[BaseException | None, Snapshot]:
         """Return the state, for :meth:`return_to`."""
         self.notice_exception()
-        return self._exception, self.session._snapshot()
+        return self._exception, self.state.snapshot()
 
     def return_to(
         self, mark: tuple[BaseException | None, Snapshot] | None
@@ -509,7 +511,7 @@ class Binding:
         """
         self.notice_exception()
         if mark is not None and mark[0] is self._exception:
-            self.session._restore(mark[1])
+            self.state.restore(mark[1])
         elif self._is_loaded:
             self._start_over()
 
@@ -520,22 +522,11 @@ class Binding:
 
         :raises SessionError: for a value that cannot be stored.
         """
-        session = self.session
-        if not self._is_loaded or not session._is_unsaved():
+        if not self._is_loaded:
             return None
-        changes = session._changes(self.application.codec.encode)
-        pending = session._pending
-        if not changes and pending.wishes is NO_WISHES:
-            return None
-        plan = Plan(
-            session._base, pending.wishes, pending.token, changes,
-            filled=dict.__len__(session) > 0,
-            has_revoked=self._has_revoked,
+        return self.state.plan(
+            self.application.codec.encode, has_revoked=self._has_revoked
         )
-        if not plan:
-            return None
-        session._plan()
-        return plan
 
     @property
     def _has_revoked(self) -> bool:
@@ -573,7 +564,7 @@ class Binding:
                 session_id, reason, events.DROPS[reason],
             )
         self.base = outcome.base
-        self.session._saved(
+        self.state.saved(
             outcome.base, merged=(
                 outcome.merged or outcome.replaced or bool(outcome.dropped)
             ),
@@ -601,12 +592,12 @@ class Binding:
         was loaded.
         """
         self.part()
-        self.session._begin(self.base)
+        self.state.begin(self.base)
 
     def go_on_from(self, touched: Outcome) -> None:
         """Go on from a touch, which is committed and changed no data."""
         self.outcomes += (touched,)
-        self.base = self.session._base = touched.base
+        self.base = self.state.base = touched.base
 
     def leave_to_next_attempt(self, request: Any) -> None:
         """Leave what *request* has to know if it runs again."""
@@ -632,7 +623,7 @@ def binding_of(request: Any) -> Binding | None:
     """Return the binding of *request* if its session was made."""
     session = request.__dict__.get('session')
     if isinstance(session, SQLASession):
-        source = session._source
+        source = source_of(session)
         if isinstance(source, Binding):
             return source
     return None

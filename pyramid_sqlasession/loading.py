@@ -9,6 +9,8 @@ from typing import Any
 
 from pyramid_sqlasession import events
 from pyramid_sqlasession.application import Application
+from pyramid_sqlasession.base import Base
+from pyramid_sqlasession.base import NOTHING
 from pyramid_sqlasession.codec import DamagedData
 from pyramid_sqlasession.connections import Connections
 from pyramid_sqlasession.cookie import Token
@@ -17,8 +19,6 @@ from pyramid_sqlasession.plan import Outcome
 from pyramid_sqlasession.plan import token_after
 from pyramid_sqlasession.records import Record
 from pyramid_sqlasession.retired import Standing
-from pyramid_sqlasession.state import Base
-from pyramid_sqlasession.state import NOTHING
 from pyramid_sqlasession.transaction import SessionDataManager
 from pyramid_sqlasession.watching import Found
 

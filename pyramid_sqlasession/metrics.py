@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from pyramid_sqlasession.base import Base
 from pyramid_sqlasession.plan import Outcome
 from pyramid_sqlasession.plan import Plan
-from pyramid_sqlasession.state import Base
 from pyramid_sqlasession.watching import Found
 from pyramid_sqlasession.watching import kind_of
 from pyramid_sqlasession.watching import kinds_of

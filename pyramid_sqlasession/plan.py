@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from dataclasses import field
 from typing import Any
 
+from pyramid_sqlasession.base import Base
 from pyramid_sqlasession.changes import Changes
 from pyramid_sqlasession.cookie import Token
-from pyramid_sqlasession.state import Base
-from pyramid_sqlasession.state import Wishes
+from pyramid_sqlasession.pending import Wishes
 
 
 # Not frozen: that makes three times as dear what each save does.

@@ -7,6 +7,7 @@ from dataclasses import replace
 import datetime as dt
 from typing import Any
 
+from pyramid_sqlasession.base import Base
 from pyramid_sqlasession.cookie import Token
 from pyramid_sqlasession.records import Record
 from pyramid_sqlasession.retired import pack_retired
@@ -14,7 +15,6 @@ from pyramid_sqlasession.retired import Retired
 from pyramid_sqlasession.retired import Standing
 from pyramid_sqlasession.retired import unpack_retired
 from pyramid_sqlasession.settings import Settings
-from pyramid_sqlasession.state import Base
 
 
 class Renewal:

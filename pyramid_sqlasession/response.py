@@ -6,10 +6,10 @@ from collections.abc import Iterable
 import datetime as dt
 from typing import Any
 
+from pyramid_sqlasession.base import Base
 from pyramid_sqlasession.cookie import CookiePolicy
 from pyramid_sqlasession.cookie import Token
 from pyramid_sqlasession.plan import Outcome
-from pyramid_sqlasession.state import Base
 
 NO_REASON = 'nothing to update'
 

@@ -21,6 +21,8 @@ import sqlalchemy as sa
 
 from pyramid_sqlasession import dialects
 from pyramid_sqlasession import faults
+from pyramid_sqlasession.base import Base
+from pyramid_sqlasession.base import NOTHING
 from pyramid_sqlasession.changes import apply_changes
 from pyramid_sqlasession.changes import conflicting_keys
 from pyramid_sqlasession.codec import Codec
@@ -32,6 +34,7 @@ from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.expiry import BY_SETTINGS
 from pyramid_sqlasession.expiry import Expiry
 from pyramid_sqlasession.fields import Fields
+from pyramid_sqlasession.pending import Wishes
 from pyramid_sqlasession.plan import Outcome
 from pyramid_sqlasession.plan import Plan
 from pyramid_sqlasession.records import Executor
@@ -42,9 +45,6 @@ from pyramid_sqlasession.renewal import Renewal
 from pyramid_sqlasession.renewal import token_columns
 from pyramid_sqlasession.retired import Standing
 from pyramid_sqlasession.settings import Settings
-from pyramid_sqlasession.state import Base
-from pyramid_sqlasession.state import NOTHING
-from pyramid_sqlasession.state import Wishes
 
 log = logging.getLogger(__name__)
 

@@ -1,185 +1,40 @@
-"""What a session starts from, and what was done to it since.
+"""One session from the inside: what it holds, what it started from, and what
+was done to it since.
 
-Plain values: they can be noted, put aside and come back to.  Nobody asks
-them for anything; the session changes them.
+Asks nobody for anything: the session and its binding call it.  What was
+changed is found by comparing the keys that were touched with what was loaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 import contextlib
 import copy
 from dataclasses import dataclass
-from dataclasses import replace
-import marshal
+import datetime as dt
+from decimal import Decimal
 from typing import Any
-from typing import Protocol
+import uuid
 
-from pyramid_sqlasession.changes import DataAndHeads
-from pyramid_sqlasession.cookie import Token
-from pyramid_sqlasession.expiry import Lifetime
-from pyramid_sqlasession.records import Record
+from pyramid_sqlasession.base import Base
+from pyramid_sqlasession.base import NOTHING
+from pyramid_sqlasession.changes import apply_changes
+from pyramid_sqlasession.changes import Changes
+from pyramid_sqlasession.changes import CSRF
+from pyramid_sqlasession.changes import Encode
+from pyramid_sqlasession.changes import find_changes
+from pyramid_sqlasession.changes import NO_CHANGES
+from pyramid_sqlasession.cookie import new_token
+from pyramid_sqlasession.pending import Held
+from pyramid_sqlasession.pending import NO_WISHES
+from pyramid_sqlasession.pending import Pending
+from pyramid_sqlasession.plan import Plan
 from pyramid_sqlasession.serializers import MAX_DEPTH
 
-# The version of marshal whose bytes depend on the values alone.
-_WITHOUT_REFERENCES = 2
-
-
-class Content(Protocol):
-    """What the text of a record holds."""
-
-    def copy(self) -> DataAndHeads:
-        """Return it anew at each call."""
-
-    def known(self) -> DataAndHeads:
-        """Return the same each time; nobody may change it."""
-
-
-class _Nothing:
-    def copy(self) -> DataAndHeads:
-        return {}, {}
-
-    known = copy
-
-
-_NOTHING = _Nothing()
-
-
-# Not frozen: that makes three times as dear what each request does.
-@dataclass(slots=True)
-class Base:
-    """What a session starts from: a record, or nothing; nobody changes it."""
-
-    record: Record | None = None
-    #: The token that came with the request and fits the record.
-    token: Token | None = None
-    content: Content = _NOTHING
-    #: Why the session is dead, although the request goes on: reads are
-    #: empty, writes are dropped, no cookie is sent.
-    ghost: str | None = None
-    #: A record whose data cannot be read: only invalidate() touches it.
-    damaged: Record | None = None
-
-    @property
-    def has_current_token(self) -> bool:
-        """Whether the token is the record's newest (it may be a renewed one,
-        within its grace).
-        """
-        return (
-            self.record is not None
-            and self.token is not None
-            and self.token.secret_hash == self.record.secret_hash
-        )
-
-
-NOTHING = Base()
-
-
-class Held:
-    """Values that somebody may hold, and change inside without a word."""
-
-    __slots__ = ('_before', 'values')
-
-    def __init__(self, values: dict[str, Any]) -> None:
-        self.values = values
-        self._before = _as_bytes(values)
-
-    def is_unchanged(self) -> bool:
-        """Return whether they are what they were; False also if that takes a
-        closer look.
-        """
-        before = self._before
-        return before is not None and _as_bytes(self.values) == before
-
-
-def _as_bytes(values: dict[str, Any]) -> bytes | None:
-    # Never read back, only compared: ``marshal`` tells ``1`` from ``True``,
-    # as ``==`` does not, and costs less than the serializer.
-    try:
-        return marshal.dumps(values, _WITHOUT_REFERENCES)
-    except ValueError:
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """What a request asks for beside changes of the data."""
-
-    #: A new token.
-    rotate: bool = False
-    #: And a new beginning of the absolute timeout.
-    login: bool = False
-    #: By set_expiry().
-    lifetime: Lifetime | None = None
-    touch: bool = False
-    #: What invalidate() left behind, to be deleted.
-    ended: Base | None = None
-
-    def plus(self, later: Wishes) -> Wishes:
-        """Return these with *later* ones added."""
-        if later is NO_WISHES:
-            return self
-        return Wishes(
-            self.rotate or later.rotate, self.login or later.login,
-            later.lifetime or self.lifetime, self.touch or later.touch,
-            later.ended or self.ended,
-        )
-
-
-NO_WISHES = Wishes()
-
-
-class Pending:
-    """What this request did and nobody has saved yet."""
-
-    # On the class, as most requests do few of them.
-
-    wishes = NO_WISHES
-    #: Of a record that is to be created, or of a rotation.
-    token: Token | None = None
-    #: What somebody may still hold after a save.
-    settled: Held | None = None
-    #: The same when the save was planned; None if a key was touched since.
-    planned: Held | None = None
-
-    def __init__(self) -> None:
-        self.touched: set[str] = set()
-        self.popped: set[str] = set()
-        self.once: list[tuple[str, Any]] = []
-
-    def touch_keys(self, keys: Iterable[str]) -> None:
-        """Note keys whose value may be another one now."""
-        self.touched.update(keys)
-        self.settled = self.planned = None
-
-    def wish(self, **what: Any) -> None:
-        """Add to the wishes."""
-        self.wishes = replace(self.wishes, **what)
-
-    def add(self, later: Pending) -> None:
-        """Add what was done *later*, from the same base."""
-        self.touched |= later.touched
-        self.popped |= later.popped
-        self.once += later.once
-        self.wishes = self.wishes.plus(later.wishes)
-        if later.wishes.rotate:
-            self.token = later.token
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether the values of the keys are as they were saved."""
-        return self.settled is not None and self.settled.is_unchanged()
-
-    def copied(self) -> Pending:
-        """Return a copy that shares nothing that changes."""
-        found = Pending()
-        found.__dict__.update(
-            self.__dict__, touched=set(self.touched),
-            popped=set(self.popped), once=list(self.once),
-            # What is held is not in it: it looks closely.
-            settled=None, planned=None,
-        )
-        return found
+#: A value of one of these types cannot change behind our back.
+IMMUTABLE = frozenset({
+    str, int, float, bool, type(None), bytes, dt.datetime, dt.date, dt.time,
+    dt.timedelta, Decimal, uuid.UUID,
+})
 
 
 @dataclass(frozen=True)
@@ -189,6 +44,188 @@ class Snapshot:
     base: Base
     data: dict[str, Any]
     pending: Pending
+
+
+class State:
+    """The state of one session."""
+
+    #: What the session starts from.
+    base = NOTHING
+    #: The session itself, which is a dict with methods that ask before they
+    #: give anything; here it is used past them.
+    data: dict[str, Any]
+
+    def __init__(self) -> None:
+        self.pending = Pending()
+
+    @property
+    def is_altered(self) -> bool:
+        """Whether something was done that may have to be saved."""
+        pending = self.pending
+        return bool(pending.touched) or pending.wishes is not NO_WISHES
+
+    @property
+    def is_unsaved(self) -> bool:
+        """Whether something has to be saved, as far as can be told at little
+        cost.
+        """
+        pending = self.pending
+        if pending.touched and not pending.is_settled:
+            return True
+        return pending.wishes is not NO_WISHES
+
+    # -- where it starts -----------------------------------------------------
+
+    def load(self, base: Base) -> None:
+        """Start from *base*, before anything was done."""
+        self.base = base
+        dict.clear(self.data)
+        if base.record is not None:
+            dict.update(self.data, base.content.copy()[0])
+
+    def begin(self, base: Base) -> None:
+        """Start from *base*, with nothing done yet."""
+        self.pending = Pending()
+        self.load(base)
+
+    def snapshot(self) -> Snapshot:
+        """Return the state, to come back to."""
+        return Snapshot(
+            self.base, copied(self.plain()), self.pending.copied()
+        )
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Come back to *snapshot*, which stays usable."""
+        self.base = snapshot.base
+        self.pending = snapshot.pending.copied()
+        self._fill(copied(snapshot.data))
+
+    def add_to(self, earlier: Snapshot, encode: Encode) -> None:
+        """Put what was done since the base on top of what was done in
+        *earlier*, which began with the same one.
+        """
+        if self.pending.wishes.ended is not None:
+            return
+        later, after = self._changes(encode), self.pending
+        _, heads = self.base.content.known()
+        self.restore(earlier)
+        data, _ = apply_changes(later, self.plain(), heads)
+        if later.csrf is not None:
+            # The later page is the one that is sent.
+            data[CSRF] = later.csrf
+        self._fill(data)
+        self.pending.add(after)
+
+    def plain(self) -> dict[str, Any]:
+        """Return a plain dict with the same values."""
+        return dict(dict.items(self.data))
+
+    def _fill(self, data: dict[str, Any]) -> None:
+        dict.clear(self.data)
+        dict.update(self.data, data)
+
+    # -- what is done to it --------------------------------------------------
+
+    def end(self) -> None:
+        """Have the record deleted; what comes after it is a new session."""
+        base = self.base
+        ended = self.pending.wishes.ended
+        if base.record is not None or base.damaged is not None:
+            ended = base
+        self.base = NOTHING
+        self.pending = Pending()
+        if ended is not None:
+            self.pending.wish(ended=ended)
+        dict.clear(self.data)
+
+    def rotate(self, *, login: bool) -> None:
+        """Have a new token; the CSRF token goes with the old one."""
+        if self.base.ghost:
+            # The dead token opened an empty session; this is a new one.
+            self.base = NOTHING
+        pending, record = self.pending, self.base.record
+        if record is not None:
+            pending.wish(rotate=True, login=login or pending.wishes.login)
+            pending.token = new_token(record.id)
+        elif pending.token is not None:
+            pending.token = new_token()
+        dict.pop(self.data, CSRF, None)
+
+    def first_csrf(self) -> str:
+        """Return the CSRF token of a session that holds none."""
+        pending, base = self.pending, self.base
+        if pending.token is None and base.token is not None:
+            _, heads = base.content.known()
+            kept: str = heads.get(CSRF) or base.token.csrf_token()
+            return kept
+        if pending.token is None:
+            pending.token = new_token()
+        return pending.token.csrf_token()
+
+    # -- what is to be saved -------------------------------------------------
+
+    def plan(self, encode: Encode, *, has_revoked: bool) -> Plan | None:
+        """Return what has to be saved, None if there is nothing.
+
+        :param has_revoked: whether the request has revoked sessions.
+        :raises SessionNotSerializable: for a value that cannot be stored.
+        """
+        if not self.is_unsaved:
+            return None
+        changes, pending = self._changes(encode), self.pending
+        if not changes and pending.wishes is NO_WISHES:
+            return None
+        plan = Plan(
+            self.base, pending.wishes, pending.token, changes,
+            filled=dict.__len__(self.data) > 0, has_revoked=has_revoked,
+        )
+        if not plan:
+            return None
+        touched = pending.touched
+        # The flush of the COMMIT, say, may change the session once more.
+        pending.planned = Held({
+            key: value for key, value in dict.items(self.data)
+            if type(value) not in IMMUTABLE and key in touched
+        })
+        return plan
+
+    def saved(self, base: Base, *, merged: bool) -> None:
+        """Go on from *base*, which holds what was just saved.
+
+        :param merged: another request's changes are in it, too.
+        """
+        touched, planned = self.pending.touched, self.pending.planned
+        self.pending = Pending()
+        if merged:
+            self.load(base)
+            return
+        self.base = base
+        # Whoever holds a list out of the session may change it later.
+        self.pending.touched = touched
+        if planned is not None:
+            self.pending.touched = set(planned.values)
+            self.pending.settled = planned
+
+    def _changes(self, encode: Encode) -> Changes:
+        pending = self.pending
+        rotates = pending.wishes.rotate
+        if not rotates and (not pending.touched or pending.is_settled):
+            return NO_CHANGES
+        base, heads = self.base.content.known()
+        found = find_changes(
+            base, heads, self.plain(), touched=pending.touched,
+            popped=pending.popped, once=pending.once,
+            derived_csrf=(
+                self.first_csrf() if CSRF in pending.touched else None
+            ),
+            encode=encode,
+        )
+        if rotates:
+            return Changes(
+                found.assigned, found.deleted, found.flash, found.csrf,
+                drop_csrf=True,
+            )
+        return found
 
 
 def copied(value: Any, depth: int = 0) -> Any:

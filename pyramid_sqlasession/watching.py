@@ -10,9 +10,9 @@ import enum
 import logging
 import uuid
 
+from pyramid_sqlasession.base import Base
 from pyramid_sqlasession.plan import Outcome
 from pyramid_sqlasession.plan import Plan
-from pyramid_sqlasession.state import Base
 
 log = logging.getLogger(__name__)
 

@@ -28,8 +28,10 @@ LAYERS = [
     {'records', 'fields', 'statements'},
     {'libpq', 'sqlite'},
     {'drivers'},
-    {'state', 'shortcut'},
-    {'plan', 'renewal'},
+    {'base', 'shortcut'},
+    {'pending', 'renewal'},
+    {'plan'},
+    {'state'},
     {'session', 'saving', 'care', 'watching'},
     {'metrics', 'database'},
     # One application; then one request.

@@ -386,9 +386,10 @@ def fail_loudly(request):
     session = request.session
     session['lost'] = 1
     binding = session._source
+    base = binding.state.base
     at_hand = [  # noqa: F841
-        session, session._base, session._base.token, session._base.record,
-        session._pending, binding, binding.application,
+        session, base, base.token, base.record, binding.state,
+        binding.state.pending, binding, binding.application,
         binding.application.settings, binding.application.cookies,
         request.session_store, request.session_store.find(),
     ]
@@ -399,9 +400,10 @@ def look_at_everything(request):
     """Log what people log."""
     session = request.session
     log = logging.getLogger('application')
-    log.info('%r %s %r', session._base, session._base, session._base.record)
-    log.info('%r %r', session._pending, session._snapshot())
-    log.info('%r', session._base.token)
+    state = session._source.state
+    log.info('%r %s %r', state.base, state.base, state.base.record)
+    log.info('%r %r %r', state, state.pending, state.snapshot())
+    log.info('%r', state.base.token)
     log.info('%r', vars(session._source))
     log.info('%r', vars(session._source.application))
     log.info('%r', session._source.application.settings)

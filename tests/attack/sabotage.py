@@ -69,7 +69,7 @@ def adoption():
 
     def load_once(self):
         guarded(self)
-        if self.session._base.record is None:
+        if self.state.base.record is None:
             self.session['seen'] = True
 
     Binding._load_once = load_once

@@ -1,0 +1,57 @@
+"""What a session starts from: a record, or nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pyramid_sqlasession.changes import DataAndHeads
+from pyramid_sqlasession.codec import Content
+from pyramid_sqlasession.cookie import Token
+from pyramid_sqlasession.records import Record
+
+
+class _Nothing(Content):
+    """What there is without a record."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        pass
+
+    def copy(self) -> DataAndHeads:
+        return {}, {}
+
+    known = copy
+
+
+_NOTHING = _Nothing()
+
+
+# Not frozen: that makes three times as dear what each request does.
+@dataclass(slots=True)
+class Base:
+    """What a session starts from: a record, or nothing; nobody changes it."""
+
+    record: Record | None = None
+    #: The token that came with the request and fits the record.
+    token: Token | None = None
+    content: Content = _NOTHING
+    #: Why the session is dead, although the request goes on: reads are
+    #: empty, writes are dropped, no cookie is sent.
+    ghost: str | None = None
+    #: A record whose data cannot be read: only invalidate() touches it.
+    damaged: Record | None = None
+
+    @property
+    def has_current_token(self) -> bool:
+        """Whether the token is the record's newest (it may be a renewed one,
+        within its grace).
+        """
+        return (
+            self.record is not None
+            and self.token is not None
+            and self.token.secret_hash == self.record.secret_hash
+        )
+
+
+NOTHING = Base()

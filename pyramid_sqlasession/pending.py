@@ -1,0 +1,123 @@
+"""What a request did to its session, and nobody has saved yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from dataclasses import replace
+import marshal
+from typing import Any
+
+from pyramid_sqlasession.base import Base
+from pyramid_sqlasession.cookie import Token
+from pyramid_sqlasession.expiry import Lifetime
+
+# The version of marshal whose bytes depend on the values alone.
+_WITHOUT_REFERENCES = 2
+
+
+class Held:
+    """Values that somebody may hold, and change inside without a word."""
+
+    __slots__ = ('_before', 'values')
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.values = values
+        self._before = _as_bytes(values)
+
+    def is_unchanged(self) -> bool:
+        """Return whether they are what they were; False also if that takes a
+        closer look.
+        """
+        before = self._before
+        return before is not None and _as_bytes(self.values) == before
+
+
+def _as_bytes(values: dict[str, Any]) -> bytes | None:
+    # Never read back, only compared: ``marshal`` tells ``1`` from ``True``,
+    # as ``==`` does not, and costs less than the serializer.
+    try:
+        return marshal.dumps(values, _WITHOUT_REFERENCES)
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a request asks for beside changes of the data."""
+
+    #: A new token.
+    rotate: bool = False
+    #: And a new beginning of the absolute timeout.
+    login: bool = False
+    #: By set_expiry().
+    lifetime: Lifetime | None = None
+    touch: bool = False
+    #: What invalidate() left behind, to be deleted.
+    ended: Base | None = None
+
+    def plus(self, later: Wishes) -> Wishes:
+        """Return these with *later* ones added."""
+        if later is NO_WISHES:
+            return self
+        return Wishes(
+            self.rotate or later.rotate, self.login or later.login,
+            later.lifetime or self.lifetime, self.touch or later.touch,
+            later.ended or self.ended,
+        )
+
+
+NO_WISHES = Wishes()
+
+
+class Pending:
+    """What this request did and nobody has saved yet."""
+
+    # On the class, as most requests do few of them.
+
+    wishes = NO_WISHES
+    #: Of a record that is to be created, or of a rotation.
+    token: Token | None = None
+    #: What somebody may still hold after a save.
+    settled: Held | None = None
+    #: The same when the save was planned; None if a key was touched since.
+    planned: Held | None = None
+
+    def __init__(self) -> None:
+        self.touched: set[str] = set()
+        self.popped: set[str] = set()
+        self.once: list[tuple[str, Any]] = []
+
+    def touch_keys(self, keys: Iterable[str]) -> None:
+        """Note keys whose value may be another one now."""
+        self.touched.update(keys)
+        self.settled = self.planned = None
+
+    def wish(self, **what: Any) -> None:
+        """Add to the wishes."""
+        self.wishes = replace(self.wishes, **what)
+
+    def add(self, later: Pending) -> None:
+        """Add what was done *later*, from the same base."""
+        self.touched |= later.touched
+        self.popped |= later.popped
+        self.once += later.once
+        self.wishes = self.wishes.plus(later.wishes)
+        if later.wishes.rotate:
+            self.token = later.token
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the values of the keys are as they were saved."""
+        return self.settled is not None and self.settled.is_unchanged()
+
+    def copied(self) -> Pending:
+        """Return a copy that shares nothing that changes."""
+        found = Pending()
+        found.__dict__.update(
+            self.__dict__, touched=set(self.touched),
+            popped=set(self.popped), once=list(self.once),
+            # What is held is not in it: it looks closely.
+            settled=None, planned=None,
+        )
+        return found
