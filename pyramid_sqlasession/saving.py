@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
+from dataclasses import dataclass
 from dataclasses import replace
 import datetime as dt
 import logging
@@ -64,6 +65,17 @@ class WriteRefused(Exception):
     """
 
 
+@dataclass(slots=True)
+class _Save:
+    """One save, while it is done."""
+
+    connection: Executor
+    plan: Plan
+    now: dt.datetime
+    extend: Extend
+    outcome: Outcome
+
+
 class Saver:
     """Saves sessions of one application."""
 
@@ -94,12 +106,14 @@ class Saver:
         :raises SessionError: for values that cannot be stored.
         :raises SessionConflict: with ``conflict = retry``.
         """
+        save = _Save(connection, plan, now, extend, Outcome(plan.base))
         try:
-            return self._save(connection, plan, now, extend)
+            self._save(save)
         except sa.exc.DBAPIError as error:
             if not faults.is_about_value(error):
                 raise
             raise self._refused(error) from error
+        return save.outcome
 
     def _refused(self, error: sa.exc.DBAPIError) -> SessionError:
         """Return what *error*, about a value, says to the application."""
@@ -123,62 +137,56 @@ class Saver:
             f'column{hint}'
         )
 
-    def _save(
-        self, connection: Executor, plan: Plan, now: dt.datetime,
-        extend: Extend,
-    ) -> Outcome:
-        outcome = Outcome(plan.base)
+    def _save(self, save: _Save) -> None:
+        plan = save.plan
         ended = plan.wishes.ended
         if ended is not None and self._fields.unique:
             # The new session may have the same value.
-            self._end(connection, ended, plan.has_revoked, now, outcome)
+            self._end(save, ended)
             ended = None
         if plan.base.ghost:
             assert plan.base.token is not None
-            outcome.dropped.append((str(plan.base.token.id), plan.base.ghost))
+            save.outcome.dropped.append(
+                (str(plan.base.token.id), plan.base.ghost)
+            )
         elif plan.base.record is not None:
-            self._update(connection, plan, now, extend, outcome)
+            self._update(save)
         elif plan.filled:
-            self._create(connection, plan, now, extend, outcome)
+            self._create(save)
         if ended is not None:
             # After the INSERT: on MariaDB a DELETE that finds nothing locks
             # the gap that two parallel logouts would then insert into.
-            self._end(connection, ended, plan.has_revoked, now, outcome)
-        return outcome
+            self._end(save, ended)
 
-    def _look_again(
-        self, connection: Executor, record: Record, now: dt.datetime
-    ) -> Record | None:
+    def _look_again(self, save: _Save, record: Record) -> Record | None:
         """Return the record as it is now, for a second guarded write.
 
         :raises WriteRefused: if the connection cannot lock the row.
         """
+        connection = save.connection
         if not dialects.keeps_locks(connection.get_execution_options()):
             raise WriteRefused
-        return self._records.look_again(connection, record.id, now)
+        return self._records.look_again(connection, record.id, save.now)
 
     # -- invalidate ----------------------------------------------------------
 
-    def _end(
-        self, connection: Executor, ended: Base, has_revoked: bool,
-        now: dt.datetime, outcome: Outcome,
-    ) -> None:
+    def _end(self, save: _Save, ended: Base) -> None:
         record = ended.record or ended.damaged
         assert record is not None
         secret_hash = record.secret_hash
         for _ in range(_ATTEMPTS):
-            if self._records.delete(connection, record.id, secret_hash):
-                outcome.removed = str(record.id)
+            if self._records.delete(save.connection, record.id, secret_hash):
+                save.outcome.removed = str(record.id)
                 return
             # Removed already, or another request changed the token: after
             # a renewal it is still this session; after a login it is not
             # ours to end.
-            found = self._look_again(connection, record, now)
-            if found is None and has_revoked:
+            found = self._look_again(save, record)
+            if found is None and save.plan.has_revoked:
                 # "Log out everywhere" and then here: it was this request.
-                outcome.removed = str(record.id)
+                save.outcome.removed = str(record.id)
             if ended.token is None or found is None or (
-                self._ending(found, ended.token, now) is not None
+                self._ending(found, ended.token, save.now) is not None
             ):
                 return
             secret_hash = found.secret_hash
@@ -187,10 +195,8 @@ class Saver:
 
     # -- create --------------------------------------------------------------
 
-    def _create(
-        self, connection: Executor, plan: Plan, now: dt.datetime,
-        extend: Extend, outcome: Outcome,
-    ) -> None:
+    def _create(self, save: _Save) -> None:
+        plan, now, outcome = save.plan, save.now, save.outcome
         token = plan.token or new_token()
         data, heads = apply_changes(plan.changes, {}, {})
         lifetime = plan.wishes.lifetime or BY_SETTINGS
@@ -201,10 +207,11 @@ class Saver:
             expires=self._expiry.end(now, now, lifetime),
             lifetime=lifetime.seconds, rotated=now,
         )
-        values = self._fields.values(extend(data))
-        self._make_room(connection, values, now, record.id)
+        values = self._fields.values(save.extend(data))
+        self._make_room(save, values, record.id)
         self._records.insert(
-            connection, record, self._expiry.sweep(record.expires), values
+            save.connection, record, self._expiry.sweep(record.expires),
+            values,
         )
         outcome.created = True
         outcome.base = self._base(record, token)
@@ -212,33 +219,30 @@ class Saver:
 
     # -- update --------------------------------------------------------------
 
-    def _update(
-        self, connection: Executor, plan: Plan, now: dt.datetime,
-        extend: Extend, outcome: Outcome,
-    ) -> None:
-        record = plan.base.record
-        token = plan.base.token
+    def _update(self, save: _Save) -> None:
+        plan, outcome = save.plan, save.outcome
+        base = plan.base
+        record, token = base.record, base.token
         assert record is not None
         assert token is not None
-        base = plan.base
         for _ in range(_ATTEMPTS):
-            values, after, renewed = self._values(plan, base, now, extend)
+            values, after, renewed = self._values(save, base)
             if self._takes_unique(plan):
-                self._make_room(connection, values, now, record.id)
+                self._make_room(save, values, record.id)
             if self._records.update(
-                connection, record.id, record.version, now, values,
+                save.connection, record.id, record.version, save.now, values,
                 extends='expires' in values and not plan.wishes.lifetime,
             ):
-                self._note_update(outcome, plan, record, after, renewed)
+                self._note_update(save, record, after, renewed)
                 if outcome.rotated or self._is_login(plan):
                     outcome.user = self._user_in(values)
                 return
-            found = self._look_again(connection, record, now)
-            reason = self._ending(found, token, now)
+            found = self._look_again(save, record)
+            reason = self._ending(found, token, save.now)
             if reason == 'rotated' and plan.wishes.rotate:
                 # This request logs in too: a session of its own, with
                 # nothing of the other's.
-                self._replace(connection, plan, now, extend, outcome)
+                self._replace(save)
                 outcome.rotated = True
                 return
             if reason is not None or found is None:
@@ -255,17 +259,18 @@ class Saver:
                     'as it is, a new session is stored beside it',
                     found.id, error,
                 )
-                self._replace(connection, plan, now, extend, outcome)
+                self._replace(save)
                 return
             record = found
             outcome.merged = True
         raise SessionConflict([])
 
     def _note_update(
-        self, outcome: Outcome, plan: Plan, record: Record, after: Record,
+        self, save: _Save, record: Record, after: Record,
         renewed: Token | None,
     ) -> None:
         """Note what an update of *record* to *after* was."""
+        plan, outcome = save.plan, save.outcome
         outcome.updated = True
         outcome.rotated = plan.wishes.rotate
         outcome.renewed = renewed is not None
@@ -288,13 +293,10 @@ class Saver:
             return None
         return 'rotated'
 
-    def _replace(
-        self, connection: Executor, plan: Plan, now: dt.datetime,
-        extend: Extend, outcome: Outcome,
-    ) -> None:
-        fresh = replace(plan, base=NOTHING, token=new_token())
-        self._create(connection, fresh, now, extend, outcome)
-        outcome.replaced = True
+    def _replace(self, save: _Save) -> None:
+        fresh = replace(save.plan, base=NOTHING, token=new_token())
+        self._create(replace(save, plan=fresh))
+        save.outcome.replaced = True
 
     def _merge_onto(self, plan: Plan, found: Record, token: Token) -> Base:
         """Return the base of a second attempt.
@@ -316,11 +318,12 @@ class Saver:
         return base
 
     def _values(
-        self, plan: Plan, base: Base, now: dt.datetime, extend: Extend
+        self, save: _Save, base: Base
     ) -> tuple[dict[str, Any], Record, Token | None]:
         """Return the columns to set, the record that they lead to, and a
         new token if its renewal is due.
         """
+        plan, now = save.plan, save.now
         wishes = plan.wishes
         record = base.record
         assert record is not None
@@ -340,7 +343,7 @@ class Saver:
                 write = self._codec.write_again
             text = values['data'] = write(data, heads)
         if changes or self._settings.extend_default_fields is not None:
-            values.update(self._fields.values(extend(data), changes))
+            values.update(self._fields.values(save.extend(data), changes))
         if wishes.rotate and plan.token is not None:
             after = self._renewal.rotated(after, plan.token, now)
         if wishes.login or self._is_login(plan):
@@ -375,8 +378,7 @@ class Saver:
         )
 
     def _make_room(
-        self, connection: Executor, values: Mapping[str, Any],
-        now: dt.datetime, id: uuid.UUID,
+        self, save: _Save, values: Mapping[str, Any], id: uuid.UUID
     ) -> None:
         """Delete expired records whose unique values are taken again (E1).
 
@@ -384,13 +386,14 @@ class Saver:
         there comes again with a transaction.
         """
         if self._fields.unique and dialects.keeps_locks(
-            connection.get_execution_options()
+            save.connection.get_execution_options()
         ):
             rivals = self._fields.rivals(values)
             if rivals is not None:
                 others = self._records.table.c.id != id
                 self._records.remove_expired_of(
-                    connection, now, rivals & others, self._expiry.oldest(now)
+                    save.connection, save.now, rivals & others,
+                    self._expiry.oldest(save.now),
                 )
 
     def _user_in(self, values: Mapping[str, Any]) -> Any:

@@ -27,14 +27,13 @@ def upsert():
     """A write of a record that is gone inserts it again."""
     guarded = Saver._update
 
-    def update(self, connection, plan, now, extend, outcome):
-        guarded(self, connection, plan, now, extend, outcome)
-        if any(reason == 'gone' for _, reason in outcome.dropped):
-            outcome.dropped.clear()
-            self._create(
-                connection, replace(plan, token=plan.base.token), now, extend,
-                outcome,
-            )
+    def update(self, save):
+        guarded(self, save)
+        dropped = save.outcome.dropped
+        if any(reason == 'gone' for _, reason in dropped):
+            dropped.clear()
+            plan = replace(save.plan, token=save.plan.base.token)
+            self._create(replace(save, plan=plan))
 
     Saver._update = update
 
