@@ -1,5 +1,4 @@
-"""What the log says about what weakens an application: settings, at start-up,
-and the first login that keeps its token.
+"""What the log says at start-up about settings that weaken an application.
 
 Each is one line that names the key and says what to do.  Nothing here stops
 an application: what cannot work at all is refused by ``settings``.
@@ -37,17 +36,6 @@ _ON_FACTORY = (
     'set (%s), and not by pyramid_sqlasession: remove that '
     'set_session_factory() or session_factory='
 )
-
-
-def on_login(settings: Settings) -> None:
-    """Say that a login has left the visitor the token of before."""
-    log.warning(
-        'a stored session became that of a user (%r) and kept its token: '
-        'whoever had planted the cookie before the login is logged in too '
-        '(session fixation). Log in by remember() of '
-        'SessionAuthenticationHelper, or call session.rotate() with it',
-        settings.user_field,
-    )
 
 
 def give(

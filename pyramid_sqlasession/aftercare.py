@@ -8,7 +8,6 @@ no reason to lose it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from collections.abc import Sequence
 import datetime as dt
 from functools import partial
 import logging
@@ -17,7 +16,6 @@ import uuid
 
 from sqlalchemy import exc
 
-from pyramid_sqlasession import advice
 from pyramid_sqlasession import events
 from pyramid_sqlasession import faults
 from pyramid_sqlasession.application import Application
@@ -87,21 +85,6 @@ def end_surplus(
             log.warning(
                 'surplus sessions were not ended: %s', faults.said_by(error)
             )
-
-
-def advise(application: Application, outcomes: Sequence[Outcome]) -> None:
-    """Tell once of a login that kept the token of the visitor."""
-    for outcome in outcomes:
-        if outcome.updated and outcome.user is not None:
-            break
-    else:
-        return
-    if not application.has_met_fixation and not any(
-        # By another save of the request.
-        outcome.created or outcome.rotated for outcome in outcomes
-    ):
-        application.has_met_fixation = True
-        advice.on_login(application.settings)
 
 
 def send_events(

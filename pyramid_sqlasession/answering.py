@@ -17,7 +17,6 @@ from pyramid.httpexceptions import HTTPNotFound
 from sqlalchemy import exc
 
 from pyramid_sqlasession import faults
-from pyramid_sqlasession.aftercare import advise
 from pyramid_sqlasession.aftercare import end_surplus
 from pyramid_sqlasession.aftercare import send_events
 from pyramid_sqlasession.aftercare import touch
@@ -301,7 +300,7 @@ class Answer:
     def _send_events(self) -> None:
         binding = self._binding
         outcomes, binding.outcomes = binding.outcomes, ()
-        advise(binding.application, binding.carried + outcomes)
+        binding.application.notices.login(binding.carried + outcomes)
         send_events(binding.application, binding.request, outcomes)
 
     def _finish(self, request: Any) -> None:

@@ -23,6 +23,7 @@ from pyramid_sqlasession.expiry import Expiry
 from pyramid_sqlasession.fields import Fields
 from pyramid_sqlasession.metrics import watcher
 from pyramid_sqlasession.model import model_of
+from pyramid_sqlasession.notices import Notices
 from pyramid_sqlasession.records import Records
 from pyramid_sqlasession.saving import Saver
 from pyramid_sqlasession.settings import Settings
@@ -66,12 +67,7 @@ class Application:
         #: Whether requests keep their dbsession in their __dict__; None until
         #: the first one has come.
         self.keeps_dbsession: bool | None = None
-        #: Whether a dbsession of another name was met, and told of.
-        self.has_met_others = False
-        #: Whether a login that kept its token was met, and told of.
-        self.has_met_fixation = False
-        #: Whether a dbsession that the transaction does not know was.
-        self.has_met_unregistered = False
+        self.notices = Notices(settings)
         #: How often the log hears of sessions that an outage loses.
         self.losses = Seldom()
         #: Set when the application is created, if there is one.

@@ -49,15 +49,6 @@ _REPETITIONS = 5
 Result = TypeVar('Result')
 
 
-def _is_registered(dbsession: Any) -> bool:
-    """Return whether zope.sqlalchemy has *dbsession* join transactions."""
-    events = zope.sqlalchemy.ZopeTransactionEvents
-    return any(
-        isinstance(getattr(listener, '__self__', None), events)
-        for listener in dbsession.dispatch.after_begin
-    )
-
-
 class Connections:
     """The connections of one request."""
 
@@ -168,62 +159,18 @@ class Connections:
         return self._application.database.rollback_can_fail
 
     def notice_others(self, transaction: Any) -> None:
-        """Say in the log, once, that ``request.dbsession`` has another name.
-
-        Two transactions where one was meant may wait for each other, too.
+        """Say in the log, once, that ``request.dbsession`` has another name
+        than the settings say.
         """
         application = self._application
-        if (
-            application.has_met_others or application.has_own_database
-            or not runs_alone()
-        ):
-            return
-        others = [
-            resource.session for resource in resources_of(transaction) or ()
-            if hasattr(resource, 'session') and hasattr(resource, 'tx')
-        ]
-        if not others:
-            return
-        application.has_met_others = True
-        names = [
-            name for name, value in self._request.__dict__.items()
-            if any(value is other for other in others)
-        ]
-        log.warning(
-            'request.%s, which sessions would be stored with, is not there, '
-            'but another SQLAlchemy session takes part in the transaction: '
-            'they are stored in one of their own. Set sqlasession.dbsession '
-            'to the name of its request attribute%s, or give sessions a '
-            'database of their own with sqlasession.url',
-            self._name, f' ({", ".join(names)})' if names else '',
-        )
+        if not application.has_own_database and runs_alone():
+            application.notices.others(self._request, transaction)
 
     def notice_unregistered(self) -> None:
         """Say in the log, once, that ``request.dbsession`` takes no part in
         the transaction.
-
-        On SQLite the session waits for its lock, and "database is locked"
-        does not tell anybody why.
         """
-        application = self._application
-        if application.has_met_unregistered:
-            return
-        dbsession = self.begun_dbsession
-        if (
-            dbsession is None or not dbsession.in_transaction()
-            or _is_registered(dbsession)
-        ):
-            return
-        application.has_met_unregistered = True
-        log.warning(
-            'request.%s has begun a transaction that request.tm does not '
-            'know of: sessions are stored in one of their own, which is '
-            'neither committed nor rolled back with it, and on SQLite waits '
-            'for its lock. Register it where it is made, with '
-            'zope.sqlalchemy.register(dbsession, '
-            'transaction_manager=request.tm)',
-            self._name,
-        )
+        self._application.notices.unregistered(self.begun_dbsession)
 
     def connect(self) -> sa.Connection:
         """Return a connection; whoever asks for it commits and closes."""

@@ -32,7 +32,7 @@ LAYERS = [
     {'pending', 'renewal'},
     {'plan'},
     {'state'},
-    {'session', 'saving', 'care', 'watching'},
+    {'session', 'saving', 'care', 'watching', 'notices'},
     {'metrics', 'database'},
     # One application; then one request.
     {'application', 'response'},
