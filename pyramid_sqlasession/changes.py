@@ -128,7 +128,7 @@ def find_changes(
     current: Mapping[str, Any],
     *,
     touched: Collection[str],
-    popped: frozenset[str] | set[str] = frozenset(),
+    popped: frozenset[str] = frozenset(),
     once: Iterable[tuple[str, Any]] = (),
     derived_csrf: str | None = None,
     encode: Encode,

@@ -230,7 +230,7 @@ class Connections:
         application = self._application
         return (
             self._name not in self._request.__dict__
-            and self._is_kept()
+            and (application.keeps_dbsession or self._is_kept())
             and not self._is_begun_by_others(transaction)
             # Those of other requests may hold a connection of it.
             and runs_alone()
@@ -311,8 +311,11 @@ class Connections:
         """Return whether something may have been written to the transaction
         before the request began (T7).
         """
-        return _TEST_DBSESSION in self._request.environ or (
-            not _is_begun_by_tween(transaction)
+        return (
+            _TEST_DBSESSION in self._request.environ
+            # pyramid_tm notes the path of what it begins.
+            or not transaction.description
+            or transaction.status != 'Active'
         )
 
     def perform(
@@ -337,8 +340,3 @@ class Connections:
             if writes:
                 self.mark_changed()
             return done
-
-
-def _is_begun_by_tween(transaction: Any) -> bool:
-    # pyramid_tm notes the path of what it begins.
-    return bool(transaction.description) and transaction.status == 'Active'

@@ -132,6 +132,10 @@ class Database:
             )
         return found
 
+    @cached_property
+    def _own_shortcut(self) -> Shortcut:
+        return self.shortcut(self.engine)
+
     def read_aside(
         self, read: Callable[[sa.Connection], Result],
         engine: sa.Engine | None = None,
@@ -162,7 +166,9 @@ class Database:
         """Return the live record *id*, read with a connection of its own."""
         # By hand: two blocks cost what the cookie costs.
         try:
-            return self.shortcut(engine or self.engine).find(id, now)
+            if engine is None:
+                return self._own_shortcut.find(id, now)
+            return self.shortcut(engine).find(id, now)
         except Uncommon:
             pass
         except (exc.DBAPIError, exc.TimeoutError):
@@ -197,7 +203,7 @@ class Database:
         """
         # By hand, as above.
         try:
-            return write(self.shortcut(self.engine).bare())
+            return write(self._own_shortcut.bare())
         except Uncommon:
             pass
         except (exc.DBAPIError, exc.TimeoutError):

@@ -124,8 +124,9 @@ class Expiry:
         ``expires`` knows it too, but for one that was set, or shortened,
         after the last write.
         """
-        oldest = self.oldest(now)
-        return oldest is not None and started <= oldest
+        return self._absolute is not None and (
+            (now - started).total_seconds() >= self._absolute
+        )
 
     def oldest(self, now: dt.datetime) -> dt.datetime | None:
         """Return when a session has started that is just over now, None

@@ -127,7 +127,7 @@ class Psycopg:
 
     def is_lost(self, pooled: Any) -> bool:
         """Look whether the end of the connection has arrived."""
-        pgconn = pooled.driver_connection.pgconn
+        pgconn = pooled.dbapi_connection.pgconn
         try:
             # The server's last words, and then the end.
             pgconn.consume_input()
@@ -162,7 +162,7 @@ class Psycopg:
         """Return a result of the status *wanted*; each question of libpq
         costs as much as a column.
         """
-        driver = pooled.driver_connection
+        driver = pooled.dbapi_connection
         pgconn = driver.pgconn
         sent = parameters_of(compiled, values)
         uses = pooled.info.get(_INFO)

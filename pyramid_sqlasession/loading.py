@@ -70,6 +70,14 @@ def load(
     ):
         # It was another session.
         opened = None
+    return _judged(application, request, token, record, opened, now)
+
+
+def _judged(
+    application: Application, request: Any, token: Token,
+    record: Record | None, opened: Base | None, now: dt.datetime,
+) -> tuple[Base, Found]:
+    """Return what *token* opens of *record*, the one of its id."""
     if record is None or application.expiry.is_over(record.started, now):
         if opened is None:
             return NOTHING, Found.UNKNOWN

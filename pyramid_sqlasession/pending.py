@@ -82,14 +82,16 @@ class Pending:
     settled: Held | None = None
     #: The same when the save was planned; None if a key was touched since.
     planned: Held | None = None
+    #: Flash keys whose queue was taken away at some time.
+    popped: frozenset[str] = frozenset()
+    #: (flash key, message) of messages without duplicates.
+    once: tuple[tuple[str, Any], ...] = ()
 
     def __init__(self) -> None:
         self.touched: set[str] = set()
-        self.popped: set[str] = set()
-        self.once: list[tuple[str, Any]] = []
 
     def touch_keys(self, keys: Iterable[str]) -> None:
-        """Note keys whose value may be another one now."""
+        """Note that the values of *keys* may be other ones now."""
         self.touched.update(keys)
         self.settled = self.planned = None
 
@@ -116,7 +118,6 @@ class Pending:
         found = Pending()
         found.__dict__.update(
             self.__dict__, touched=set(self.touched),
-            popped=set(self.popped), once=list(self.once),
             # What is held is not in it: it looks closely.
             settled=None, planned=None,
         )

@@ -41,12 +41,8 @@ class Lease(Protocol):
     """
 
     @property
-    def driver_connection(self) -> Any:
-        """The driver's."""
-
-    @property
     def dbapi_connection(self) -> Any:
-        """The same, as SQLAlchemy adapts it."""
+        """The driver's, as no driver of the short way is adapted."""
 
     @property
     def info(self) -> dict[Any, Any]:
@@ -108,10 +104,6 @@ class _Held:
     __slots__ = ('_held',)
 
     _held: Any
-
-    @property
-    def driver_connection(self) -> Any:
-        return self._held.driver_connection
 
     @property
     def dbapi_connection(self) -> Any:

@@ -146,7 +146,7 @@ class SQLASession(dict[str, Any]):
         if allow_duplicate or msg not in messages:
             messages.append(msg)
             if not allow_duplicate:
-                self._state.pending.once.append((key, msg))
+                self._state.pending.once += ((key, msg),)
 
     def pop_flash(self, queue: str = '') -> list[Any]:
         """Take all messages out of a queue and return them."""
@@ -155,7 +155,7 @@ class SQLASession(dict[str, Any]):
         if not dict.__contains__(self, key):
             return []
         self._alter(key)
-        self._state.pending.popped.add(key)
+        self._state.pending.popped |= {key}
         messages: list[Any] = dict.pop(self, key)
         return messages
 
@@ -378,7 +378,7 @@ class SQLASession(dict[str, Any]):
 
     def _note_removal(self, key: str) -> None:
         if isinstance(key, str) and key.startswith(FLASH):
-            self._state.pending.popped.add(key)
+            self._state.pending.popped |= {key}
 
 
 def source_of(session: SQLASession) -> Source:

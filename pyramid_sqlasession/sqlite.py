@@ -84,7 +84,7 @@ class SQLite:
         *, inside: bool,
     ) -> Row | None:
         """Return the only row."""
-        driver = pooled.driver_connection
+        driver = pooled.dbapi_connection
         if driver.in_transaction and not inside:
             raise Uncommon
         # By its key there is one row: the driver sees so at once, and nothing
@@ -99,7 +99,7 @@ class SQLite:
         *, inside: bool,
     ) -> int:
         """Return how many rows were written."""
-        driver = pooled.driver_connection
+        driver = pooled.dbapi_connection
         sent = parameters_of(compiled, values)
         if inside:
             return int(driver.execute(compiled.text, sent).rowcount)

@@ -24,7 +24,6 @@ from pyramid_sqlasession import faults
 from pyramid_sqlasession import pooling
 from pyramid_sqlasession.answering import Answer
 from pyramid_sqlasession.application import Application
-from pyramid_sqlasession.application import found_in
 from pyramid_sqlasession.application import REGISTRY_KEY
 from pyramid_sqlasession.cleaner import Cleaner
 from pyramid_sqlasession.connections import Connections
@@ -90,7 +89,7 @@ def application_of(registry: Any) -> Application:
 
     :raises ConfigurationError: if the package was not included.
     """
-    found = found_in(registry)
+    found: Application | None = registry.get(REGISTRY_KEY)
     if found is None:
         raise ConfigurationError(
             "pyramid_sqlasession is not set up in this application: call "

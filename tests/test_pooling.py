@@ -258,7 +258,7 @@ def test_what_is_given_back_is_in_no_transaction(make_quick, back, pre_ping):
     site.browser().get('/count')
     lease = pooling.lease(site.engine)
     if back != 'give_back':
-        lease.driver_connection.execute('DELETE FROM sessions')
+        lease.dbapi_connection.execute('DELETE FROM sessions')
     getattr(lease, back)()
     # Whoever is still holding it holds nothing.
     assert site.engine.pool.checkedin() == 1
