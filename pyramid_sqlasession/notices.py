@@ -1,22 +1,21 @@
 """What the log says once, of what the first requests show to be wrong.
 
 Each is a silent trap: the request is answered as it should be, and nobody
-would look for it.
+would look for it.  By the logger of all advice, so that one level silences
+it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-import logging
 from typing import Any
 
 import zope.sqlalchemy
 
+from pyramid_sqlasession.advice import log
 from pyramid_sqlasession.plan import Outcome
 from pyramid_sqlasession.settings import Settings
 from pyramid_sqlasession.transaction import resources_of
-
-log = logging.getLogger(__name__)
 
 _ON_LOGIN = (
     'a stored session became that of a user (%r) and kept its token: whoever '
