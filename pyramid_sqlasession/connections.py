@@ -25,6 +25,7 @@ import zope.sqlalchemy
 from pyramid_sqlasession import faults
 from pyramid_sqlasession import pooling
 from pyramid_sqlasession.application import Application
+from pyramid_sqlasession.datamanager import SessionDataManager
 from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.records import Executor
 from pyramid_sqlasession.records import Record
@@ -32,7 +33,6 @@ from pyramid_sqlasession.saving import WriteRefused
 from pyramid_sqlasession.surroundings import runs_alone
 from pyramid_sqlasession.transaction import active_transaction
 from pyramid_sqlasession.transaction import resources_of
-from pyramid_sqlasession.transaction import SessionDataManager
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ The way of a request::
                   transaction
     exception     an exception view begins with what was loaded: the
                   changes of the view that failed are set aside
-    commit        one guarded write, last (transaction.py says when)
+    commit        one guarded write, last (datamanager.py says when)
     response      what is still unsaved, the touch, the cookie (answering.py)
     end           too late for a change: an error in the log
 
@@ -52,6 +52,7 @@ from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.base import Base
 from pyramid_sqlasession.base import NOTHING
 from pyramid_sqlasession.connections import Connections
+from pyramid_sqlasession.datamanager import SessionDataManager
 from pyramid_sqlasession.errors import SessionConflict
 from pyramid_sqlasession.errors import SessionStoreUnavailable
 from pyramid_sqlasession.extension import Extension
@@ -71,7 +72,6 @@ from pyramid_sqlasession.surroundings import runs_alone
 from pyramid_sqlasession.transaction import active_transaction
 from pyramid_sqlasession.transaction import is_managed
 from pyramid_sqlasession.transaction import runs_again
-from pyramid_sqlasession.transaction import SessionDataManager
 from pyramid_sqlasession.watching import ATTRIBUTE
 from pyramid_sqlasession.watching import Found
 from pyramid_sqlasession.watching import Watcher

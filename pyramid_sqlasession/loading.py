@@ -14,12 +14,12 @@ from pyramid_sqlasession.base import NOTHING
 from pyramid_sqlasession.codec import DamagedData
 from pyramid_sqlasession.connections import Connections
 from pyramid_sqlasession.cookie import Token
+from pyramid_sqlasession.datamanager import SessionDataManager
 from pyramid_sqlasession.errors import SessionStoreUnavailable
 from pyramid_sqlasession.plan import Outcome
 from pyramid_sqlasession.plan import token_after
 from pyramid_sqlasession.records import Record
 from pyramid_sqlasession.retired import Standing
-from pyramid_sqlasession.transaction import SessionDataManager
 from pyramid_sqlasession.watching import Found
 
 log = logging.getLogger(__name__)

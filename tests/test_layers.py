@@ -14,9 +14,9 @@ LAYERS = [
     # Words: what can go wrong, what is told, what a change is; what databases
     # differ in.
     {'errors', 'events', 'faults', 'pooling', 'changes', 'durations',
-     'whereabouts'},
+     'whereabouts', 'transaction'},
     {'dialects'},
-    {'serializers', 'transaction', 'translation'},
+    {'serializers', 'datamanager', 'translation'},
     {'values', 'surroundings'},
     {'declarations'},
     {'settings'},

@@ -10,9 +10,9 @@ from pyramid_sqlasession import cleaner
 from pyramid_sqlasession import dialects
 from pyramid_sqlasession import pooling
 from pyramid_sqlasession.database import Database
+from pyramid_sqlasession.datamanager import Route
+from pyramid_sqlasession.datamanager import SessionDataManager
 from pyramid_sqlasession.records import Records
-from pyramid_sqlasession.transaction import Route
-from pyramid_sqlasession.transaction import SessionDataManager
 
 from ..checker.sabotage import no_version_guard
 from ..checker.sabotage import upsert

@@ -1,0 +1,514 @@
+"""The part that a session takes in a transaction of ``request.tm``.
+
+One data manager for each transaction and application; subrequests share it.
+It says *when*: the record is written last, after all flushes and just before
+COMMIT, so that no lock on it is held while a view runs.  What is written is
+the binding's affair (:class:`Participant`).
+
+=======  =================================  ===========  ====================
+route    when                               written in   committed
+=======  =================================  ===========  ====================
+joined   something of the application       commit()     by zope.sqlalchemy,
+         takes part in the transaction                   with its data
+alone    nothing else takes part, or it     tpc_vote()   at once: saves making
+         was rolled back by hand: there is               a SQLAlchemy session,
+         nothing to commit together with                 BEGIN and COMMIT
+apart    they do not use the application's  tpc_begin()  in tpc_vote(), after
+         connection: they have a database                all others
+         of their own, or the application
+         has no ``request.dbsession``
+=======  =================================  ===========  ====================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+import enum
+import logging
+from operator import attrgetter
+import sys
+from typing import Any
+from typing import Protocol
+from typing import TypeVar
+
+import sqlalchemy as sa
+from transaction.interfaces import IDataManagerSavepoint
+from transaction.interfaces import ISavepointDataManager
+from zope.interface import implementer
+
+from pyramid_sqlasession import dialects
+from pyramid_sqlasession import faults
+from pyramid_sqlasession.errors import SessionError
+from pyramid_sqlasession.transaction import mark_retryable
+from pyramid_sqlasession.transaction import resources_of
+
+log = logging.getLogger(__name__)
+
+# Of a COMMIT of the own engine that the database refused.
+_ATTEMPTS = 5
+
+Result = TypeVar('Result')
+
+
+class Participant(Protocol):
+    """A session in a transaction."""
+
+    @property
+    def ends_token(self) -> bool:
+        """Whether other writes of the same session have to come first."""
+
+    @property
+    def is_atomic(self) -> bool:
+        """Whether two statements of the write belong together."""
+
+    def prepare(self) -> bool:
+        """Before the commit: return whether something will be written."""
+
+    def is_rolled_back(self, transaction: Any) -> bool:
+        """Return whether the application's part was rolled back by hand."""
+
+    def open_connection(self) -> sa.Connection | None:
+        """Return the application's connection if one is open already."""
+
+    def open(self) -> None:
+        """Open the application's connection, and have it committed."""
+
+    def roll_back(self) -> None:
+        """Roll back the application's transaction, which is to be aborted."""
+
+    def write(self, connection: Any) -> None:
+        """Write the record.
+
+        :param connection: a ``Connection``, or what executes less.
+        """
+
+    def committed(self) -> None:
+        """What was written counts."""
+
+    def aborted(self) -> None:
+        """Nothing of this transaction counts."""
+
+    def mark(self) -> Any:
+        """Return the state, for :meth:`return_to`."""
+
+    def return_to(self, mark: Any) -> None:
+        """Return to a mark; None is the state at joining."""
+
+
+class Route(enum.Enum):
+    """With which connection the records are written; see the table above."""
+
+    #: Whoever only reads needs none.
+    UNDECIDED = 'undecided'
+    JOINED = 'joined'
+    ALONE = 'alone'
+    APART = 'apart'
+
+
+class Gate(Protocol):
+    """Opens connections that are not the application's."""
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether the sessions do not use the application's connection."""
+
+    @property
+    def rollback_can_fail(self) -> bool:
+        """Whether a ROLLBACK may answer with an error."""
+
+    def notice_others(self, transaction: Any) -> None:
+        """Called before sessions are written apart from *transaction*, of
+        which something else may be in the same database.
+        """
+
+    def notice_unregistered(self) -> None:
+        """Called before sessions are written alone, as nothing else has
+        joined.
+        """
+
+    def connect(self) -> sa.Connection:
+        """Return a connection; whoever asks for it commits and closes."""
+
+    def inside(self, connection: sa.Connection) -> Any:
+        """Return what executes in the transaction of *connection*."""
+
+    def translated_errors(self) -> AbstractContextManager[None]:
+        """Say in our words what an error of the database means."""
+
+    def alone(
+        self, work: Callable[[Any], None], *, atomic: bool
+    ) -> None:
+        """Do *work* and commit it.
+
+        :param atomic: it is more than one statement.
+        """
+
+
+@implementer(ISavepointDataManager)
+class SessionDataManager:
+    """Joins the sessions of one application to one transaction.
+
+    :param key: what identifies the application in the transaction.
+    :param gate: opens connections that are not the application's.
+    """
+
+    def __init__(self, transaction: Any, key: object, gate: Gate) -> None:
+        self.transaction = transaction
+        self._gate = gate
+        self._route = Route.UNDECIDED
+        self._connection: sa.Connection | None = None
+        self._participants: list[Participant] = []
+        #: What was written with the own connection before the records are.
+        self._works: list[Callable[[sa.Connection], object]] = []
+        self._has_hook = False
+        #: Of the preparations for the commit.
+        self._failure: Exception | None = None
+        self._has_work = False
+        #: Errors that are conflicts, although only we can know it.
+        self._conflicts: list[BaseException] = []
+        #: An error after which the request must not run again, whatever has
+        #: caused it.
+        self._final: BaseException | None = None
+        # Part of IDataManager, though nobody asks for it.
+        self.transaction_manager = getattr(transaction, '_manager', None)
+        transaction.join(self)
+        transaction.set_data(key, self)
+        transaction.addBeforeAbortHook(self._before_abort)
+
+    @classmethod
+    def of(
+        cls, transaction: Any, key: object, gate: Gate
+    ) -> SessionDataManager:
+        """Return the data manager of *transaction*, a new one if needed."""
+        return cls.found_in(transaction, key) or cls(transaction, key, gate)
+
+    @classmethod
+    def found_in(
+        cls, transaction: Any, key: object
+    ) -> SessionDataManager | None:
+        """Return the data manager of *transaction* if it has one."""
+        # Usually so, and at a tenth of the cost of the answer below.
+        if resources_of(transaction) == []:
+            return None
+        try:
+            found = transaction.data(key)
+        except KeyError:
+            return None
+        return found if isinstance(found, cls) and found.is_open else None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the transaction has not ended yet."""
+        return self.transaction is not None
+
+    def own_connection(self) -> sa.Connection:
+        """Return the connection of the own engine, opened by the first call.
+
+        Only if the sessions are apart.
+        """
+        if self._connection is None:
+            self._connection = self._gate.connect()
+        return self._connection
+
+    def perform(
+        self, work: Callable[[sa.Connection], Result], *, writes: bool
+    ) -> Result:
+        """Return what *work* did with the connection of the own engine.
+
+        :param writes: it has to be done again if the COMMIT is repeated.
+        """
+        done = work(self.own_connection())
+        if writes:
+            self._works.append(work)
+        return done
+
+    def open_connection(self) -> sa.Connection | None:
+        """Return a connection that one of the requests has open, or None.
+
+        Several, if a subrequest has a dbsession of its own: one that keeps
+        the others from writing comes first.
+        """
+        if self._gate.is_apart:
+            return self._connection
+        opened = [
+            connection
+            for participant in self._participants
+            if (connection := participant.open_connection()) is not None
+        ]
+        for connection in opened:
+            if dialects.is_writing(connection):
+                return connection
+        return opened[0] if opened else None
+
+    def add(self, participant: Participant) -> None:
+        """Let *participant* take part."""
+        self._participants.append(participant)
+
+    def expect_changes(self) -> None:
+        """Look for changes when the transaction is committed.
+
+        Whoever only reads has nothing to look for.
+        """
+        if not self._has_hook and self.is_open:
+            self._has_hook = True
+            self.transaction.addBeforeCommitHook(self._before_commit)
+
+    def remove(self, participant: Participant) -> None:
+        """Let *participant* go; the transaction is no affair of it."""
+        self._participants = [
+            other for other in self._participants if other is not participant
+        ]
+
+    # -- IDataManager --------------------------------------------------------
+
+    def _before_commit(self) -> None:
+        if not self.is_open:
+            return
+        # One that comes later may change the session once more.
+        self._has_hook = False
+        if self._has_later_hooks():
+            # Hooks of the application that were added later may change the
+            # session: ours comes after them.
+            self.expect_changes()
+            return
+        # Raised again in commit(): an error in a before-commit hook would
+        # leave the transaction open.
+        try:
+            self._prepare()
+        except Exception as error:
+            self._failure = error
+
+    def _has_later_hooks(self) -> bool:
+        hooks = list(self.transaction.getBeforeCommitHooks())
+        for hook, _, _ in reversed(hooks):
+            other = getattr(hook, '__self__', None)
+            if other is self:
+                return False
+            # Another application's sessions in the same transaction: each
+            # would wait for the other one for ever.
+            if not isinstance(other, SessionDataManager):
+                return True
+        return False  # pragma: no cover
+
+    def _prepare(self) -> None:
+        self._failure = None
+        writers = [p for p in self._participants if p.prepare()]
+        self._has_work = bool(writers)
+        self._route = Route.APART if self._gate.is_apart else Route.JOINED
+        if not writers:
+            return
+        if self._route is Route.APART:
+            self._gate.notice_others(self.transaction)
+            return
+        # Only we have joined: nothing has to be committed with the session.
+        resources = resources_of(self.transaction)
+        if resources is not None and len(resources) == 1:
+            self._gate.notice_unregistered()
+            self._route = Route.ALONE
+            return
+        if any(
+            p.is_rolled_back(self.transaction) for p in self._participants
+        ):
+            self._route = Route.ALONE
+            return
+        # A subrequest may have a dbsession of its own.  All sessions are
+        # written with one connection: two would wait for each other.
+        opened = [
+            p for p in self._participants if p.open_connection() is not None
+        ]
+        for participant in opened or writers[:1]:
+            participant.open()
+
+    def _before_abort(self) -> None:
+        # Not called when a savepoint is rolled back: that calls abort() of
+        # who has joined since.
+        if self.is_open and (
+            self._gate.rollback_can_fail or self._leaves_open()
+        ):
+            for participant in self._participants:
+                participant.roll_back()
+
+    def _leaves_open(self) -> bool:
+        """Return whether an abort leaves a database transaction open, and its
+        locks with it: a write beside it would wait for them.
+        """
+        # zope.sqlalchemy's data managers with keep_session.
+        return any(
+            getattr(resource, 'keep_session', False)
+            for resource in resources_of(self.transaction) or ()
+        )
+
+    def tpc_begin(self, transaction: Any) -> None:
+        """Write what is apart, while the application's sessions can be used:
+        in commit() those that have nothing to commit have ended.
+        """
+        if self._failure is None and self._has_work and (
+            self._route is Route.APART
+        ):
+            self._write_inside(self.own_connection())
+
+    def commit(self, transaction: Any) -> None:
+        """Write all records, unless they are written alone.
+
+        :raises SessionError: if ``request.dbsession`` is a new one each time;
+            and what went wrong when the commit was prepared.
+        """
+        if self._failure is not None:
+            raise self._failure
+        if not self._has_work:
+            return
+        if self._route is Route.JOINED:
+            connection = self.open_connection()
+            if connection is None:
+                raise SessionError(
+                    'request.dbsession is another SQLAlchemy session each '
+                    'time: make it once for a request, as '
+                    'config.add_request_method(..., reify=True) does'
+                )
+            self._write_inside(self._gate.inside(connection))
+
+    def _write_inside(self, connection: Any) -> None:
+        # Who writes alone has to see the error of a connection that is to be
+        # replaced.
+        with self._gate.translated_errors():
+            self._write(connection)
+
+    def _write(self, connection: Any) -> None:
+        try:
+            participants = self._participants
+            if len(participants) > 1:
+                # Stable: otherwise in the order of joining.
+                participants = sorted(
+                    participants, key=attrgetter('ends_token')
+                )
+            for participant in participants:
+                participant.write(connection)
+        except sa.exc.IntegrityError as error:
+            if faults.fault_of(error) is faults.Fault.DUPLICATE:
+                # Two first inserts at once; the next attempt finds a row.
+                self._conflicts.append(error)
+            raise
+
+    def tpc_vote(self, transaction: Any) -> None:
+        """Commit what the application's connection does not commit."""
+        if self._has_work and self._route is Route.ALONE:
+            participants = self._participants
+            self._gate.alone(
+                self._write,
+                atomic=len(participants) != 1 or participants[0].is_atomic,
+            )
+        elif self._connection is not None:
+            self._commit_apart()
+
+    def _commit_apart(self) -> None:
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                connection = self.own_connection()
+                if attempt > 1:
+                    for work in self._works:
+                        work(connection)
+                    self._write_inside(connection)
+                dialects.commit(connection)
+                self._close()
+                return
+            except (sa.exc.DBAPIError, SessionError) as error:
+                self._close()
+                # The application's data are committed by now: the request
+                # must not run again, only this write may.
+                if attempt == _ATTEMPTS or not faults.is_repeatable(error):
+                    self._final = SessionError(
+                        'the data of the application were committed, but '
+                        'the session, which has a transaction of its own '
+                        '(there is no request.dbsession that it could use, '
+                        'or sqlasession.url is set), could not be'
+                    )
+                    raise self._final from error
+
+    def tpc_finish(self, transaction: Any) -> None:
+        """Everything is committed."""
+        for participant in self._end():
+            participant.committed()
+
+    def abort(self, transaction: Any) -> None:
+        """Nothing of the transaction counts."""
+        self._close()
+        # A savepoint that is rolled back aborts who has joined since, and
+        # nothing else.
+        is_kept = (
+            self.is_open and transaction.status == 'Committing'
+            and self._leaves_open()
+        )
+        for participant in self._end():
+            if is_kept:
+                participant.roll_back()
+            participant.aborted()
+
+    def tpc_abort(self, transaction: Any) -> None:
+        """The commit failed."""
+        # pyramid_tm asks should_retry only about errors of the view; one of
+        # the commit itself has to be marked while it passes by.
+        error = sys.exc_info()[1]
+        if error is not None and self.should_retry(error):
+            mark_retryable(error)
+        self.abort(transaction)
+
+    def should_retry(self, error: BaseException) -> bool:
+        """Return whether *error* is a conflict (``transaction`` asks)."""
+        if error is self._final:
+            return False
+        return error in self._conflicts or faults.is_retryable(error)
+
+    def sortKey(self) -> str:
+        """Return the place in the order of commits."""
+        if self._route is Route.JOINED:
+            # Just before zope.sqlalchemy's own, "~sqlalchemy:1234".
+            return '~sqlalchemy!'
+        # After everything else: if that fails, no session is stored.
+        return '~~sqlasession'
+
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.close()
+            except sa.exc.DBAPIError as error:
+                log.warning('closing the connection failed: %s', error)
+
+    def _end(self) -> list[Participant]:
+        participants, self._participants = self._participants, []
+        self.transaction = None
+        return participants
+
+    # -- ISavepointDataManager -----------------------------------------------
+
+    def savepoint(self) -> SessionSavepoint:
+        """Return what the sessions can come back to."""
+        return SessionSavepoint(
+            self, [(p, p.mark()) for p in self._participants]
+        )
+
+    def rollback_to(self, marks: list[tuple[Participant, Any]]) -> None:
+        """Return all sessions to *marks*."""
+        known = [participant for participant, _ in marks]
+        for participant, mark in marks:
+            participant.return_to(mark)
+        for participant in self._participants:
+            if not any(participant is other for other in known):
+                participant.return_to(None)
+
+
+@implementer(IDataManagerSavepoint)
+class SessionSavepoint:
+    """The sessions at a savepoint."""
+
+    def __init__(
+        self, manager: SessionDataManager,
+        marks: list[tuple[Participant, Any]],
+    ) -> None:
+        self._manager = manager
+        self._marks = marks
+
+    def rollback(self) -> None:
+        """Return the sessions to the savepoint."""
+        self._manager.rollback_to(self._marks)
