@@ -25,7 +25,8 @@ LAYERS = [
     # What a record holds, and is read by.
     {'lenient', 'retired'},
     # Records; what is done with one of them.
-    {'records', 'fields', 'statements'},
+    {'records', 'fieldvalues', 'statements'},
+    {'fields'},
     {'libpq', 'sqlite'},
     {'drivers'},
     {'base', 'shortcut'},

@@ -1,0 +1,321 @@
+"""What a value of an additional field has to be, checked before the database
+is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import datetime as dt
+from decimal import Decimal
+import ipaddress
+import json
+import math
+import re
+import sys
+from typing import Any
+import uuid
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+from sqlalchemy.dialects import postgresql
+
+from pyramid_sqlasession.errors import SessionFieldError
+from pyramid_sqlasession.model import Span
+from pyramid_sqlasession.model import UTCDateTime
+
+_WORDS = {
+    str: 'a str', int: 'an int', float: 'a float', bool: 'a bool',
+    bytes: 'bytes', dt.datetime: 'a datetime', dt.date: 'a date',
+    dt.time: 'a time', dt.timedelta: 'a timedelta', Decimal: 'a Decimal',
+}
+
+# Types whose values are accepted beside the column's own: no digit is lost.
+_ALSO: dict[type, tuple[type, ...]] = {
+    float: (int,), Decimal: (int,), dict: (list,), list: (dict,),
+}
+
+
+def stored(
+    name: str, value: Any, column: sa.Column[Any],
+    dialect: Callable[[], sa.Dialect],
+) -> Any:
+    """Return *value* as it is stored, if it fits the field's column.
+
+    :param dialect: returns the database's, once there is an engine.
+    :raises SessionFieldError: if it does not.
+    """
+    if value is None:
+        if not column.nullable:
+            raise SessionFieldError(
+                name, value, 'a value (the column is not null)'
+            )
+        # Or it would be the null of JSON, which is not NULL.
+        return sa.null() if isinstance(column.type, sa.JSON) else None
+    if isinstance(column.type, sa.JSON):
+        return _check_json(name, value)
+    if isinstance(column.type, sa.Enum):
+        return _check_enum(name, value, column.type)
+    if isinstance(column.type, (postgresql.INET, postgresql.CIDR)):
+        return _check_address(name, value, column.type)
+    kind = _python_type(column.type)
+    if kind is None:
+        if isinstance(column.type, sa.types.TypeDecorator):
+            _check_bound(name, value, column.type, dialect())
+        return value
+    _check_kind(name, value, kind)
+    _check_limits(name, value, column.type)
+    if kind in (float, Decimal):
+        _check_number(name, value, kind)
+        _check_digits(name, value, column.type)
+    if isinstance(value, dt.timedelta):
+        _check_span(name, value)
+    if isinstance(value, dt.datetime):
+        return _in_utc(name, value, column.type)
+    if isinstance(value, str):
+        if isinstance(column.type, sa.Uuid):
+            return _check_uuid(name, value)
+        # Drivers adapt by the exact type, and Markup is none they know.
+        return str.__str__(value)
+    return value
+
+
+def _in_utc(name: str, value: dt.datetime, type_: Any) -> dt.datetime:
+    # One clock: what has no time zone is UTC, whatever the time zone of the
+    # process and of the connection.
+    if value.utcoffset() is None:
+        value = value.replace(tzinfo=dt.UTC)
+    try:
+        value = value.astimezone(dt.UTC)
+    except OverflowError:
+        raise SessionFieldError(
+            name, value, 'a datetime of the years 1 to 9999 in UTC'
+        ) from None
+    if isinstance(type_, UTCDateTime) or type_.timezone:
+        return value
+    return value.replace(tzinfo=None)
+
+
+def _check_json(name: str, value: Any) -> Any:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SessionFieldError(
+            name, value, f'what JSON can hold ({error})'
+        ) from None
+    return value
+
+
+def _check_enum(name: str, value: Any, type_: Any) -> Any:
+    if type_.enum_class is None:
+        if not isinstance(value, str):
+            raise SessionFieldError(name, value, 'a str')
+        if value in type_.enums:
+            return value
+        raise SessionFieldError(
+            name, value, f'one of {", ".join(type_.enums)}'
+        )
+    if isinstance(value, type_.enum_class):
+        return value
+    # The session holds the value: a member with str or int in it comes back
+    # as its base type.
+    try:
+        return type_.enum_class(value)
+    except ValueError:
+        raise SessionFieldError(
+            name, value, f'a member of {type_.enum_class.__name__}'
+        ) from None
+
+
+def _check_kind(name: str, value: Any, kind: type) -> None:
+    fits = isinstance(value, (kind, *_ALSO.get(kind, ())))
+    # A bool is an int, and a datetime is a date, for Python alone.
+    if isinstance(value, bool) and kind is not bool:
+        fits = False
+    if isinstance(value, dt.datetime) and kind is dt.date:
+        fits = False
+    if not fits:
+        raise SessionFieldError(
+            name, value, _WORDS.get(kind, f'a {kind.__name__}')
+        )
+
+
+#: Those whose values are known; of any other it is its own affair.
+_DECORATORS = (UTCDateTime, sa.Interval, Span)
+
+
+def _python_type(type_: Any) -> type | None:
+    if isinstance(type_, sa.types.TypeDecorator) and (
+        type(type_) not in _DECORATORS
+    ):
+        return None
+    try:
+        kind = type_.python_type
+    except NotImplementedError:
+        return None
+    return kind if isinstance(kind, type) else None
+
+
+_NUMBERS = (int, float, Decimal)
+
+
+def _check_bound(
+    name: str, value: Any, type_: Any, dialect: sa.Dialect
+) -> None:
+    """Check what a type of the application makes of *value*.
+
+    For MariaDB and MySQL a text is equal to the number that it begins with,
+    'ada' to 0 and '7b' to 7: it would be the sessions of others.
+    """
+    bound = value
+    while isinstance(type_, sa.types.TypeDecorator):
+        try:
+            bound = type_.process_bind_param(bound, dialect)
+        except NotImplementedError:
+            # It has none.
+            pass
+        # The statement meets it again, and raises it.
+        except Exception:
+            return
+        type_ = type_.load_dialect_impl(dialect)
+    if bound is None or isinstance(bound, sa.ClauseElement):
+        return
+    kind = _python_type(type_)
+    if kind is str:
+        fits = isinstance(bound, str)
+    else:
+        fits = kind not in _NUMBERS or isinstance(bound, _NUMBERS)
+    if not fits:
+        assert kind is not None
+        raise SessionFieldError(
+            name, value, f'what its type makes {_WORDS[kind]} of'
+        )
+
+
+_BITS: tuple[tuple[type, int], ...] = (
+    (mysql.TINYINT, 8), (mysql.MEDIUMINT, 24),
+    (sa.SmallInteger, 16), (sa.BigInteger, 64), (sa.Integer, 32),
+)
+
+
+def _check_int(name: str, value: int, type_: Any) -> None:
+    bits = next(b for kind, b in _BITS if isinstance(type_, kind))
+    if getattr(type_, 'unsigned', False):
+        if not 0 <= value < 1 << bits:
+            raise SessionFieldError(
+                name, value, f'an int of {bits} bits that is not negative'
+            )
+    elif not -(1 << bits - 1) <= value < 1 << bits - 1:
+        raise SessionFieldError(name, value, f'an int of {bits} bits')
+
+
+def _check_limits(name: str, value: Any, type_: Any) -> None:
+    if isinstance(value, str):
+        if '\x00' in value:
+            raise SessionFieldError(name, value, 'a str without NUL')
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise SessionFieldError(
+                name, value, 'a str without lone surrogates'
+            ) from None
+    length = getattr(type_, 'length', None)
+    if (
+        isinstance(value, str | bytes)
+        and isinstance(length, int)
+        and len(value) > length
+    ):
+        unit = 'characters' if isinstance(value, str) else 'bytes'
+        raise SessionFieldError(name, value, f'at most {length} {unit}')
+    if isinstance(value, int) and isinstance(type_, sa.Integer):
+        _check_int(name, value, type_)
+
+
+def _check_number(name: str, value: Any, kind: type) -> None:
+    # SQLite stores NaN as NULL; MariaDB has neither it nor infinity.
+    try:
+        is_finite = math.isfinite(float(value))
+    # An int that is too large; Decimal('sNaN').
+    except (OverflowError, ValueError):
+        is_finite = False
+    if not is_finite:
+        raise SessionFieldError(
+            name, value,
+            f'a finite {kind.__name__} of at most {sys.float_info.max:.2g}',
+        )
+
+
+def _check_digits(name: str, value: Any, type_: Any) -> None:
+    # Float is a Numeric for SQLAlchemy 2.0, and its precision is of bits.
+    if isinstance(type_, sa.Float) or not isinstance(type_, sa.Numeric) or (
+        type_.precision is None
+    ):
+        return
+    scale = type_.scale or 0
+    before = type_.precision - scale
+    # A float has no digits that somebody has chosen: it is rounded.
+    number = Decimal(
+        str(round(value, scale)) if isinstance(value, float) else value
+    )
+    if number and (
+        number.adjusted() >= before or _places(number) > scale
+    ):
+        raise SessionFieldError(
+            name, value,
+            f'a number of at most {before} digits before the decimal point '
+            f'and {scale} after it',
+        )
+
+
+def _places(number: Decimal) -> int:
+    """Return after how many digits behind the point *number* ends."""
+    _, digits, exponent = number.as_tuple()
+    text = ''.join(map(str, digits))
+    return -int(exponent) - len(text) + len(text.rstrip('0'))
+
+
+def _check_uuid(name: str, value: str) -> str:
+    try:
+        return str(uuid.UUID(value))
+    except ValueError:
+        raise SessionFieldError(
+            name, value, f'the text of a UUID, such as {uuid.UUID(int=5)}'
+        ) from None
+
+
+_ADDRESSES = (
+    str, ipaddress.IPv4Address, ipaddress.IPv6Address,
+    ipaddress.IPv4Network, ipaddress.IPv6Network,
+)
+
+
+def _check_address(name: str, value: Any, type_: Any) -> Any:
+    is_network = isinstance(type_, postgresql.CIDR)
+    parse = ipaddress.ip_network if is_network else ipaddress.ip_interface
+    try:
+        # For Python a number is one too, and so is one with a netmask or a
+        # scope, which PostgreSQL does not know.
+        if not isinstance(value, _ADDRESSES) or not re.fullmatch(
+            r'[0-9A-Fa-f.:]+(/[0-9]+)?', str(value)
+        ):
+            raise ValueError
+        parse(str(value))
+    except ValueError:
+        raise SessionFieldError(
+            name, value,
+            'an IP network, such as 192.168.1.0/24' if is_network
+            else 'an IP address, such as 192.168.1.7',
+        ) from None
+    return value
+
+
+_EPOCH = dt.date(1970, 1, 1)
+_SPAN = (dt.date.min - _EPOCH).days, (dt.date.max - _EPOCH).days
+
+
+def _check_span(name: str, value: dt.timedelta) -> None:
+    # But for PostgreSQL, it is stored as the moment so long after 1970.
+    least, most = _SPAN
+    if not least <= value.days <= most:
+        raise SessionFieldError(
+            name, value, f'a timedelta of {least} to {most} days'
+        )
