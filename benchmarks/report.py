@@ -94,7 +94,8 @@ def write(results, trips, options):
     """
     figures = {name: Figures(rounds) for name, rounds in results.items()}
     about = outcome.about()
-    about['rounds'], about['requests'] = options.rounds, options.requests
+    for name in ('starts', 'rounds', 'requests'):
+        about[name] = getattr(options, name)
     found = {name: _checks(name, f) for name, f in figures.items()}
     folder = options.results
     folder.mkdir(parents=True, exist_ok=True)
@@ -177,8 +178,9 @@ def _rounded(value, digits=1):
 def _as_rst(figures, found, trips, about):
     parts = [
         '.. Written by benchmarks/run.py; do not edit.\n',
-        f'{outcome.sentence(about)} {about["rounds"]} rounds of '
-        f'{about["requests"]} requests of each scenario.\n',
+        f'{outcome.sentence(about)} {about["starts"]} starts, each with '
+        f'{about["rounds"]} rounds of {about["requests"]} requests of each '
+        f'scenario.\n',
     ]
     for name, one in figures.items():
         parts += [TITLES[name], '~' * len(TITLES[name]), '']

@@ -93,7 +93,8 @@ def test_the_comparison_runs(tmp_path):
     options = run.arguments([
         '--databases', 'postgresql', 'sqlite',
         '--systems', 'raw', 'raw_view', 'core', 'sqlasession',
-        '--rounds', '2', '--requests', '3', '--results', str(tmp_path),
+        '--starts', '2', '--rounds', '1', '--requests', '3',
+        '--results', str(tmp_path),
     ])
     trips = run.count_trips(options)
     assert trips['S2'] == ['SELECT']
