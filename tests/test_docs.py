@@ -29,11 +29,11 @@ from pyramid_sqlasession import metrics
 from pyramid_sqlasession import SessionFieldError
 from pyramid_sqlasession import SessionNotSerializable
 from pyramid_sqlasession import stop_expiring_sessions
-from pyramid_sqlasession.debugtoolbar import KINDS
 from pyramid_sqlasession.events import DROPS
 from pyramid_sqlasession.model import model_of
 from pyramid_sqlasession.settings import _READERS
 from pyramid_sqlasession.settings import read_settings
+from pyramid_sqlasession.tracing import KINDS
 
 from .pages import blocks
 

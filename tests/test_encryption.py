@@ -31,7 +31,6 @@ OLD, NEW, OTHER = (
 CARD = 'a word that nobody else shall read'
 
 
-
 @pytest.fixture
 def make_bank(make_site):
     """A function that makes a site with some keys, on one database."""

@@ -21,7 +21,7 @@ LAYERS = [
     {'declarations'},
     {'settings'},
     # What settings are turned into.
-    {'cookie', 'model', 'expiry', 'codec', 'advice', 'engine'},
+    {'cookie', 'model', 'expiry', 'codec', 'advice', 'engine', 'spelling'},
     # What a record holds, and is read by.
     {'lenient', 'retired'},
     # Records; what is done with one of them.
@@ -34,7 +34,7 @@ LAYERS = [
     {'plan'},
     {'state'},
     {'session', 'saving', 'care', 'watching', 'notices'},
-    {'metrics', 'database'},
+    {'metrics', 'database', 'tracing'},
     # One application; then one request.
     {'application', 'response'},
     {'connections', 'store', 'cleaner', 'authentication'},

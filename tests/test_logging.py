@@ -18,7 +18,7 @@ from .failing import answering
 from .failing import Failure
 from .failing import on_sqlite
 from .meeting import Meeting
-from .test_debugtoolbar import INCLUDES
+from .toolbar import INCLUDES
 
 FIELDS = 'user_id: Integer index'
 

@@ -24,7 +24,6 @@ from .meeting import Meeting
 DELTA = AggregationTemporality.DELTA
 
 
-
 class Meter:
     """What was counted since the last look."""
 

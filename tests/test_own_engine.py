@@ -33,7 +33,6 @@ CHANGES = {
 }
 
 
-
 class House:
     """A site and its sessions' own database."""
 
