@@ -41,14 +41,17 @@ def _moment_from_text(text: Any) -> dt.datetime:
     return dt.datetime.fromisoformat(text + '+00:00')
 
 
+# For bytes, as for None, sqlite3 asks who has registered an adapter, which
+# takes as long as the rest of a parameter; for a bytearray it does not.
 _ON_SQLITE: dict[type, tuple[Convert, Convert]] = {
     PublicId: (
-        lambda value: value.bytes, lambda raw: uuid.UUID(bytes=raw)
+        lambda value: bytearray(value.bytes),
+        lambda raw: uuid.UUID(bytes=raw),
     ),
     UTCDateTime: (_moment_to_text, _moment_from_text),
+    sa.LargeBinary: (bytearray, as_is),
     **dict.fromkeys(
-        (sa.LargeBinary, sa.Text, sa.String, sa.Integer, sa.SmallInteger,
-         sa.BigInteger),
+        (sa.Text, sa.String, sa.Integer, sa.SmallInteger, sa.BigInteger),
         (as_is, as_is),
     ),
 }
