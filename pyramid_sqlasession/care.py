@@ -75,9 +75,8 @@ class Care:
         renews = self._renewal.is_due(base, now)
         if renews:
             token = new_token(record.id)
-            after = replace(
-                self._renewal.renewed(after, token, now),
-                version=record.version + 1, data=self._with_csrf(base),
+            after = self._renewal.renewed(after, token, now).written(
+                self._with_csrf(base)
             )
             done = self._records.update(
                 connection, record.id, record.version, now,

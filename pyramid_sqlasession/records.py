@@ -52,6 +52,15 @@ class Record:
     expires: dt.datetime
     lifetime: int | None
 
+    def written(self, data: str | None) -> Record:
+        """Return what it is after a write that stores *data*."""
+        # By hand: replace() costs ten times as much.
+        return Record(
+            self.id, self.secret_hash, self.retired, self.version + 1, data,
+            self.created, self.started, self.rotated, self.accessed,
+            self.expires, self.lifetime,
+        )
+
     def standing(self, token: Token, now: dt.datetime) -> Standing:
         """Return what *token* is to this record, in constant time."""
         presented = token.secret_hash

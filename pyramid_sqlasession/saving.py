@@ -364,8 +364,7 @@ class Saver:
                 accessed=now, expires=expires,
                 sweep=self._expiry.sweep(expires),
             )
-        after = replace(after, version=record.version + 1, data=text)
-        return values, after, renewed
+        return values, after.written(text), renewed
 
     def _takes_unique(self, plan: Plan) -> bool:
         """Return whether an update may take a value of a unique field: one
