@@ -829,6 +829,31 @@ def test_alembic(page, tmp_path, ini, monkeypatch):
     engine.dispose()
 
 
+def test_a_column_that_comes_later(make_app, ada, engine):
+    """A login of before the column is found by it after a change only."""
+    browser = Browser(make_app(
+        additional_fields=None, extend_default_fields=None,
+    ))
+    browser.login()
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text('ALTER TABLE sessions ADD COLUMN user_id INTEGER')
+        )
+    app = make_app(
+        additional_fields='user_id: Integer', extend_default_fields=None,
+    )
+    later = Browser(app, cookiejar=browser.cookiejar)
+
+    def found():
+        with prepare(registry=app.registry) as env, env['request'].tm:
+            return env['request'].session_store.find(user_id=ada)
+
+    assert later.get('/cart').json == {'cart': []}
+    assert found() == []
+    later.send('/put', item='tea')
+    assert [record.data['cart'] for record in found()] == [['tea']]
+
+
 # -- operating ----------------------------------------------------------------
 
 
