@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+from contextlib import suppress
 from datetime import datetime
 from datetime import timedelta
 from datetime import UTC
@@ -22,6 +23,7 @@ from pyramid.response import Response
 from pyramid.scripting import prepare
 import pytest
 import sqlalchemy as sa
+from transaction.interfaces import NoTransaction
 from webtest import TestApp
 
 import pyramid_sqlasession
@@ -180,7 +182,6 @@ def test_python_blocks_run(page, app, engine, ada):
     """Each block of Python on a page runs, one after the other."""
     with prepare(registry=app.registry) as env:
         request = env['request']
-        request.tm.begin()
         names = {
             'carry_over': importlib.import_module('migrating').carry_over,
             'datetime': datetime,
@@ -193,6 +194,7 @@ def test_python_blocks_run(page, app, engine, ada):
             'UTC': UTC,
         }
         for block in blocks(page, 'python'):
+            request.tm.begin()
             names['app'] = app
             names['config'] = Configurator(settings={
                 'sqlalchemy.url': str(engine.url),
@@ -200,6 +202,9 @@ def test_python_blocks_run(page, app, engine, ada):
             })
             exec(compile(block, str(page), 'exec'), names)  # noqa: S102
             names['config'].commit()
+            # Or on SQLite a block that makes a request of its own would wait.
+            with suppress(NoTransaction):
+                request.tm.abort()
 
 
 @pytest.mark.parametrize('page', every_block('ini'))
@@ -822,6 +827,11 @@ def test_alembic(page, tmp_path, ini, monkeypatch):
         if command == 'alembic':
             config.main(args)
     config.main(['-c', str(ini), 'check'])
+    # The page on the API says that these stay.
+    (revision,) = (folder / 'versions').glob('*.py')
+    assert set(
+        re.findall(r'pyramid_sqlasession\.model\.(\w+)', revision.read_text())
+    ) == {'PublicId', 'UTCDateTime'}
     tables = set(sa.inspect(engine).get_table_names())
     assert {'sessions', 'user_sessions', 'users'} <= tables
     columns = [c['name'] for c in sa.inspect(engine).get_columns('sessions')]
@@ -988,6 +998,42 @@ def test_sqlite_engine(tmp_path):
         keys = connection.exec_driver_sql('PRAGMA foreign_keys').scalar()
     engine.dispose()
     assert (mode, wait, keys) == ('wal', 30000, 1)
+
+
+def messages():
+    """Return what the package can log above INFO, with … for what varies."""
+    calls = [
+        node
+        for path in (ROOT / 'pyramid_sqlasession').glob('*.py')
+        for node in ast.walk(ast.parse(path.read_text(encoding='utf-8')))
+        if isinstance(node, ast.Call) and re.fullmatch(
+            r'log\.(log|warning|error|exception)', ast.unparse(node.func)
+        )
+    ]
+    texts = [
+        re.sub('%[sr]', '…', arg.value)
+        for call in calls for arg in call.args
+        if isinstance(arg, ast.Constant) and isinstance(arg.value, str)
+    ]
+    # Those of advice.py are on the page on security.
+    return [text for text in texts if text != '…']
+
+
+def test_messages_of_the_log_are_listed():
+    """What the log can say is on the page on operating, and nothing else."""
+    text = (DOCS / 'operating.rst').read_text(encoding='utf-8')
+    _, *tables = re.split(r'   \* - (?:warning|error)\n', text)
+    listed = [
+        ' '.join(literal.split()).strip(' …')
+        for table in tables
+        for cell in re.findall(
+            r'\* - (.*?)\n     - ', table.split('\n\n')[0], re.DOTALL
+        )
+        for literal in re.findall('``(.+?)``', cell, re.DOTALL)
+    ]
+    said = messages()
+    assert [one for one in listed if not any(one in m for m in said)] == []
+    assert [m for m in said if not any(one in m for one in listed)] == []
 
 
 @pytest.mark.parametrize('page', PAGES, ids=NAMES)
