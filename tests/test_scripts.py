@@ -1237,6 +1237,12 @@ def test_other_section_of_the_file(stocked, database):
     """FILE#NAME names another application of the file, as in pserve."""
     stocked.write(database.url, section='app:second')
     assert scripts.main([f'{stocked.ini}#second', 'stats']) == 0
+    file = stocked.ini
+    said = stocked.fails(2, 'stats')
+    assert 'no section [app:main]; ' in said
+    assert f'{file}#NAME' in said
+    stocked.ini = f'{file}#third'
+    assert 'no section [app:third]' in stocked.fails(2, 'stats')
 
 
 def test_several_applications_of_the_file(on_sqlite):

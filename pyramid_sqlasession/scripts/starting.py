@@ -75,7 +75,7 @@ def _only_one(app: Any, before: list[Any], ini: str) -> Application:
 
 
 def _not_started(error: Exception, ini: str) -> Failure:
-    path = ini.partition('#')[0]
+    path, _, section = ini.partition('#')
     if '://' not in path and not os.path.exists(path):
         return UsageFailure(
             f'there is no file {path!r}; the first argument is the ini file '
@@ -85,6 +85,12 @@ def _not_started(error: Exception, ini: str) -> Failure:
         return UsageFailure(
             f'{ini} needs the variable {error.reference!r}; give it with '
             f'--var {error.reference}=VALUE'
+        )
+    # PasteDeploy's lists all that a section of it could be called.
+    if isinstance(error, LookupError) and 'No section' in str(error):
+        return UsageFailure(
+            f'{path} has no section [app:{section or "main"}]; name the one '
+            f'of the application: {path}#NAME'
         )
     # Pyramid puts an error of an action into one that tells the place.
     error = getattr(error, 'evalue', None) or error
