@@ -318,6 +318,22 @@ def test_readme_lists_every_setting_with_its_default():
     assert expected == readme_table()
 
 
+@pytest.mark.parametrize('page', [ROOT / 'README.rst', DOCS / 'index.rst'],
+                         ids=['README', 'index'])
+def test_the_first_page_names_what_is_needed(page):
+    """The lowest releases are those of setup.py."""
+    text = ' '.join(page.read_text(encoding='utf-8').split())
+    needed = dict(re.findall(
+        r"(python_requires=|pyramid|SQLAlchemy)'?>=([0-9.]+)",
+        (ROOT / 'setup.py').read_text().replace("='>", '=>'),
+    ))
+    assert (
+        f'Python >= {needed["python_requires="]}, '
+        f'Pyramid >= {needed["pyramid"]} and '
+        f'SQLAlchemy >= {needed["SQLAlchemy"]}'
+    ) in text
+
+
 def test_readme_names_files_that_exist():
     """README.rst points into documentation that is there."""
     text = (ROOT / 'README.rst').read_text(encoding='utf-8')
