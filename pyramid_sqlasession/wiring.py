@@ -24,6 +24,7 @@ from pyramid_sqlasession import faults
 from pyramid_sqlasession import pooling
 from pyramid_sqlasession.answering import Answer
 from pyramid_sqlasession.application import Application
+from pyramid_sqlasession.application import found_in
 from pyramid_sqlasession.application import REGISTRY_KEY
 from pyramid_sqlasession.cleaner import Cleaner
 from pyramid_sqlasession.connections import Connections
@@ -89,7 +90,7 @@ def application_of(registry: Any) -> Application:
 
     :raises ConfigurationError: if the package was not included.
     """
-    found: Application | None = registry.get(REGISTRY_KEY)
+    found = found_in(registry)
     if found is None:
         raise ConfigurationError(
             "pyramid_sqlasession is not set up in this application: call "
@@ -100,7 +101,9 @@ def application_of(registry: Any) -> Application:
 
 
 def _session_factory(request: Any) -> SQLASession:
-    application = application_of(request.registry)
+    # Each request pays for it: the other one looks at what it is given.
+    registry = request.registry
+    application = registry.get(REGISTRY_KEY) or application_of(registry)
     return Binding(application, request, Answer).session
 
 

@@ -11,6 +11,7 @@ import uuid
 import weakref
 
 from pyramid.events import ApplicationCreated
+from pyramid.exceptions import ConfigurationError
 import pytest
 import sqlalchemy as sa
 from webtest import TestApp
@@ -173,6 +174,24 @@ def test_start_and_stop_are_idempotent(make_site, started, way):
     assert second is not first
     stop_expiring_sessions(given)
     assert started() == set()
+
+
+def unknown(environ, start_response):
+    """An application that is none of Pyramid's."""
+    raise AssertionError('nobody shall ask it')
+
+
+@pytest.mark.parametrize(
+    'given', [unknown, TestApp(unknown), {'sqlasession': 'own'}, None],
+    ids=['app', 'TestApp', 'dict', 'none'],
+)
+@pytest.mark.parametrize(
+    'function', [start_expiring_sessions, stop_expiring_sessions]
+)
+def test_what_has_no_sessions_is_told_so(function, given):
+    """Section 3: an error that says what is missing, and no request."""
+    with pytest.raises(ConfigurationError, match='is not set up'):
+        function(given)
 
 
 @on_sqlite
