@@ -20,7 +20,6 @@ from pyramid_sqlasession.lifecycle import binding_of
 from pyramid_sqlasession.spelling import spelled
 from pyramid_sqlasession.tracing import Trace
 from pyramid_sqlasession.watching import ATTRIBUTE
-from pyramid_sqlasession.watching import Found
 
 _STARTED = 'sqlasession.started'
 
@@ -50,10 +49,8 @@ class SQLASessionPanel(DebugPanel):
         if binding is not None:
             # Made by a tween above of the toolbar.
             binding.watcher = trace
-            base = binding.state.base
-            trace.note_base(
-                Found.ABSENT if base.record is None else Found.CURRENT, base
-            )
+            if binding.found is not None:
+                trace.note_base(binding.found, binding.state.base)
 
     @property
     def has_content(self) -> bool:

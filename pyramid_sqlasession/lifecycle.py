@@ -111,6 +111,8 @@ class Binding:
 
     # On the class, as most requests meet few of them.
 
+    #: What the cookie led to; None as long as nobody has looked.
+    found: Found | None = None
     #: What was loaded, or saved last.
     base = NOTHING
     #: Of the transaction that the session takes part in.
@@ -244,17 +246,20 @@ class Binding:
             if self._is_loaded:
                 # By another thread.
                 return
-            self.base, found = load(
+            self.base, self.found = load(
                 self.application, self.request, self.connections,
                 self.manager, in_exception_view=self.in_exception_view,
                 carried=self.carried, opened=self._opened,
             )
             self.state.load(self.base)
             self._is_loaded = True
-            self.watcher.loaded(found, self.base, perf_counter() - started)
-        except SessionStoreUnavailable as error:
             self.watcher.loaded(
-                Found.UNAVAILABLE, self.base, perf_counter() - started
+                self.found, self.base, perf_counter() - started
+            )
+        except SessionStoreUnavailable as error:
+            self.found = Found.UNAVAILABLE
+            self.watcher.loaded(
+                self.found, self.base, perf_counter() - started
             )
             if can_be_answered():
                 raise

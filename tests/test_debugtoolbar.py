@@ -509,29 +509,58 @@ def test_no_credential_is_shown(make_watched):
             assert not any(digest in page for digest in hashes)
 
 
-@on_sqlite
-def test_a_tween_above_the_toolbar_has_looked(make_watched):
-    """T10: the session of a tween above the toolbar is told all the same."""
-    watched = make_watched(
+@pytest.fixture
+def looked_at_above(make_watched):
+    """A ``Watched`` with a tween above the toolbar: ``looking_tween``."""
+    return make_watched(
         configure=lambda config: config.add_tween(
             'tests.test_debugtoolbar.looking_tween',
             over='pyramid_debugtoolbar.toolbar_tween_factory',
-        )
+        ),
+        # The stock panel of the session looks, too: it is left out.
+        **{
+            'debugtoolbar.panels':
+            'pyramid_sqlasession.debugtoolbar.SQLASessionPanel',
+        },
     )
+
+
+def looking_tween(handler, registry):
+    """Look at the session before anybody else, or only take it."""
+
+    def tween(request):
+        session = request.session
+        if request.path != '/ignore':
+            session.get('n')
+        return handler(request)
+
+    return tween
+
+
+@on_sqlite
+def test_a_tween_above_the_toolbar_has_looked(looked_at_above):
+    """T10: the session of a tween above the toolbar is told all the same."""
+    watched = looked_at_above
     browser = watched.visitor()
     panel = watched.visit(browser, acts.put(a=1))
     assert 'The session was loaded.' in panel
     assert 'keys set a' in panel
 
 
-def looking_tween(handler, registry):
-    """Look at the session before anybody else."""
+@on_sqlite
+def test_what_a_tween_above_the_toolbar_has_found(looked_at_above):
+    """T10: a cookie that leads to nothing is no missing one."""
+    browser = looked_at_above.visitor()
+    looked_at_above.site.execute('DELETE FROM sessions')
+    panel = looked_at_above.visit(browser, read)
+    assert 'has expired, was ended, or never was' in panel
 
-    def tween(request):
-        request.session.get('n')
-        return handler(request)
 
-    return tween
+@on_sqlite
+def test_a_tween_above_the_toolbar_has_not_looked(looked_at_above):
+    """T10: a session that somebody took, and nobody looked into."""
+    panel = looked_at_above.visit(looked_at_above.visitor(), ignore)
+    assert 'Nobody looked at the session' in panel
 
 
 @on_sqlite
