@@ -182,9 +182,9 @@ class Psycopg:
         result = pgconn.exec_params(
             compiled.text, sent, None, compiled.formats, _BINARY
         )
-        _check_types(result, compiled)
         if result.status != wanted:
             raise self._error(result)
+        _check_types(result, compiled)
         return result
 
     def _execute_prepared(
@@ -251,5 +251,5 @@ class _Prepared(Compiled):
 def _check_types(result: Any, compiled: _Prepared) -> None:
     # A table that was made otherwise; what is prepared keeps its types.
     for number, oid in enumerate(compiled.oids):
-        if result.status == _TUPLES_OK and result.ftype(number) != oid:
+        if result.ftype(number) != oid:
             raise Uncommon
