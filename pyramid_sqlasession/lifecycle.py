@@ -57,6 +57,7 @@ from pyramid_sqlasession.errors import SessionConflict
 from pyramid_sqlasession.errors import SessionStoreUnavailable
 from pyramid_sqlasession.extension import Extension
 from pyramid_sqlasession.loading import load
+from pyramid_sqlasession.loading import suspect
 from pyramid_sqlasession.plan import Outcome
 from pyramid_sqlasession.plan import Plan
 from pyramid_sqlasession.records import Executor
@@ -270,6 +271,10 @@ class Binding:
             dict.clear(self.session)
         finally:
             self._thread_inside = None
+        if self.base.record is None and (
+            self.found is Found.FORGED or self.found is Found.WRONG_SECRET
+        ):
+            suspect(self.application, self.request, self.found)
 
     def _enter(self) -> bool:
         """Keep other threads of the view out, until ``_thread_inside`` is

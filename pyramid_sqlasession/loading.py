@@ -45,8 +45,6 @@ def load(
         session, and finds it empty.
     """
     token, is_forged = application.cookies.read(request.environ)
-    if is_forged:
-        _suspect(application, request, 'signature')
     if carried:
         # The browser has not heard of it yet.
         token = token_after(carried, token)
@@ -70,12 +68,12 @@ def load(
     ):
         # It was another session.
         opened = None
-    return _judged(application, request, token, record, opened, now)
+    return _judged(application, token, record, opened, now)
 
 
 def _judged(
-    application: Application, request: Any, token: Token,
-    record: Record | None, opened: Base | None, now: dt.datetime,
+    application: Application, token: Token, record: Record | None,
+    opened: Base | None, now: dt.datetime,
 ) -> tuple[Base, Found]:
     """Return what *token* opens of *record*, the one of its id."""
     if record is None or application.expiry.is_over(record.started, now):
@@ -88,7 +86,6 @@ def _judged(
         # Its grace is over meanwhile.
         standing = Standing.ROTATED
     if standing is Standing.WRONG:
-        _suspect(application, request, 'secret')
         return NOTHING, Found.WRONG_SECRET
     if standing is Standing.ROTATED:
         log.debug('session %s: a token that was rotated out', record.id)
@@ -127,12 +124,17 @@ def _base_of(application: Application, record: Record, token: Token) -> Base:
     )
 
 
-def _suspect(application: Application, request: Any, reason: str) -> None:
+def suspect(application: Application, request: Any, found: Found) -> None:
+    """Tell of a cookie that is badly signed, or whose secret is wrong.
+
+    Once the session is there: whoever is told may look at it, and change it.
+    """
     # Once for a request, however often pyramid_retry runs it.
     told = request.environ.setdefault(_SUSPICIOUS, set())
     if application in told:
         return
     told.add(application)
+    reason = 'signature' if found is Found.FORGED else 'secret'
     log.warning('a cookie with a wrong %s was refused', reason)
     application.watcher.suspected(reason)
     application.notify(events.SuspiciousCookie(request, reason))

@@ -361,6 +361,35 @@ def test_one_event_for_several_forged_cookies(views):
     assert event.request.path == '/read'
 
 
+@pytest.mark.parametrize('secret', ['', 'one'])
+@pytest.mark.parametrize('before', [0, 1])
+def test_who_is_told_of_a_cookie_looks_at_the_session(views, secret, before):
+    """R10: it is an empty dict for a subscriber, whose words are kept."""
+    seen = []
+
+    def note(event):
+        session = event.request.session
+        seen.append((dict(session), len(session), bool(session)))
+        session['a'] = before
+
+    site = views(
+        secret=secret,
+        configure=lambda config: config.add_subscriber(
+            note, SuspiciousCookie
+        ),
+    )
+    value = stored(site)
+    token = value.partition('.')[0]
+    forged = base64.urlsafe_b64encode(raw_of(token)[:16] + bytes(32)).decode()
+    if secret:
+        forged = f'{token}.{"A" * 43}'
+    response = ask(site, '/write', f'session={forged}')
+    assert seen == [({}, 0, False)]
+    assert ask(
+        site, '/read', f'session={cookie_of(response)[0]}'
+    ).text == f"False [('a', {before + 1})]"
+
+
 def test_a_forged_cookie_before_a_malformed_one(views):
     """R3: is told of all the same."""
     site = views(secret='one')
