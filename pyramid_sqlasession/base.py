@@ -33,7 +33,7 @@ class Base:
     """What a session starts from: a record, or nothing; nobody changes it."""
 
     record: Record | None = None
-    #: The token that came with the request and fits the record.
+    #: The one that came with the request, or that a save has made since.
     token: Token | None = None
     content: Content = _NOTHING
     #: Why the session is dead, although the request goes on: reads are
