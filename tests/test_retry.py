@@ -502,6 +502,34 @@ def test_a_copy_of_a_request_that_runs_again(make_site):
 
 
 @on_sqlite
+def test_a_copy_with_another_cookie_when_the_request_runs_again(make_site):
+    """T5, C4: what an earlier attempt has opened says nothing of it."""
+    site = make_site(
+        retry=True, **{'tm.activate_hook': lambda request: False}
+    )
+
+    @site.view
+    def attempt(request):
+        request.session.get('n')
+        if is_early(request):
+            raise Passing
+        subrequest = request.copy()
+        subrequest.headers['Cookie'] = f'session={"A" * 64}'
+        subrequest.path_info = '/mark'
+        request.invoke_subrequest(subrequest)
+
+    @site.view
+    def mark(request):
+        request.session['marked'] = True
+
+    browser = returning(with_views(site))
+    with site.events(SessionWriteDropped) as dropped:
+        browser.get('/attempt')
+    assert dropped == []
+    assert [row['data'] for row in site.rows()][1:] == ['{"marked":true}']
+
+
+@on_sqlite
 def test_a_suspicious_cookie_is_reported_once(make_shop):
     """T5, R3: three attempts with a wrong secret are one event."""
     site = make_shop(count_up)
