@@ -241,6 +241,8 @@ class Binding:
             # nothing.
             self._unavailable = None
         if not self._enter():
+            # Somebody who is called on the way looks: a filter of the log.
+            dict.clear(self.session)
             return
         started = perf_counter()
         try:

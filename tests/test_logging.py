@@ -7,6 +7,7 @@ import logging
 import re
 import traceback
 
+from pyramid.threadlocal import get_current_request
 import pytest
 
 from pyramid_sqlasession import SessionConflict
@@ -252,6 +253,30 @@ def test_a_damaged_row_is_an_error(site, log):
     (message,) = [m for level, m in seen if level == 'ERROR']
     assert str(row['id']) in message
     assert 'no json at all' not in message
+
+
+@on_sqlite
+def test_who_looks_while_the_session_is_loaded(site, log, caplog):
+    """R10: a filter that adds the user to each record finds a dict."""
+    visitor = site.browser()
+    site.view(acts.put(n=1))
+    visitor.get('/act')
+    site.execute("UPDATE sessions SET data = 'x'")
+    seen = []
+
+    def add_user(record):
+        session = get_current_request().session
+        seen.append((dict(session), session.get('user_id'), session.id))
+        return True
+
+    site.view(acts.put(n=2))
+    caplog.handler.addFilter(add_user)
+    try:
+        visitor.get('/act')
+    finally:
+        caplog.handler.removeFilter(add_user)
+    assert seen[0] == ({}, None, None)
+    assert site.application.codec.read(site.rows()[1]['data'])[0] == {'n': 2}
 
 
 def test_a_late_change_is_an_error(site, log):
