@@ -5,6 +5,7 @@ import builtins
 import configparser
 import json
 import logging
+import uuid
 
 from cryptography.fernet import Fernet
 from pyramid.config import Configurator
@@ -472,6 +473,19 @@ def test_reencrypt_with_a_key_missing(safe):
     assert safe.texts()[0] == before
     assert safe.is_current() == [False, True, True]
     assert go_on(safe.start(NEW, OTHER), [*lost, *found]) == ['2'] * 3
+
+
+@on_sqlite
+@pytest.mark.parametrize(('count', 'end'), [(5, ''), (7, ' and others')])
+def test_reencrypt_names_the_first_ones(safe, count, end):
+    """R8: of many that no key opens five are named, and all are counted."""
+    fill(safe.start(OTHER), count)
+    safe.start(NEW)
+    code, _, err = safe.run()
+    assert code == 1
+    assert err.startswith(f'psessions: {count} sessions cannot be read')
+    named = err.rpartition(': ')[2].removesuffix(f'{end}\n')
+    assert len({uuid.UUID(id) for id in named.split(', ')}) == 5
 
 
 @on_sqlite

@@ -24,6 +24,9 @@ from pyramid_sqlasession.scripts.progress import Progress
 # sqlasession.max_size.
 BATCH = 100
 
+# How many of those that cannot be read are named: it may be the whole table.
+_NAMED = 5
+
 
 def add_to(commands: Any) -> None:
     """Add the command to *commands*, argparse's."""
@@ -62,11 +65,11 @@ def run(application: Application, args: argparse.Namespace) -> int:
         progress.clear()
     put(f'{plural(found.done, "session was", "sessions were")} encrypted')
     if found.unreadable:
-        shown = ', '.join(map(str, found.unreadable[:5]))
-        more = ' and others' if len(found.unreadable) > 5 else ''
+        shown = ', '.join(map(str, found.named))
+        more = ' and others' if found.unreadable > _NAMED else ''
         raise Failure(
-            f'{plural(len(found.unreadable), "session", "sessions")} cannot '
-            f'be read, and stay as they are (is a key missing in '
+            f'{plural(found.unreadable, "session", "sessions")} cannot be '
+            f'read, and stay as they are (is a key missing in '
             f'sqlasession.encryption_keys?): {shown}{more}'
         )
     return 0
@@ -84,7 +87,9 @@ class Reencryption:
         #: How many rows were looked at, and how many rewritten.
         self.seen = 0
         self.done = 0
-        self.unreadable: list[Any] = []
+        #: How many could not be read, and the ids of the first ones.
+        self.unreadable = 0
+        self.named: list[Any] = []
 
     def next_rows(self) -> Sequence[Any]:
         """Return the rows of the next batch, none at the end."""
@@ -130,7 +135,9 @@ class Reencryption:
                         'data': codec.reencrypted(row.data),
                     })
             except DamagedData:
-                self.unreadable.append(row.id)
+                self.unreadable += 1
+                if self.unreadable <= _NAMED:
+                    self.named.append(row.id)
         return new
 
     def _write(self, new: list[dict[str, Any]]) -> list[Any]:
