@@ -36,6 +36,11 @@ _echo = logging.getLogger('sqlalchemy.engine')
 # They say nothing about a single statement.
 _HARMLESS = {'isolation_level', 'yield_per', 'stream_results'}
 
+# Of additional fields with a default, those that a session has no value for
+# are left out: with some of them there is no end of statements.  (So many are
+# prepared by psycopg on a connection, which has them all.)
+_MOST_STATEMENTS = 100
+
 # So many connections of a pool may have been closed by the server at once.
 _MOST_LOST = 64
 
@@ -171,6 +176,8 @@ class Shortcut:
         if id(statement) not in self._known or self._driver is None:
             # Made for these values (SQL expressions); another one may get
             # its address.
+            return None
+        if len(self._compiled) >= _MOST_STATEMENTS:
             return None
         found = None
         with contextlib.suppress(Uncommon):

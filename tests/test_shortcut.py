@@ -578,6 +578,38 @@ def test_a_statement_for_one_request_is_not_kept(make_quick):
     }
 
 
+@both
+def test_no_more_statements_are_kept_than_that(make_quick, monkeypatch):
+    """Memory: each set of fields that keep their default is one of its own."""
+
+    class Own(DeclarativeBase):
+        pass
+
+    class Visitor(SessionMixin, Own):
+        __tablename__ = 'sessions'
+        a: Mapped[int] = mapped_column(server_default='0')
+        b: Mapped[int] = mapped_column(server_default='0')
+
+    monkeypatch.setattr(shortcut, '_MOST_STATEMENTS', 3)
+    quick = make_quick(model=Visitor)
+
+    @quick.view
+    def put(request):
+        names = request.params.getall('name')
+        request.session.update(dict.fromkeys(names, 1), n=0)
+
+    for query in ('', 'name=a', 'name=b', 'name=a&name=b'):
+        browser = quick.browser()
+        browser.get(f'/put?{query}')
+        assert browser.get('/count').text == '1'
+    assert sorted((row['a'], row['b']) for row in quick.rows()) == [
+        (0, 0), (0, 1), (1, 0), (1, 1)
+    ]
+    assert {row['version'] for row in quick.rows()} == {2}
+    found = quick.application.database.shortcut(quick.engine)
+    assert len(found._compiled) == 3
+
+
 @on_sqlite
 def test_a_cursor_that_is_kept(odd):
     """E3: whoever else has the cursor of a read keeps nothing open."""
