@@ -1,8 +1,9 @@
 """What the package tells an application: interfaces and event classes.
 
 Subscribe with ``config.add_subscriber(function, SessionCreated)``.  Events
-about a request's session are sent after the transaction committed; an error
-in a subscriber is logged and does no harm to the response.
+about a request's session are sent after the transaction committed, that about
+its cookie at the first look; an error in a subscriber is logged and does no
+harm to the response.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class ISuspiciousCookie(Interface):
 
     A browser may have one of before a login, or a periodic renewal, whose
     answer was lost, or of before a change of ``secret``; most others are made
-    up.
+    up.  Sent at the first look at the session, which a subscriber can use.
     """
 
     request = Attribute('The request.')
