@@ -259,10 +259,24 @@ class Connections:
                 connection, engine = self._connection_to_read(manager)
                 if connection is not None:
                     return database.find_inside(connection, id, now)
-        except (exc.SQLAlchemyError, SessionError):
-            if not may_be_broken:
+        except (exc.SQLAlchemyError, SessionError) as error:
+            if not may_be_broken and not self._is_busy(error):
                 raise
         return database.find_aside(id, now, engine)
+
+    def _is_busy(self, error: Exception) -> bool:
+        """Return whether the application's SQLAlchemy session gives nobody its
+        connection now: it is about to get one, and a listener to its
+        ``after_begin``, which tells the database of the user, say, looks at
+        the session.
+
+        Another connection can be had.
+        """
+        # Neither broken (T4) nor without an engine, which are classes of
+        # their own.
+        return type(error) is exc.InvalidRequestError and (
+            not self._application.database.has_one_connection
+        )
 
     def _connection_to_read(
         self, manager: SessionDataManager

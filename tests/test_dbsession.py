@@ -275,6 +275,40 @@ def test_one_that_is_new_each_time(make_shop):
     assert shop.notes() == []
 
 
+@pytest.mark.parametrize('nested', [False, True])
+def test_one_whose_listener_looks_at_the_session(make_shop, nested):
+    """T1: whoever tells the database of the user when it begins."""
+    seen = []
+
+    def listening(request):
+        found = get_dbsession(request)
+
+        @sa.event.listens_for(found, 'after_begin')
+        def tell(dbsession, transaction, connection):
+            if transaction.nested is nested:
+                seen.append(request.session.get('n'))
+
+        return found
+
+    shop = make_shop(lambda config: config.add_request_method(
+        listening, 'dbsession', reify=True
+    ))
+
+    @shop.view
+    def first(request):
+        with request.dbsession.begin_nested():
+            request.dbsession.add(Note(text='first'))
+        request.session['n'] += 1
+
+    browser = shop.browser()
+    browser.get('/put')
+    seen.clear()
+    browser.get('/first')
+    assert seen == [1]
+    assert shop.data() == {'n': 2}
+    assert shop.notes() == ['first']
+
+
 @pytest.mark.parametrize('spare', [True, False])
 def test_one_of_several_engines(make_shop, caplog, spare):
     """T0, T1: sessions are where the application has their model."""
