@@ -356,7 +356,7 @@ class Answer:
             log.error(
                 'the session was changed (%s) after the response: this is '
                 'lost. Change it in the view, or in a response callback',
-                ', '.join(plan.changes.keys) or 'no key',
+                ', '.join([*plan.changes.keys, *plan.wishes.names]),
             )
 
 

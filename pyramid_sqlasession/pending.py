@@ -56,6 +56,15 @@ class Wishes:
     #: What invalidate() left behind, to be deleted.
     ended: Base | None = None
 
+    @property
+    def names(self) -> list[str]:
+        """The methods of the session that were called, for messages."""
+        called = {
+            'invalidate()': self.ended is not None, 'rotate()': self.rotate,
+            'set_expiry()': self.lifetime is not None, 'touch()': self.touch,
+        }
+        return [name for name, is_called in called.items() if is_called]
+
     def plus(self, later: Wishes) -> Wishes:
         """Return these with *later* ones added."""
         if later is NO_WISHES:

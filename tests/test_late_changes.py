@@ -148,6 +148,26 @@ def test_a_change_after_the_response(free, caplog, moment, change):
 
 
 @on_sqlite
+@pytest.mark.parametrize('name', ['invalidate', 'rotate', 'touch'])
+def test_a_method_that_is_called_too_late(free, caplog, name):
+    """T8: the error in the log names a method that changes no key."""
+
+    @free.view
+    def work(request):
+        request.session.get('n')
+        request.add_finished_callback(
+            lambda request: getattr(request.session, name)()
+        )
+
+    browser = returning(free)
+    caplog.clear()
+    browser.get('/work')
+    (message,) = errors(caplog)
+    assert f'({name}())' in message
+    assert free.data() == STORED
+
+
+@on_sqlite
 @pytest.mark.parametrize('moment', ['NewResponse', 'finished', 'body'])
 def test_a_first_look_that_is_too_late(free, caplog, moment):
     """T8: the same if nobody looked at the session before."""
