@@ -16,9 +16,13 @@ database.
 """
 
 import contextlib
+import functools
+import io
 import os
+import sys
 import time
 
+import plaster.loaders
 import pytest
 import transaction
 
@@ -27,6 +31,7 @@ from .failing import give_up_early
 from .interleaving import Stage
 from .meeting import FIELDS
 from .meeting import Meeting
+from .psessions import Command
 from .services import databases
 from .services.common import ServerMissing
 from .services.databases import Database
@@ -236,3 +241,69 @@ def clean_thread():
     """Leave no transaction to the next test."""
     yield
     transaction.abort()
+
+
+@pytest.fixture(scope='module')
+def found_loaders():
+    """Find the loader of ini files once: it reads all metadata there is."""
+    with pytest.MonkeyPatch.context() as patch:
+        find = functools.cache(plaster.loaders.find_loaders)
+        patch.setattr(
+            plaster.loaders, 'find_loaders',
+            lambda scheme, protocols=None: find(
+                scheme, None if protocols is None else tuple(protocols)
+            ),
+        )
+        yield
+
+
+@pytest.fixture
+def make_command(tmp_path, capsys, found_loaders):
+    """A function that makes a ``Command`` for a URL and settings."""
+    commands = []
+
+    def make(url='sqlite://', /, **settings):
+        settings.setdefault('check_expiration_interval', '0')
+        commands.append(Command(tmp_path, url, capsys, **settings))
+        return commands[-1]
+
+    yield make
+    for one in commands:
+        one.close()
+
+
+@pytest.fixture
+def empty(database, make_command):
+    """A ``Command`` on an empty database."""
+    return make_command(database.url)
+
+
+@pytest.fixture
+def stocked(empty):
+    """A ``Command`` whose database has the table."""
+    empty.done('table')
+    return empty
+
+
+@pytest.fixture
+def in_file(tmp_path, make_command):
+    """The same in a file, for what does not depend on the database."""
+    made = make_command(f'sqlite:///{tmp_path}/shop.sqlite')
+    made.done('table')
+    return made
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """A function that makes the standard streams a terminal."""
+
+    def make(answer=''):
+        typed = io.StringIO(answer)
+        typed.isatty = lambda: True
+        monkeypatch.setattr(sys, 'stdin', typed)
+        for stream in (sys.stdout, sys.stderr):
+            monkeypatch.setattr(stream, 'isatty', lambda: True)
+        monkeypatch.delenv('NO_COLOR', raising=False)
+        monkeypatch.setenv('TERM', 'xterm')
+
+    return make

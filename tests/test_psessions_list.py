@@ -1,0 +1,304 @@
+"""``psessions INI list``: which sessions, what of them, by which fields."""
+
+import datetime as dt
+from decimal import Decimal
+import enum
+import uuid
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.orm import Mapped
+from sqlalchemy.orm import mapped_column
+
+from pyramid_sqlasession import SessionMixin
+from pyramid_sqlasession.model import PublicId
+from pyramid_sqlasession.model import UTCDateTime
+
+from .psessions import Base
+from .psessions import HOUR
+from .psessions import NOBODY
+
+
+def test_list_is_newest_first(stocked):
+    """The live sessions with times, size and fields; expired ones are not."""
+    stocked.new(ago=48 * HOUR)
+    old = stocked.new(ago=HOUR, user_id=7)
+    new = stocked.new(user_id=8, agent='Browser 1.0')
+    listed = stocked.json('list')
+    assert [one['id'] for one in listed] == [new, old]
+    assert listed[0]['fields']['user_id'] == 8
+    assert listed[0]['fields']['agent'] == 'Browser 1.0'
+    assert listed[1]['fields']['agent'] is None
+    assert listed[0]['bytes'] > 10
+    created = dt.datetime.fromisoformat(listed[1]['created'])
+    age = dt.datetime.now(dt.UTC) - created
+    assert HOUR <= age < 2 * HOUR
+    lines = stocked.done('list').splitlines()
+    assert [line.split()[0] for line in lines] == ['id', new, old]
+    assert lines[1].index('Browser') == lines[0].index('agent')
+
+
+def test_list_of_nothing(stocked):
+    """No sessions are a sentence, and an empty list in JSON."""
+    assert stocked.done('list') == 'no live sessions\n'
+    assert stocked.json('list') == []
+
+
+def test_list_ends_at_the_limit(stocked):
+    """--limit cuts, and stderr says that there is more."""
+    for _ in range(3):
+        stocked.new()
+    code, out, err = stocked.run('list', '--limit', '2')
+    assert code == 0
+    assert len(out.splitlines()) == 3
+    assert 'more than these 2' in err
+    assert len(stocked.json('list', '--limit', '3')) == 3
+
+
+def test_list_of_many(in_file, monkeypatch):
+    """What does not fit into the first look is printed all the same."""
+    in_file.new()
+    table = in_file.application.records.table
+    with in_file.application.engine.begin() as connection:
+        row = dict(connection.execute(sa.select(table)).one()._mapping)
+        connection.execute(
+            table.insert(), [{**row, 'id': uuid.uuid4()} for _ in range(1200)]
+        )
+    lines = in_file.done('list', '--limit', '2000').splitlines()
+    assert len(lines) == 1202
+    assert len({len(line.split()[0]) for line in lines[1:]}) == 1
+    assert len(in_file.json('list', '--limit', '2000')) == 1201
+
+
+def test_columns_of_other_names(database, make_command):
+    """Contract 3: every command goes by the attributes of the model."""
+    made = make_command(database.url, model=f'{__name__}.RenamedSession')
+    made.done('table')
+    id = made.new(ago=HOUR, tea=3)
+    stats = made.json('stats')
+    assert stats['created']['1d'] == stats['last_used']['1d'] == 1
+    (one,) = made.json('list')
+    assert one['id'] == id
+    assert made.json('show', id)['data'] == {'n': 1, 'tea': 3}
+    assert '1 session' in made.done('revoke', id)
+
+
+class RenamedSession(SessionMixin, Base):
+    """A model whose columns have other names in the database."""
+
+    __tablename__ = 'renamed_sessions'
+
+    data: Mapped[str] = mapped_column('payload', sa.Text, key='data')
+    created: Mapped[dt.datetime] = mapped_column(
+        'made', UTCDateTime, key='created'
+    )
+    accessed: Mapped[dt.datetime] = mapped_column(
+        'used', UTCDateTime, key='accessed'
+    )
+
+
+def test_no_fields(tmp_path, make_command):
+    """An application without additional fields has none to show."""
+    made = make_command(
+        f'sqlite:///{tmp_path}/plain.sqlite', model=f'{__name__}.PlainSession'
+    )
+    made.done('table')
+    assert 'Fields' not in made.done('show', made.new())
+    line = made.fails(2, 'list', '--field', 'user_id=7')
+    assert 'sqlasession.additional_fields' in line
+
+
+class PlainSession(SessionMixin, Base):
+    """A model without fields."""
+
+    __tablename__ = 'plain_sessions'
+
+
+def test_terminal_is_not_commanded(stocked):
+    """A user agent with control characters is shown with escapes."""
+    stocked.new(agent='\x1b[2J\u202egnp')
+    out = stocked.done('list')
+    assert '\x1b' not in out
+    assert '\\x1b[2J\\u202egnp' in out
+    assert '\x1b' not in stocked.done('list', '--json')
+
+
+@pytest.mark.parametrize('damaged', ['created', 'seen', 'id'])
+def test_list_with_a_damaged_row(in_file, damaged):
+    """A value that SQLite should not have taken hides no other row."""
+    in_file.new()
+    in_file.execute(f"UPDATE sessions SET {damaged} = 'zzz'")
+    out = in_file.done('list')
+    assert '(damaged)' in out
+    assert len(out.splitlines()) == 2
+    assert len(in_file.json('list')) == 1
+
+
+# -- by a field ---------------------------------------------------------------
+
+
+VALUES = [
+    ('user_id', 7, '7', '8'),
+    ('agent', "O'Brien=1", "O'Brien=1", "O'Brien"),
+    ('agent', '', '', 'x'),
+    ('admin', True, 'yes', 'false'),
+    ('born', dt.date(1815, 12, 10), '1815-12-10', '1815-12-11'),
+    ('seen', dt.datetime(2026, 1, 2, 3), '2026-01-02T03:00', '2026-01-02'),
+    ('wakes', dt.time(6, 30), '06:30', '06:31'),
+    ('device', uuid.UUID(NOBODY), NOBODY, str(uuid.UUID(int=1))),
+    ('weight', 0.5, '0.5', '5e-2'),
+    ('kind', 'app', 'app', 'web'),
+    ('stay', dt.timedelta(minutes=90), '1h30m', '90s'),
+    ('print', b'\x00\xff', '00FF', '00'),
+]
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'found', 'other'), VALUES,
+    ids=[f'{name}-{text}' for name, _, text, _ in VALUES],
+)
+def test_list_by_field(stocked, name, value, found, other):
+    """The text of --field is converted to the type of its column."""
+    id = stocked.new(**{name: value})
+    stocked.new()
+    (one,) = stocked.json('list', '--field', f'{name}={found}')
+    assert one['id'] == id
+    assert stocked.json('list', '--field', f'{name}={other}') == []
+
+
+def test_list_by_aware_time_and_decimal(stocked, database):
+    """A time without a zone is UTC; a Decimal is compared as one."""
+    stocked.new(price=Decimal('9.95'))
+    assert len(stocked.json('list', '--field', 'price=9.95')) == 1
+    if database.name == 'postgresql':
+        at = dt.datetime(2026, 1, 2, 3, tzinfo=dt.UTC)
+        stocked.new(seen_at=at)
+        for text in ('2026-01-02T03:00', '2026-01-02T04:00+01:00'):
+            assert len(stocked.json('list', '--field', f'seen_at={text}')) == 1
+
+
+def test_list_by_two_fields(stocked):
+    """Several --field have to be true together."""
+    id = stocked.new(user_id=7, agent='a')
+    stocked.new(user_id=7, agent='b')
+    found = stocked.json('list', '--field', 'user_id=7', '--field', 'agent=a')
+    assert [one['id'] for one in found] == [id]
+
+
+class Money(sa.types.TypeDecorator):
+    """Cents in the session, a text in the database."""
+
+    impl = sa.String(20)
+    cache_ok = True
+
+    def process_bind_param(self, value, dialect):
+        return None if value is None else f'{value / 100:.2f}'
+
+
+class Code(sa.types.TypeDecorator):
+    """A text, of which the case does not matter."""
+
+    impl = sa.String(20)
+    cache_ok = True
+
+    def process_bind_param(self, value, dialect):
+        return None if value is None else value.upper()
+
+
+class DecoratedSession(SessionMixin, Base):
+    """A model with types that are made of others."""
+
+    __tablename__ = 'decorated_sessions'
+
+    seen: Mapped[dt.datetime | None] = mapped_column(UTCDateTime)
+    device: Mapped[uuid.UUID | None] = mapped_column(PublicId)
+    code: Mapped[str | None] = mapped_column(Code)
+    price: Mapped[int | None] = mapped_column(Money)
+
+
+@pytest.fixture
+def decorated(database, make_command):
+    """A ``Command`` whose sessions have fields of such types."""
+    made = make_command(database.url, model=f'{__name__}.DecoratedSession')
+    made.done('table')
+    return made
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'found', 'other'),
+    [
+        ('seen', dt.datetime(2026, 1, 2, 3, tzinfo=dt.UTC),
+         '2026-01-02T03:00', '2026-01-02T03:00+01:00'),
+        ('device', uuid.UUID(NOBODY), NOBODY, str(uuid.UUID(int=1))),
+        ('code', 'abc', 'Abc', 'abd'),
+    ],
+)
+def test_list_by_a_decorated_type(decorated, name, value, found, other):
+    """Contract 3: --field is read as what the type is made of."""
+    id = decorated.new(**{name: value})
+    decorated.new()
+    (one,) = decorated.json('list', '--field', f'{name}={found}')
+    assert one['id'] == id
+    assert decorated.json('list', '--field', f'{name}={other}') == []
+
+
+def test_list_by_a_type_that_takes_no_text(decorated):
+    """Contract 3: a wrong call, before the database is asked."""
+    line = decorated.fails(2, 'list', '--field', 'price=1.00')
+    assert "'price'" in line
+    assert 'cannot search' in line
+    line = decorated.fails(2, 'list', '--field', 'seen=yesterday')
+    assert "takes a time such as 2026-11-23T12:30:00, not 'yesterday'" in line
+
+
+def test_list_by_an_enum_class(tmp_path, make_command):
+    """An Enum of Python is given by the name of its member."""
+    made = make_command(
+        f'sqlite:///{tmp_path}/own.sqlite', model=f'{__name__}.KindSession'
+    )
+    made.done('table')
+    made.new()
+    made.execute("UPDATE kind_sessions SET kind = 'APP'")
+    (one,) = made.json('list', '--field', 'kind=APP')
+    assert one['fields'] == {'kind': 'APP'}
+    assert 'one of WEB, APP' in made.fails(2, 'list', '--field', 'kind=app')
+    assert 'APP' in made.done('list')
+
+
+class Kind(enum.Enum):
+    """Where a session comes from."""
+
+    WEB = 'web'
+    APP = 'app'
+
+
+class KindSession(SessionMixin, Base):
+    """A model with a type of the application's own."""
+
+    __tablename__ = 'kind_sessions'
+
+    kind: Mapped[Kind | None] = mapped_column()
+
+
+@pytest.mark.parametrize('database', ['postgresql'], indirect=True)
+def test_list_by_what_only_the_database_reads(database, make_command):
+    """An address is given as text; a wrong one is a wrong call."""
+    made = make_command(database.url, model=f'{__name__}.PlaceSession')
+    made.done('table')
+    made.new(ip='10.1.2.3')
+    (one,) = made.json('list', '--field', 'ip=10.1.2.3')
+    assert one['fields'] == {'ip': '10.1.2.3'}
+    assert made.json('list', '--field', 'ip=10.1.2.4') == []
+    for command in ('list', 'revoke'):
+        line = made.fails(2, command, '--field', 'ip=nowhere')
+        assert 'nowhere' in line
+        assert 'CONTEXT' not in line
+
+
+class PlaceSession(SessionMixin, Base):
+    """A model with a type that has no counterpart in Python."""
+
+    __tablename__ = 'place_sessions'
+
+    ip: Mapped[str | None] = mapped_column(postgresql.INET)

@@ -1,0 +1,125 @@
+"""``psessions``: what it writes to terminals, pipes, closed streams."""
+
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+from .psessions import ROOT
+
+
+def test_colours_on_a_terminal_only(in_file, terminal, monkeypatch):
+    """Bold on a terminal, unless NO_COLOR or a dumb one."""
+    in_file.new()
+    assert '\x1b' not in in_file.run('list')[1]
+    terminal()
+    assert '\x1b[1m' in in_file.run('list')[1]
+    monkeypatch.setenv('NO_COLOR', '1')
+    assert '\x1b' not in in_file.run('list')[1]
+    monkeypatch.delenv('NO_COLOR')
+    monkeypatch.setenv('TERM', 'dumb')
+    assert '\x1b' not in in_file.run('list')[1]
+
+
+def _psessions(*args, **options):
+    """Run the command in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, '-m', 'pyramid_sqlasession.scripts', *args],
+        cwd=ROOT, text=True, **options,
+    )
+
+
+def test_process_says_one_line(tmp_path):
+    """No warning of an import joins the line, and the exit code is set."""
+    process = _psessions(str(tmp_path / 'no.ini'), stderr=subprocess.PIPE)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert err.startswith('psessions: there is no file ')
+    assert err.count('\n') == 1
+
+
+@pytest.mark.parametrize('args', [['list'], ['list', '--json'], ['stats']])
+def test_reader_that_leaves(in_file, args):
+    """``psessions … | head`` ends without a word."""
+    in_file.new()
+    process = _psessions(
+        str(in_file.ini), *args, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stdout.close()
+    assert process.stderr.read() == ''
+    process.stderr.close()
+    assert process.wait(60) == 1
+
+
+@pytest.mark.parametrize('args', [['list'], ['stats', '--json']])
+def test_output_that_nobody_takes(in_file, args):
+    """A full disk is one line, and the exit code is 1."""
+    with open('/dev/full', 'w') as full:
+        process = _psessions(
+            str(in_file.ini), *args, stdout=full, stderr=subprocess.PIPE
+        )
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert 'No space left on device' in err
+    assert err.count('\n') == 1
+
+
+def _with_closed(closed, *args):
+    """Run the command as a shell does that closes streams; what it says."""
+    return subprocess.run(
+        ['/bin/sh', '-c', f'exec "$@" {closed}', 'sh', sys.executable, '-m',
+         'pyramid_sqlasession.scripts', *args],
+        cwd=ROOT, check=False, capture_output=True, text=True, timeout=60,
+    )
+
+
+@pytest.mark.parametrize('closed', ['>&-', '2>&-', '<&- >&- 2>&-'])
+def test_closed_streams(in_file, closed):
+    """C4: the work is done, although there is nobody to be told."""
+    in_file.new(user_id=7)
+    done = _with_closed(
+        closed, str(in_file.ini), 'revoke', '--field', 'user_id=7'
+    )
+    assert (done.returncode, done.stderr) == (0, '')
+    assert in_file.ids() == set()
+
+
+def test_closed_streams_and_a_question(in_file):
+    """Section 3: --all without a stream to ask at is a wrong call."""
+    in_file.new()
+    done = _with_closed('<&-', str(in_file.ini), 'revoke', '--all')
+    assert done.returncode == 2
+    assert 'add --yes' in done.stderr
+
+
+def test_text_that_the_terminal_has_not(in_file):
+    """A letter that the encoding lacks is escaped, no traceback."""
+    in_file.new(agent='Grüße')
+    process = _psessions(
+        str(in_file.ini), 'list', stdout=subprocess.PIPE,
+        env={**os.environ, 'PYTHONIOENCODING': 'ascii'},
+    )
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert 'Gr\\xfc\\xdfe' in out
+
+
+def test_real_terminal(in_file):
+    """On a pseudo terminal --all asks, and takes the answer."""
+    in_file.new()
+    ours, theirs = pty.openpty()
+    process = _psessions(
+        str(in_file.ini), 'revoke', '--all', stdin=theirs, stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    os.write(ours, b'y\n')
+    seen = b''
+    while b'ended' not in seen:
+        seen += os.read(ours, 1000)
+    assert process.wait(60) == 0
+    os.close(ours)
+    assert b'End 1 live session, ' in seen
