@@ -46,7 +46,35 @@ def test_revoke_of_unknown_ids_alone(stocked):
     """The error is all that is said."""
     code, out, err = stocked.run('revoke', NOBODY)
     assert (code, out) == (1, '')
-    assert NOBODY in err
+    assert err == (
+        f'psessions: there is no live session {NOBODY}; "psessions '
+        f'{stocked.ini} list" shows which there are\n'
+    )
+
+
+def test_revoke_of_an_expired_session(stocked):
+    """Section 3: it has ended before; each way says so, and leaves it."""
+    id = stocked.new(ago=48 * HOUR, user_id=7)
+    assert 'no live session' in stocked.fails(1, 'revoke', id)
+    for rest in (['--field', 'user_id=7'], ['--all', '--yes']):
+        assert stocked.done('revoke', *rest) == '0 sessions ended\n'
+    assert stocked.ids() == {uuid.UUID(id)}
+
+
+@pytest.mark.parametrize('which', ['id', 'all'])
+def test_revoke_of_what_a_later_absolute_timeout_has_ended(
+    stocked, database, which
+):
+    """C4: it ends for good, and does not come back with a longer timeout."""
+    rest = {'check_expiration_interval': '0', 'expiration': '160d'}
+    stocked.write(database.url, **rest)
+    id = stocked.new(ago=49 * HOUR)
+    stocked.write(
+        database.url, **{**rest, 'expiration': '1d'}, absolute_timeout='2d'
+    )
+    args = [id] if which == 'id' else ['--all', '--yes']
+    assert stocked.done('revoke', *args) == '1 session ended\n'
+    assert stocked.ids() == set()
 
 
 def test_revoke_by_field(stocked):
@@ -61,12 +89,21 @@ def test_revoke_by_field(stocked):
 
 def test_revoke_all(stocked, monkeypatch):
     """--all --yes ends every session, in batches, without a question."""
+    commit = batches.commit
+    turns = []
+
+    def count(*args):
+        turns.append(args)
+        return commit(*args)
+
+    monkeypatch.setattr(batches, 'commit', count)
     monkeypatch.setattr(batches, 'BATCH', 2)
-    monkeypatch.setattr(batches, 'CHOSEN', 4)
+    monkeypatch.setattr(batches, 'CHOSEN', 3)
     for _ in range(9):
         stocked.new()
     assert stocked.done('revoke', '--all', '--yes') == '9 sessions ended\n'
     assert stocked.ids() == set()
+    assert len(turns) == 3 * 2
 
 
 @pytest.mark.parametrize('answer', ['\n', 'n\n', '', 'all\n'])
@@ -81,35 +118,64 @@ def test_revoke_all_asks(in_file, terminal, answer):
     assert len(in_file.ids()) == 1
 
 
-def test_revoke_all_after_yes(in_file, terminal):
+@pytest.mark.parametrize('answer', ['yes\n', 'y\n', ' Y \n'])
+def test_revoke_all_after_yes(in_file, terminal, answer):
     """A yes at the terminal ends them."""
     in_file.new()
-    terminal('yes\n')
+    terminal(answer)
     code, out, _ = in_file.run('revoke', '--all')
     assert (code, out) == (0, '1 session ended\n')
     assert in_file.ids() == set()
 
 
-def test_revoked_in_spite_of_a_conflict(stocked, monkeypatch):
-    """A batch that the database refuses is done again."""
-    stocked.new()
-    calls = []
-    begin = dialects.begin_writing
+class Refusal(Exception):
+    """What a driver raises when the server refuses something."""
 
-    def refuse(connection):
-        calls.append(1)
-        if len(calls) < 3:
-            raise exc.OperationalError('', {}, _Deadlock())
+    def __init__(self, sqlstate):
+        super().__init__('not now')
+        self.sqlstate = sqlstate
+
+
+def refuse(monkeypatch, count, sqlstate='40P01'):
+    """Have the database refuse so many batches.
+
+    Return two lists, of the tries and of the pauses between them.
+    """
+    begin = dialects.begin_writing
+    tries, pauses = [], []
+
+    def try_it(connection):
+        tries.append(connection)
+        if len(tries) <= count:
+            raise exc.OperationalError('', {}, Refusal(sqlstate))
         begin(connection)
 
-    monkeypatch.setattr(dialects, 'begin_writing', refuse)
-    monkeypatch.setattr(batches.time, 'sleep', lambda seconds: None)
+    monkeypatch.setattr(dialects, 'begin_writing', try_it)
+    monkeypatch.setattr(batches.time, 'sleep', pauses.append)
+    return tries, pauses
+
+
+def test_revoked_in_spite_of_a_conflict(stocked, monkeypatch):
+    """A batch that the database refuses is done again, a little later."""
+    stocked.new()
+    tries, pauses = refuse(monkeypatch, 2)
     assert stocked.done('revoke', '--all', '--yes') == '1 session ended\n'
-    assert len(calls) == 3
+    assert len(tries) == 3
+    assert pauses == [0.05, 0.1]
 
 
-class _Deadlock(Exception):
-    sqlstate = '40P01'
+@pytest.mark.parametrize(
+    ('sqlstate', 'times'), [('40P01', batches.REPETITIONS), ('42501', 1)]
+)
+def test_revoked_in_vain(in_file, monkeypatch, sqlstate, times):
+    """A conflict is the last try's, any other error at once; nothing ended."""
+    in_file.new()
+    tries, pauses = refuse(monkeypatch, 100, sqlstate)
+    line = in_file.fails(1, 'revoke', '--all', '--yes')
+    assert 'the database refused it: not now' in line
+    assert len(tries) == times
+    assert len(pauses) == times - 1
+    assert len(in_file.ids()) == 1
 
 
 # -- expire -------------------------------------------------------------------
@@ -130,6 +196,39 @@ def test_expire(stocked, monkeypatch):
     assert stocked.ids() == {uuid.UUID(live)}
     assert stocked.done('expire') == '0 expired sessions were deleted\n'
     assert len(EXPIRED) == 1
+
+
+def change_before(monkeypatch, stocked, id, **values):
+    """Have a session changed after it was chosen, and before its batch."""
+    commit = batches.commit
+    application = stocked.application
+    table = application.records.table
+    change = table.update().where(table.c.id == uuid.UUID(id)).values(values)
+
+    def change_and_commit(*args):
+        with application.engine.begin() as connection:
+            connection.execute(change)
+        return commit(*args)
+
+    monkeypatch.setattr(batches, 'commit', change_and_commit)
+
+
+def test_expire_leaves_what_is_touched_meanwhile(stocked, monkeypatch):
+    """E3: a session that is used before its batch lives on."""
+    used, _ = (stocked.new(ago=48 * HOUR) for _ in range(2))
+    later = dt.datetime.now(dt.UTC) + HOUR
+    change_before(monkeypatch, stocked, used, expires=later)
+    assert stocked.done('expire') == '1 expired session was deleted\n'
+    assert stocked.ids() == {uuid.UUID(used)}
+
+
+def test_revoke_leaves_what_is_anothers_meanwhile(stocked, monkeypatch):
+    """Section 3: nor does a session end that has become another user's."""
+    moved, _ = (stocked.new(user_id=7) for _ in range(2))
+    change_before(monkeypatch, stocked, moved, user_id=8)
+    out = stocked.done('revoke', '--field', 'user_id=7')
+    assert out == '1 session ended\n'
+    assert stocked.ids() == {uuid.UUID(moved)}
 
 
 @pytest.mark.parametrize('args', [('expire',), ('revoke', '--all', '--yes')])
@@ -234,15 +333,17 @@ def test_expire_waits_for_nobody(
 
 @ON_SERVERS
 @pytest.mark.parametrize('limit', IMPATIENT)
+@pytest.mark.parametrize('which', ['id', 'all'])
 def test_a_command_that_waited_in_vain(
-    stocked, impatient, database, monkeypatch, limit
+    stocked, impatient, database, monkeypatch, limit, which
 ):
-    """D1: it says so, and not that the database cannot be used."""
+    """C4, D1: a locked session is not left, and the line says why it is."""
     monkeypatch.setattr(batches, 'REPETITIONS', 1)
     id = stocked.new()
     impatient(limit)
     with database.create_engine().begin() as other:
         lock(other, id)
-        line = stocked.fails(1, 'revoke', id)
+        rest = [id] if which == 'id' else ['--all', '--yes']
+        line = stocked.fails(1, 'revoke', *rest)
     assert 'gave up a statement' in line
     assert 'does it run' not in line

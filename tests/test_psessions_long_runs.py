@@ -20,6 +20,7 @@ def test_expire_shows_its_progress_on_a_terminal(
 ):
     """A bar on stderr, which is gone in the end."""
     monkeypatch.setattr(batches, 'BATCH', 1)
+    in_file.new()
     for _ in range(2):
         in_file.new(ago=48 * HOUR)
     terminal()

@@ -111,15 +111,19 @@ def test_real_terminal(in_file):
     """On a pseudo terminal --all asks, and takes the answer."""
     in_file.new()
     ours, theirs = pty.openpty()
+    # Python flushes each write if this is set.
+    environ = {k: v for k, v in os.environ.items() if k != 'PYTHONUNBUFFERED'}
     process = _psessions(
         str(in_file.ini), 'revoke', '--all', stdin=theirs, stdout=theirs,
-        stderr=theirs,
+        stderr=theirs, env=environ,
     )
     os.close(theirs)
-    os.write(ours, b'y\n')
     seen = b''
+    while b'[y/N] ' not in seen:
+        seen += os.read(ours, 1000)
+    assert b'End 1 live session, ' in seen
+    os.write(ours, b'y\n')
     while b'ended' not in seen:
         seen += os.read(ours, 1000)
     assert process.wait(60) == 0
     os.close(ours)
-    assert b'End 1 live session, ' in seen

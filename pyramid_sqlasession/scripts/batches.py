@@ -105,7 +105,7 @@ def count(application: Application, condition: Any) -> int:
     table = application.records.table
     statement = sa.select(sa.func.count()).select_from(table).where(condition)
     return application.database.read_aside(
-        lambda connection: int(connection.scalar(statement) or 0)
+        lambda connection: connection.scalars(statement).one()
     )
 
 

@@ -94,7 +94,7 @@ def _revoke_ids(
                 f'{plural(count, "session", "sessions")} ended before that'
             )
         raise
-    if count or not gone:
+    if count:
         put(f'{plural(count, "session", "sessions")} ended')
     if gone:
         raise Failure(
