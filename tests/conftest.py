@@ -19,6 +19,7 @@ import contextlib
 import functools
 import io
 import os
+import signal
 import sys
 import time
 
@@ -307,3 +308,11 @@ def terminal(monkeypatch):
         monkeypatch.setenv('TERM', 'xterm')
 
     return make
+
+
+@pytest.fixture
+def heeded():
+    """Ctrl-C counts: a shell has what it runs in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

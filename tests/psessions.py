@@ -13,6 +13,7 @@ from pyramid.config import Configurator
 from pyramid.paster import get_app
 from pyramid.response import Response
 import sqlalchemy as sa
+from sqlalchemy import exc
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.orm import sessionmaker
 from webtest import TestApp
@@ -109,6 +110,19 @@ def broken(global_config, **settings):
 def put(request):
     request.session.update(PUT)
     return Response('')
+
+
+class Refusal(Exception):
+    """What a driver raises when the server refuses something."""
+
+    def __init__(self, sqlstate):
+        super().__init__('not now')
+        self.sqlstate = sqlstate
+
+
+def server_error(sqlstate):
+    """Return the error of SQLAlchemy for one of the server."""
+    return exc.OperationalError('', {}, Refusal(sqlstate))
 
 
 class Command:

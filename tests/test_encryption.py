@@ -5,6 +5,8 @@ import builtins
 import configparser
 import json
 import logging
+import re
+import signal
 import uuid
 
 from cryptography.fernet import Fernet
@@ -20,6 +22,7 @@ from webtest import TestApp
 from pyramid_sqlasession import scripts
 from pyramid_sqlasession import SessionTooLarge
 from pyramid_sqlasession.scripts import reencrypting
+from pyramid_sqlasession.scripts.batches import REPETITIONS
 from pyramid_sqlasession.scripts.progress import Progress
 from pyramid_sqlasession.scripts.reencrypting import Reencryption
 
@@ -503,6 +506,22 @@ def test_reencrypt_of_damaged_rows(safe, data):
 
 
 @on_sqlite
+@pytest.mark.parametrize(('count', 'rest'), [(5, ''), (6, ' and others')])
+def test_reencrypt_of_many_damaged_rows(safe, count, rest):
+    """R8: the first of them are named."""
+    fill(safe.start(OTHER), count)
+    safe.start(NEW, OLD)
+    table = safe.application.records.table
+    with safe.application.engine.connect() as connection:
+        ids = connection.scalars(sa.select(table.c.id).order_by(table.c.id))
+        named = ', '.join(map(str, list(ids)[:5]))
+    code, out, err = safe.run()
+    assert (code, out) == (1, '0 sessions were encrypted\n')
+    assert err.startswith(f'psessions: {count} sessions cannot be read')
+    assert err.endswith(f': {named}{rest}\n')
+
+
+@on_sqlite
 def test_reencrypt_of_damaged_ids(safe, monkeypatch):
     """R8: SQLite keeps any value as an id; such rows are encrypted, too."""
     monkeypatch.setattr(reencrypting, 'BATCH', 2)
@@ -522,13 +541,14 @@ def test_reencrypt_of_damaged_ids(safe, monkeypatch):
 
 def test_reencrypt_keeps_what_is_written_meanwhile(safe, monkeypatch):
     """C1: a request between its look and its write loses nothing."""
-    (browser,) = fill(safe.start(OLD), 1)
+    browser, _ = fill(safe.start(OLD), 2)
     old = safe.start(OLD)
     app = safe.start(NEW, OLD)
     reencrypted = Reencryption._reencrypted
-    turns = []
+    turns, sizes = [], []
 
     def with_a_request(self, rows):
+        sizes.append(len(rows))
         new = reencrypted(self, rows)
         if len(turns) < 2:
             # First by a process that has not heard of the new key.
@@ -538,10 +558,37 @@ def test_reencrypt_keeps_what_is_written_meanwhile(safe, monkeypatch):
     monkeypatch.setattr(
         Reencryption, '_reencrypted', with_a_request
     )
-    assert safe.run() == (0, '0 sessions were encrypted\n', '')
+    assert safe.run() == (0, '1 session was encrypted\n', '')
     assert turns == [['2'], ['3']]
-    assert safe.is_current() == [True]
+    # Only what was missed is read again.
+    assert sizes == [2, 1, 1]
+    assert safe.is_current() == [True, True]
     assert go_on(app, [browser]) == ['4']
+
+
+@on_sqlite
+def test_reencrypt_of_what_is_written_all_the_time(safe, monkeypatch):
+    """C1: it gives up, and the session is what the requests have made it."""
+    (browser,) = fill(safe.start(OLD), 1)
+    old = safe.start(OLD)
+    safe.start(NEW, OLD)
+    reencrypted = Reencryption._reencrypted
+    turns = []
+
+    def with_a_request(self, rows):
+        new = reencrypted(self, rows)
+        turns.extend(go_on(old, [browser]))
+        return new
+
+    monkeypatch.setattr(Reencryption, '_reencrypted', with_a_request)
+    code, out, err = safe.run()
+    assert (code, out) == (1, '')
+    assert re.fullmatch(
+        r'psessions: session [0-9a-f-]{36} is being written all the time; '
+        r'run it again\n', err
+    )
+    assert turns == [str(n + 2) for n in range(REPETITIONS)]
+    assert safe.is_current() == [False]
 
 
 def test_a_request_in_flight_survives_reencrypt(make_bank, stage, safe):
@@ -606,6 +653,26 @@ def test_interrupted_reencrypt_goes_on(safe, monkeypatch):
 
 
 @on_sqlite
+@pytest.mark.usefixtures('heeded')
+def test_ctrl_c_waits_for_the_batch_of_reencrypt(safe, monkeypatch):
+    """Nothing is encrypted by half, and what was is counted."""
+    monkeypatch.setattr(reencrypting, 'BATCH', 2)
+    fill(safe.start(OLD), 5)
+    safe.start(NEW, OLD)
+    write = Reencryption._write
+
+    def press(self, new):
+        signal.raise_signal(signal.SIGINT)
+        return write(self, new)
+
+    monkeypatch.setattr(Reencryption, '_write', press)
+    code, out, err = safe.run()
+    assert (code, out) == (130, '')
+    assert '2 were encrypted before that' in err
+    assert safe.is_current() == [True, True, False, False, False]
+
+
+@on_sqlite
 def test_reencrypt_shows_its_progress_on_a_terminal(safe, monkeypatch):
     """A person sees how far it is, a script does not."""
     monkeypatch.setattr(reencrypting, 'BATCH', 2)
@@ -618,3 +685,4 @@ def test_reencrypt_shows_its_progress_on_a_terminal(safe, monkeypatch):
     assert (code, out) == (0, '4 sessions were encrypted\n')
     assert '50%  2 of 4' in err
     assert '100%  4 of 4' in err
+    assert err.endswith(' \r')

@@ -5,7 +5,6 @@ import uuid
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy import exc
 
 from pyramid_sqlasession import dialects
 from pyramid_sqlasession.model import PublicId
@@ -14,6 +13,7 @@ from pyramid_sqlasession.scripts import batches
 from .psessions import EXPIRED
 from .psessions import HOUR
 from .psessions import NOBODY
+from .psessions import server_error
 
 ON_SERVERS = pytest.mark.parametrize(
     'database', ['postgresql', 'mariadb'], indirect=True
@@ -128,14 +128,6 @@ def test_revoke_all_after_yes(in_file, terminal, answer):
     assert in_file.ids() == set()
 
 
-class Refusal(Exception):
-    """What a driver raises when the server refuses something."""
-
-    def __init__(self, sqlstate):
-        super().__init__('not now')
-        self.sqlstate = sqlstate
-
-
 def refuse(monkeypatch, count, sqlstate='40P01'):
     """Have the database refuse so many batches.
 
@@ -147,7 +139,7 @@ def refuse(monkeypatch, count, sqlstate='40P01'):
     def try_it(connection):
         tries.append(connection)
         if len(tries) <= count:
-            raise exc.OperationalError('', {}, Refusal(sqlstate))
+            raise server_error(sqlstate)
         begin(connection)
 
     monkeypatch.setattr(dialects, 'begin_writing', try_it)

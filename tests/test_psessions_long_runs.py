@@ -8,11 +8,13 @@ import uuid
 import pytest
 import sqlalchemy as sa
 
+from pyramid_sqlasession import SessionError
 from pyramid_sqlasession.scripts import batches
 
 from .psessions import EXPIRED
 from .psessions import HOUR
 from .psessions import ROOT
+from .psessions import server_error
 
 
 def test_expire_shows_its_progress_on_a_terminal(
@@ -31,7 +33,16 @@ def test_expire_shows_its_progress_on_a_terminal(
     assert err.endswith(' \r')
 
 
-@pytest.mark.parametrize('error', [KeyboardInterrupt(), OSError('gone')])
+@pytest.mark.parametrize(
+    'error',
+    [KeyboardInterrupt(), OSError('gone'), SessionError('wrong'),
+     *(server_error(sqlstate) for sqlstate in
+       # Lost, gone, given up, refused.
+       ('57P01', '42P01', '57014', '42501'))],
+    ids=lambda error: getattr(
+        getattr(error, 'orig', None), 'sqlstate', type(error).__name__
+    ),
+)
 def test_interrupted_expire_says_how_far_it_came(
     in_file, monkeypatch, error
 ):
@@ -52,14 +63,6 @@ def test_interrupted_expire_says_how_far_it_came(
     code = 130 if isinstance(error, KeyboardInterrupt) else 1
     assert '1 were deleted before that' in in_file.fails(code, 'expire')
     assert len(in_file.ids()) == 1
-
-
-@pytest.fixture
-def heeded():
-    """Ctrl-C counts: a shell has what it runs in the background ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures('heeded')

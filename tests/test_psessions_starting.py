@@ -1,12 +1,21 @@
 """``psessions``: which application of which ini file, and how it starts."""
 
+import subprocess
+import sys
+
+from pyramid.threadlocal import manager
 import pytest
 
 from pyramid_sqlasession import scripts
+from pyramid_sqlasession.application import found_in
 from pyramid_sqlasession.cleaner import running_cleaners
+from pyramid_sqlasession.scripts import starting
 
 from .psessions import CALL
 from .psessions import HOUR
+from .psessions import NOBODY
+from .psessions import ROOT
+from .psessions import shop
 
 
 def test_cleaner_does_not_run(stocked, database):
@@ -82,6 +91,88 @@ def test_database_of_their_own(tmp_path, make_command):
     assert made.json('stats')['database'].endswith('sessions.sqlite')
 
 
+def mounting(global_config, **settings):
+    """An application that mounts another one, which has sessions too."""
+    app = shop(global_config, **settings)
+    app.mounted = shop(global_config, **settings)
+    return app
+
+
+def test_an_application_within_another(in_file):
+    """It is the sessions of the outer one, not one of two to choose from."""
+    in_file.ini.write_text(
+        in_file.ini.read_text().replace(
+            f'{CALL}:shop', f'call:{__name__}:mounting'
+        )
+    )
+    assert in_file.done('list') == 'no live sessions\n'
+
+
+def test_the_name_of_the_command(empty, tmp_path):
+    """The application can tell who starts it, as with Pyramid's commands."""
+    url = f'sqlite:///{tmp_path}/%(__script__)s.sqlite'
+    empty.ini.write_text(
+        f'[app:main]\nuse = {CALL}:shop\nsqlalchemy.url = {url}\n'
+    )
+    empty.done('table')
+    assert (tmp_path / 'psessions.sqlite').exists()
+
+
+LOGGING = """
+[loggers]
+keys = root
+[handlers]
+keys = file
+[formatters]
+keys =
+[logger_root]
+level = INFO
+handlers = file
+[handler_file]
+class = FileHandler
+args = (%(log)r,)
+"""
+
+
+def test_logging_of_the_file(in_file, tmp_path):
+    """It is that of the ini file; the advice to who serves is not in it."""
+    log = tmp_path / 'x.log'
+    in_file.write(
+        f'sqlite:///{tmp_path}/shop.sqlite', cookie_secure='false',
+        check_expiration_interval='0',
+    )
+    settings = in_file.ini.read_text().replace(
+        'sqlalchemy.url', 'sqlalchemy.echo = true\nsqlalchemy.url'
+    )
+    in_file.ini.write_text(settings + LOGGING.replace('%(log)r', "'%(log)s'"))
+    done = subprocess.run(
+        [sys.executable, '-m', 'pyramid_sqlasession.scripts',
+         str(in_file.ini), '--var', f'log={log}', 'list'],
+        cwd=ROOT, check=False, capture_output=True, text=True, timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, '')
+    text = log.read_text()
+    assert 'FROM sessions' in text
+    assert 'cookie_secure' not in text
+
+
+@pytest.mark.parametrize('args', [['list'], ['show', NOBODY]], ids=' '.join)
+def test_nothing_is_left_open(in_file, monkeypatch, args):
+    """Neither a connection nor the application as the current one."""
+    found = []
+
+    def note(registry):
+        found.append(found_in(registry))
+        return found[-1]
+
+    monkeypatch.setattr(starting, 'found_in', note)
+    before = len(manager.stack)
+    assert in_file.run(*args)[0] == (0 if args == ['list'] else 1)
+    (application,) = found
+    assert application.engine.pool.checkedin() == 0
+    assert len(manager.stack) == before
+
+
 # -- what cannot start --------------------------------------------------------
 
 
@@ -103,7 +194,8 @@ def test_missing_ini_file(make_command, args):
         (f'[app:main]\nuse = {CALL}:bare', 'pyramid.includes'),
         (f'[app:main]\nuse = {CALL}:shop\n'
          f'sqlalchemy.url = sqlite://\nsqlasession.expiraton = 1h',
-         'did you mean sqlasession.expiration?'),
+         "psessions: sqlasession.expiraton = '1h': unknown setting, did you "
+         'mean sqlasession.expiration?'),
     ],
     ids=['empty', 'no ini', 'no module', 'broken', 'without the package',
          'wrong setting'],
@@ -123,3 +215,14 @@ def test_traceback_if_asked_for(make_command):
     assert code == 1
     assert 'raise KeyError' in err
     assert err.splitlines()[-1].startswith('psessions: the application of ')
+
+
+def test_uri_of_a_file_that_cannot_work(make_command):
+    """A URI of plaster is no name of a file; the line says what is wrong."""
+    made = make_command()
+    made.write('sqlite://', use='broken')
+    made.ini = f'pastedeploy+ini://{made.ini}'
+    line = made.fails(1, 'stats')
+    assert line.startswith(
+        f'psessions: the application of {made.ini} does not start: KeyError: '
+    )
