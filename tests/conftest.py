@@ -32,6 +32,7 @@ from .failing import give_up_early
 from .interleaving import Stage
 from .meeting import FIELDS
 from .meeting import Meeting
+from .psessions import AgentSession
 from .psessions import Command
 from .services import databases
 from .services.common import ServerMissing
@@ -290,6 +291,17 @@ def stocked(empty):
 def in_file(tmp_path, make_command):
     """The same in a file, for what does not depend on the database."""
     made = make_command(f'sqlite:///{tmp_path}/shop.sqlite')
+    made.done('table')
+    return made
+
+
+@pytest.fixture
+def plain(tmp_path, make_command):
+    """The same with a single additional field, ``agent``."""
+    made = make_command(
+        f'sqlite:///{tmp_path}/plain.sqlite',
+        model=f'{AgentSession.__module__}.AgentSession',
+    )
     made.done('table')
     return made
 

@@ -15,10 +15,13 @@ from pyramid.response import Response
 import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import Mapped
+from sqlalchemy.orm import mapped_column
 from sqlalchemy.orm import sessionmaker
 from webtest import TestApp
 
 from pyramid_sqlasession import scripts
+from pyramid_sqlasession import SessionMixin
 from pyramid_sqlasession import SessionsExpired
 
 from .site import get_dbsession
@@ -26,6 +29,9 @@ from .site import get_dbsession
 ROOT = Path(__file__).parent.parent
 
 HOUR = dt.timedelta(hours=1)
+
+#: A time that has not come.
+AT = dt.datetime(2100, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
 
 #: Of an ini file, before the name of one of the applications below.
 CALL = f'call:{__name__}'
@@ -66,6 +72,14 @@ EXPIRED = []
 
 class Base(DeclarativeBase):
     """The models of applications with a model of their own."""
+
+
+class AgentSession(SessionMixin, Base):
+    """A model with one field."""
+
+    __tablename__ = 'agent_sessions'
+
+    agent: Mapped[str | None] = mapped_column(sa.String(64))
 
 
 def shop(global_config, **settings):
@@ -201,6 +215,12 @@ class Command:
         """Run SQL past the application, and commit it."""
         with self.application.engine.begin() as connection:
             connection.execute(sa.text(sql), values)
+
+    def set(self, **values):
+        """Set columns of all records."""
+        table = self.application.records.table
+        with self.application.engine.begin() as connection:
+            connection.execute(table.update().values(values))
 
     def close(self):
         if self._app is not None:

@@ -26,6 +26,7 @@ from .psessions import NOBODY
         (['revoke', '--all'], ['no terminal', '--yes']),
         (['list', '--limit', '0'], ['0', 'above 0']),
         (['list', '--limit', 'many'], ['many', 'above 0']),
+        (['list', '--limit', f'{1 << 31}'], ['above 0']),
         (['list', '--field', 'user_id'], ['user_id', 'NAME=VALUE']),
         (['list', '--field', '=7'], ['NAME=VALUE']),
         (['--var', 'x', 'list'], ['--var', 'NAME=VALUE']),

@@ -15,6 +15,7 @@ from pyramid_sqlasession import SessionMixin
 from pyramid_sqlasession.model import PublicId
 from pyramid_sqlasession.model import UTCDateTime
 
+from .psessions import AT
 from .psessions import Base
 from .psessions import HOUR
 from .psessions import NOBODY
@@ -39,6 +40,37 @@ def test_list_is_newest_first(stocked):
     assert lines[1].index('Browser') == lines[0].index('agent')
 
 
+def test_list_as_a_table(plain):
+    """Section 3: aligned, times to the second, long texts cut."""
+    older = plain.new(agent='x' * 41)
+    newer = plain.new(agent='y' * 40)
+    plain.set(
+        created=AT, accessed=AT + HOUR, expires=AT + 2 * HOUR, data='{}'
+    )
+    times = '2100-01-02 03:04:05  2100-01-02 04:04:05  2100-01-02 05:04:05'
+    assert plain.done('list').split('\n') == [
+        f'{"id":36}  {"created (UTC)":19}  {"last used":19}  {"expires":19}  '
+        'bytes  agent',
+        f'{newer}  {times}      2  {"y" * 40}',
+        f'{older}  {times}      2  {"x" * 39}…',
+        '',
+    ]
+
+
+def test_list_for_programs(plain):
+    """Section 3: the same in JSON, nothing cut."""
+    id = plain.new(agent='x' * 41)
+    plain.set(
+        created=AT, accessed=AT + HOUR, expires=AT + 2 * HOUR, data='{}'
+    )
+    assert plain.json('list') == [{
+        'id': id, 'created': '2100-01-02T03:04:05+00:00',
+        'last_used': '2100-01-02T04:04:05+00:00',
+        'expires': '2100-01-02T05:04:05+00:00', 'bytes': 2,
+        'fields': {'agent': 'x' * 41},
+    }]
+
+
 def test_list_of_nothing(stocked):
     """No sessions are a sentence, and an empty list in JSON."""
     assert stocked.done('list') == 'no live sessions\n'
@@ -52,7 +84,9 @@ def test_list_ends_at_the_limit(stocked):
     code, out, err = stocked.run('list', '--limit', '2')
     assert code == 0
     assert len(out.splitlines()) == 3
-    assert 'more than these 2' in err
+    assert err == (
+        'psessions: there are more than these 2; --limit N shows more\n'
+    )
     assert len(stocked.json('list', '--limit', '3')) == 3
 
 
@@ -263,7 +297,7 @@ def test_list_by_an_enum_class(tmp_path, make_command):
     (one,) = made.json('list', '--field', 'kind=APP')
     assert one['fields'] == {'kind': 'APP'}
     assert 'one of WEB, APP' in made.fails(2, 'list', '--field', 'kind=app')
-    assert 'APP' in made.done('list')
+    assert made.done('list').endswith('  APP\n')
 
 
 class Kind(enum.Enum):

@@ -1,11 +1,17 @@
 """``psessions``: what it writes to terminals, pipes, closed streams."""
 
+import datetime as dt
 import os
 import pty
+import re
+import signal
 import subprocess
 import sys
 
 import pytest
+
+from pyramid_sqlasession.scripts.output import shown
+from pyramid_sqlasession.scripts.progress import Progress
 
 from .psessions import ROOT
 
@@ -15,12 +21,51 @@ def test_colours_on_a_terminal_only(in_file, terminal, monkeypatch):
     in_file.new()
     assert '\x1b' not in in_file.run('list')[1]
     terminal()
-    assert '\x1b[1m' in in_file.run('list')[1]
+    assert re.match(r'\x1b\[1mid .*\x1b\[0m\n', in_file.run('list')[1])
     monkeypatch.setenv('NO_COLOR', '1')
     assert '\x1b' not in in_file.run('list')[1]
     monkeypatch.delenv('NO_COLOR')
     monkeypatch.setenv('TERM', 'dumb')
     assert '\x1b' not in in_file.run('list')[1]
+
+
+def test_bar(capsys):
+    """A part of thirty, never more; nothing of it stays."""
+    progress = Progress(2000)
+    progress.show(1000)
+    progress.show(2001)
+    progress.clear()
+    assert capsys.readouterr().err.split('\r') == [
+        '',
+        f'[{"#" * 15}{" " * 15}]  50%  1,000 of 2,000',
+        f'[{"#" * 30}] 100%  2,001 of 2,000',
+        ' ' * 78,
+        '',
+    ]
+
+
+@pytest.mark.parametrize('total', [None, 0])
+def test_no_bar(capsys, total):
+    """Where nobody looks, or there is nothing to do, there is none."""
+    progress = Progress(total)
+    progress.show(0)
+    progress.clear()
+    assert capsys.readouterr().err == ''
+
+
+@pytest.mark.parametrize(
+    ('value', 'text'),
+    [
+        (None, '-'), (b'\x01\xff', '01ff'), (signal.SIGINT, 'SIGINT'),
+        (dt.datetime(2026, 1, 2, 3, 4, 5, 6), '2026-01-02 03:04:05'),
+        (dt.timedelta(minutes=1), '0:01:00'), ('ä', 'ä'),
+        ('a\x1bb\n', r'a\x1bb\n'),
+    ],
+    ids=repr,
+)
+def test_values_to_a_person(value, text):
+    """Each is one line, and cannot command the terminal."""
+    assert shown(value) == text
 
 
 def _psessions(*args, **options):

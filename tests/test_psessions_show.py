@@ -1,11 +1,15 @@
 """``psessions INI show``: one session with its data."""
 
 import datetime as dt
+from decimal import Decimal
 import json
+import re
+import uuid
 
 import pytest
 import sqlalchemy as sa
 
+from .psessions import AT
 from .psessions import HOUR
 from .psessions import NOBODY
 
@@ -28,6 +32,81 @@ def test_show(stocked):
     out = stocked.done('show', id)
     assert 'datetime.date(2026, 1, 2)' in out
     assert 'by the settings' in out
+
+
+@pytest.mark.parametrize(
+    ('lifetime', 'words'),
+    [(None, 'by the settings'), (90, '90 seconds'), (0, 'fixed')],
+)
+def test_show_to_a_person(plain, lifetime, words):
+    """Section 3: what of the record is no secret, then fields and data."""
+    id = plain.new(agent='Browser')
+    plain.set(
+        created=AT, started=AT - HOUR, accessed=AT + HOUR, rotated=AT,
+        expires=AT + 2 * HOUR, lifetime=lifetime, version=3,
+    )
+    assert plain.done('show', id).split('\n') == [
+        'Session',
+        f'  id         {id}',
+        '  created    2100-01-02 03:04:05',
+        '  started    2100-01-02 02:04:05',
+        '  last used  2100-01-02 04:04:05',
+        '  expires    2100-01-02 05:04:05',
+        '  rotated    2100-01-02 03:04:05',
+        f'  lifetime   {words}',
+        '  version    3',
+        '  state      live',
+        'Fields',
+        '  agent  Browser',
+        'Data',
+        "  {'n': 1, 'agent': 'Browser'}",
+        '',
+    ]
+
+
+def test_show_to_a_program(plain):
+    """Section 3: the same as JSON."""
+    id = plain.new(agent='Browser')
+    plain.set(
+        created=AT, started=AT - HOUR, accessed=AT + HOUR, rotated=AT,
+        expires=AT + 2 * HOUR, version=3,
+    )
+    out = plain.done('show', id, '--json')
+    assert out.startswith('{\n  "id": ')
+    assert json.loads(out) == {
+        'id': id,
+        'created': '2100-01-02T03:04:05+00:00',
+        'started': '2100-01-02T02:04:05+00:00',
+        'last_used': '2100-01-02T04:04:05+00:00',
+        'expires': '2100-01-02T05:04:05+00:00',
+        'rotated': '2100-01-02T03:04:05+00:00',
+        'lifetime': None,
+        'version': 3,
+        'state': 'live',
+        'fields': {'agent': 'Browser'},
+        'data': {'n': 1, 'agent': 'Browser'},
+    }
+
+
+#: Values of a session, and what is in their place in JSON.
+VALUES = [
+    (None, None), (True, True), (7, 7), (0.5, 0.5), ('ä', 'ä'),
+    (float('inf'), 'inf'), (b'\x01\xff', '01ff'),
+    (dt.datetime(2026, 1, 2, 3), '2026-01-02T03:00:00'),
+    (dt.date(2026, 1, 2), '2026-01-02'), (dt.time(1, 2), '01:02:00'),
+    (dt.timedelta(minutes=1), 60.0), (Decimal('9.50'), '9.50'),
+    (uuid.UUID(NOBODY), NOBODY), ([1, (b'\x02',)], [1, ['02']]),
+    ({'b', 1}, ['b', 1]), ({'a': {'b': {1}}}, {'a': {'b': [1]}}),
+]
+
+
+def test_values_in_json(plain):
+    """R6: each type of value has a form that programs can read."""
+    values = dict(zip(map(str, range(len(VALUES))), VALUES, strict=True))
+    id = plain.new(**{key: stored for key, (stored, _) in values.items()})
+    assert plain.json('show', id)['data'] == {
+        'n': 1, **{key: shown for key, (_, shown) in values.items()}
+    }
 
 
 def test_show_of_an_expired_session(stocked):
@@ -75,7 +154,7 @@ def test_show_of_damaged_data(stocked, text):
     assert code == 1
     assert '(damaged)' in out
     assert 'user_id' in out
-    assert err.startswith('psessions: its data cannot be read: ')
+    assert re.match('psessions: its data cannot be read: .{9}', err)
     assert err.count('\n') == 1
     code, out, err = stocked.run('show', id, '--json')
     assert code == 1

@@ -1,5 +1,7 @@
 """``psessions INI stats``: how many sessions, how old, how large."""
 
+import datetime as dt
+
 import pytest
 import sqlalchemy as sa
 
@@ -45,6 +47,40 @@ def test_stats_is_the_default(stocked):
     assert out == stocked.done('stats')
     assert '  live                       1\n' in out
     assert '\x1b' not in out
+
+
+def test_stats_to_a_person(tmp_path, make_command):
+    """Section 3: a line for each number, and what to do with expired ones."""
+    url = f'sqlite:///{tmp_path}/shop.sqlite'
+    made = make_command(url, expiration='90d')
+    made.done('table')
+    for hours in (0, 0.5, 3, 4, 48, 240, 1200, 2400):
+        made.new(ago=hours * HOUR)
+    made.new()
+    made.set(accessed=dt.datetime.now(dt.UTC), data='{"a": 1}')
+    disk = made.json('stats')['disk']
+    assert made.done('stats').split('\n') == [
+        f'Sessions in sessions, {url}',
+        '  live                       8',
+        f'  expired                    1   ("psessions {made.ini} expire" '
+        f'deletes them)',
+        '',
+        'Age of the live ones       created       last used',
+        '  up to 5 minutes              2               8',
+        '  up to 1 hour                 1               0',
+        '  up to 1 day                  2               0',
+        '  up to 7 days                 1               0',
+        '  up to 30 days                1               0',
+        '  older                        1               0',
+        '',
+        'Size',
+        '  data, average            8 B',
+        '  data, largest            8 B',
+        '  data, total             72 B',
+        f'  table on disk  {readable_bytes(disk["table"]):>13}',
+        f'  indexes on disk{readable_bytes(disk["indexes"]):>13}',
+        '',
+    ]
 
 
 def test_stats_tell_no_password(make_command, database):
@@ -95,8 +131,8 @@ def _listening(found_in, note):
 
 @pytest.mark.parametrize(
     ('count', 'shown'),
-    [(0, '0 B'), (1023, '1023 B'), (1024, '1.0 KiB'), (5 << 30, '5.0 GiB'),
-     (1 << 60, '1048576.0 TiB')],
+    [(0, '0 B'), (1023, '1023 B'), (1024, '1.0 KiB'), (1700, '1.7 KiB'),
+     (2 << 20, '2.0 MiB'), (5 << 30, '5.0 GiB'), (1 << 60, '1048576.0 TiB')],
 )
 def test_bytes(count, shown):
     """Sizes have a unit that keeps them short."""

@@ -29,7 +29,7 @@ def _encodable(text: str, stream: TextIO) -> str:
 
 def put_json(value: object) -> None:
     """Write *value* to stdout as JSON, readable."""
-    put(json.dumps(value, indent=2, default=str))
+    put(json.dumps(value, indent=2))
 
 
 def bold(text: str) -> str:
