@@ -201,6 +201,17 @@ def test_list_by_field(stocked, name, value, found, other):
     assert stocked.json('list', '--field', f'{name}={other}') == []
 
 
+@pytest.mark.parametrize(
+    ('text', 'count'),
+    [('true', 1), ('YES', 1), ('1', 1), ('False', 2), ('no', 2), ('0', 2)],
+)
+def test_list_by_yes_or_no(in_file, text, count):
+    """A Boolean is a word or a digit, in any case of letters."""
+    for admin in (True, False, False):
+        in_file.new(admin=admin)
+    assert len(in_file.json('list', '--field', f'admin={text}')) == count
+
+
 def test_list_by_aware_time_and_decimal(stocked, database):
     """A time without a zone is UTC; a Decimal is compared as one."""
     stocked.new(price=Decimal('9.95'))

@@ -71,13 +71,19 @@ def test_several_applications_of_the_file(in_file):
 
 def test_variables_of_the_file(empty, tmp_path):
     """--var gives what the ini file leaves open."""
-    url = f'sqlite:///{tmp_path}/%(name)s.sqlite'
+    url = f'sqlite:///{tmp_path}/%(name)s.%(end)s'
     empty.ini.write_text(
         f'[app:main]\nuse = {CALL}:shop\nsqlalchemy.url = {url}\n'
     )
-    assert 'created' in empty.done('--var', 'name=x', 'table')
+    assert 'created' in empty.done(
+        '--var', 'name=x', '--var', 'end=sqlite', 'table'
+    )
     assert (tmp_path / 'x.sqlite').exists()
-    assert '--var name=VALUE' in empty.fails(2, 'table')
+    line = empty.fails(2, '--var', 'end=sqlite', 'table')
+    assert line == (
+        f"psessions: {empty.ini} needs the variable 'name'; give it with "
+        f'--var name=VALUE\n'
+    )
 
 
 def test_database_of_their_own(tmp_path, make_command):
@@ -205,6 +211,20 @@ def test_ini_file_that_cannot_work(make_command, text, words):
     made = make_command()
     made.ini.write_text(text)
     assert words in made.fails(1, 'stats')
+
+
+def leaving(global_config, **settings):
+    """An application that ends the process when it misses something."""
+    sys.exit('DATABASE is not set')
+
+
+def test_application_that_leaves(make_command):
+    """Its words are the line; its exit code is not that of the command."""
+    made = make_command()
+    made.ini.write_text(f'[app:main]\nuse = call:{__name__}:leaving\n')
+    assert 'does not start: SystemExit: DATABASE is not set: ' in made.fails(
+        1, 'stats'
+    )
 
 
 def test_traceback_if_asked_for(make_command):

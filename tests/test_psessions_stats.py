@@ -38,6 +38,8 @@ def test_stats(stocked, database):
     assert stats['disk']['indexes'] >= 4096
     assert stats['disk']['table'] % 1024 == 0
     assert stats['table'] == 'sessions'
+    at = dt.datetime.fromisoformat(stats['at'])
+    assert HOUR > dt.datetime.now(dt.UTC) - at >= 0 * HOUR
 
 
 def test_stats_is_the_default(stocked):

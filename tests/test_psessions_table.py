@@ -11,6 +11,7 @@ from pyramid_sqlasession import scripts
 from pyramid_sqlasession import SessionMixin
 from pyramid_sqlasession.scripts.table import DIALECTS
 
+from .psessions import AgentSession
 from .psessions import Base
 from .psessions import DOWN
 
@@ -20,7 +21,8 @@ def test_help_needs_no_ini_file(capsys):
     assert scripts.main(['--help']) == 0
     out = capsys.readouterr().out
     for word in ('table', 'stats', 'list', 'show', 'revoke', 'expire',
-                 'Exit codes', 'examples'):
+                 'Exit codes', 'examples',
+                 '\n  psessions production.ini table\n'):
         assert word in out
 
 
@@ -52,13 +54,29 @@ def test_table_is_created_once(empty, database):
     assert empty.done('table') == 'the table sessions was there already\n'
 
 
+def test_table_of_a_model(tmp_path, make_command):
+    """Whoever has migrations too is told how the two go together."""
+    made = make_command(
+        f'sqlite:///{tmp_path}/plain.sqlite',
+        model=f'{AgentSession.__module__}.AgentSession',
+    )
+    created, advice, rest = made.done('table').split('\n')
+    assert created == 'the table agent_sessions was created'
+    assert advice.startswith('It is one of the models: if Alembic makes ')
+    assert '"alembic stamp head"' in advice
+    assert rest == ''
+
+
 def test_table_that_lacks_a_column(stocked):
     """``table`` does not call a table fine that will not work."""
     # MariaDB and SQLite keep a column that an index needs.
     stocked.execute('ALTER TABLE sessions DROP COLUMN agent')
-    line = stocked.fails(1, 'table')
-    assert 'without agent' in line
-    assert 'migration' in line
+    stocked.execute('ALTER TABLE sessions DROP COLUMN extra')
+    assert stocked.fails(1, 'table') == (
+        'psessions: the table sessions is there, but without agent, extra; '
+        f'add what is missing by a migration ("psessions {stocked.ini} '
+        f'table --sql" shows how it must be)\n'
+    )
 
 
 @pytest.mark.parametrize('name', ['', *DIALECTS])
@@ -66,7 +84,9 @@ def test_sql_needs_no_database(make_command, name):
     """``table --sql`` prints the DDL of a dialect without connecting."""
     down = make_command(DOWN['postgresql'])
     out = down.done('table', '--sql', *([name] if name else []))
-    assert 'CREATE TABLE sessions (' in out
+    assert '\nCREATE TABLE sessions (' in f'\n{out}'
+    assert out.endswith(';\n')
+    assert '\n\n\n' not in out
     assert ('CREATE TYPE kind' in out) == (name in ('', 'postgresql'))
     assert 'CREATE INDEX ix_sessions_user_id ON sessions (user_id);' in out
     kinds = {'': 'id UUID', 'postgresql': 'id UUID', 'sqlite': 'id BLOB'}

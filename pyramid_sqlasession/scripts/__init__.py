@@ -48,9 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Here, where an error of it can still be told.
         sys.stdout.flush()
         return code
-    except SystemExit as error:
-        # --help
-        return int(error.code or 0)
+    except SystemExit:
+        # --help, --version
+        return 0
     except BrokenPipeError:
         # "psessions … | head"
         _give_up_stdout()

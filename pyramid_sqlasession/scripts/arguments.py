@@ -77,8 +77,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.set_defaults(run=stats.run, check=nothing_to_check, json=False)
     commands = parser.add_subparsers(
-        title='commands', dest='command', metavar='COMMAND',
-        prog='psessions INI',
+        title='commands', metavar='COMMAND', prog='psessions INI',
         description='without one: stats',
     )
     for command in COMMANDS:

@@ -33,7 +33,7 @@ def started(args: argparse.Namespace) -> Iterator[Application]:
         setup_logging(args.ini, global_conf=options)
         with not_serving():
             env = bootstrap(args.ini, options=options)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _not_started(error, args.ini) from error
     try:
         application = _only_one(env['app'], before, args.ini)
@@ -74,7 +74,7 @@ def _only_one(app: Any, before: list[Any], ini: str) -> Application:
     return found[0]
 
 
-def _not_started(error: Exception, ini: str) -> Failure:
+def _not_started(error: BaseException, ini: str) -> Failure:
     path, _, section = ini.partition('#')
     if '://' not in path and not os.path.exists(path):
         return UsageFailure(

@@ -97,7 +97,7 @@ def _aggregates(
         *ages,
         sa.func.max(size).label('largest'),
         sa.func.sum(size).label('total'),
-    ).select_from(application.records.table)
+    )
 
 
 def _buckets(found: dict[str, Any], column: str) -> dict[str, int]:

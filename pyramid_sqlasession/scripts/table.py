@@ -85,9 +85,7 @@ def _ddl(application: Application, name: str | None) -> str:
 
     try:
         # As create() does it: on PostgreSQL an Enum is a type to create.
-        application.records.table.create(
-            MockConnection(dialect, note), checkfirst=False
-        )
+        application.records.table.create(MockConnection(dialect, note))
     except exc.CompileError as error:
         raise Failure(
             f'this table cannot be made in {dialect.name}: {error}'
