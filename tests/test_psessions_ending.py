@@ -77,18 +77,8 @@ def test_revoke_of_what_a_later_absolute_timeout_has_ended(
     assert stocked.ids() == set()
 
 
-def test_revoke_by_field(stocked):
-    """All sessions of a user end, the others stay."""
-    for user_id in (7, 8, 7, None):
-        stocked.new(user_id=user_id)
-    assert stocked.done('revoke', '--field', 'user_id=7') == (
-        '2 sessions ended\n'
-    )
-    assert len(stocked.ids()) == 2
-
-
-def test_revoke_all(stocked, monkeypatch):
-    """--all --yes ends every session, in batches, without a question."""
+def count_batches(monkeypatch):
+    """Return a list that has an item for each batch that is written."""
     commit = batches.commit
     turns = []
 
@@ -97,6 +87,25 @@ def test_revoke_all(stocked, monkeypatch):
         return commit(*args)
 
     monkeypatch.setattr(batches, 'commit', count)
+    return turns
+
+
+def test_revoke_by_field(stocked, monkeypatch):
+    """All sessions of a user end, the others stay."""
+    turns = count_batches(monkeypatch)
+    monkeypatch.setattr(batches, 'BATCH', 1)
+    for user_id in (7, 8, 7, None):
+        stocked.new(user_id=user_id)
+    assert stocked.done('revoke', '--field', 'user_id=7') == (
+        '2 sessions ended\n'
+    )
+    assert len(stocked.ids()) == 2
+    assert len(turns) == 2
+
+
+def test_revoke_all(stocked, monkeypatch):
+    """--all --yes ends every session, in batches, without a question."""
+    turns = count_batches(monkeypatch)
     monkeypatch.setattr(batches, 'BATCH', 2)
     monkeypatch.setattr(batches, 'CHOSEN', 3)
     for _ in range(9):

@@ -9,11 +9,13 @@ from sqlalchemy.orm import mapped_column
 
 from pyramid_sqlasession import scripts
 from pyramid_sqlasession import SessionMixin
+from pyramid_sqlasession.database import Database
 from pyramid_sqlasession.scripts.table import DIALECTS
 
 from .psessions import AgentSession
 from .psessions import Base
 from .psessions import DOWN
+from .psessions import server_error
 
 
 def test_help_needs_no_ini_file(capsys):
@@ -77,6 +79,24 @@ def test_table_that_lacks_a_column(stocked):
         f'add what is missing by a migration ("psessions {stocked.ini} '
         f'table --sql" shows how it must be)\n'
     )
+
+
+@pytest.mark.parametrize(
+    ('sqlstate', 'words'),
+    [('42501', 'the table sessions cannot be created: not now\n'),
+     ('57P01', 'the database cannot be used (')],
+)
+def test_table_that_cannot_be_created(
+    tmp_path, make_command, monkeypatch, sqlstate, words
+):
+    """D1, D2: why not; and a database that is lost is that, and no table."""
+
+    def refuse(self):
+        raise server_error(sqlstate)
+
+    monkeypatch.setattr(Database, 'create_table', refuse)
+    made = make_command(f'sqlite:///{tmp_path}/shop.sqlite')
+    assert made.fails(1, 'table').startswith(f'psessions: {words}')
 
 
 @pytest.mark.parametrize('name', ['', *DIALECTS])

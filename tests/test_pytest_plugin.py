@@ -256,6 +256,21 @@ OUTSIDE = """
             login_session(browser, user_id=7)
             assert browser.get('/who').text == '7'
 
+        def test_the_current_request(dbengine, login_session):
+            from pyramid.threadlocal import get_current_request
+            from application import main
+            from pyramid_sqlasession import stop_expiring_sessions
+            def extend(defaults, session, request):
+                found.append(get_current_request() is request)
+                return defaults
+            found = []
+            extended = {'sqlasession.extend_default_fields': extend}
+            app = main(dbengine, **extended)
+            stop_expiring_sessions(app)
+            login_session(TestApp(app), user_id=7)
+            assert found == [True]
+            assert get_current_request() is None
+
         def test_nothing_given(app, login_session):
             import pytest
             with pytest.raises(Exception, match='user_id=7'):
@@ -318,7 +333,7 @@ def test_in_the_cookiecutters_form(suite):
     suite(
         test_a_logged_in=LOGGED_IN, test_b_from=FROM_LOGIN_TO_LOGIN,
         test_c_frozen=FROZEN, test_d_outside=OUTSIDE,
-    ).assert_outcomes(passed=15)
+    ).assert_outcomes(passed=16)
 
 
 CLEANERS = """
