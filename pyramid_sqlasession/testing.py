@@ -39,8 +39,7 @@ def log_in(testapp: Any, **data: Any) -> str:
         )
     registry = registry_of(testapp)
     application = application_of(registry)
-    environ = dict(getattr(testapp, 'extra_environ', None) or {})
-    request = _request(registry, environ)
+    request = _request(registry, dict(testapp.extra_environ))
     with RequestContext(request):
         user_field = application.settings.user_field
         session = request.session

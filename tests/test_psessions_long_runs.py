@@ -34,17 +34,20 @@ def test_expire_shows_its_progress_on_a_terminal(
 
 
 @pytest.mark.parametrize(
-    'error',
-    [KeyboardInterrupt(), OSError('gone'), SessionError('wrong'),
-     *(server_error(sqlstate) for sqlstate in
-       # Lost, gone, given up, refused.
-       ('57P01', '42P01', '57014', '42501'))],
-    ids=lambda error: getattr(
-        getattr(error, 'orig', None), 'sqlstate', type(error).__name__
-    ),
+    ('error', 'words'),
+    [
+        (KeyboardInterrupt(), 'interrupted: '),
+        (OSError('gone'), 'OSError: gone: '),
+        (SessionError('wrong'), 'wrong: '),
+        (server_error('57P01'), 'the database cannot be used (does it run, '),
+        (server_error('42P01'), 'the session table, or one of its columns, '),
+        (server_error('57014'), 'the database gave up a statement that took '),
+        (server_error('42501'), 'the database refused it: not now: '),
+    ],
+    ids=lambda value: value if isinstance(value, str) else '',
 )
 def test_interrupted_expire_says_how_far_it_came(
-    in_file, monkeypatch, error
+    in_file, monkeypatch, error, words
 ):
     """What was deleted before Ctrl-C, or an error, is told in the line."""
     monkeypatch.setattr(batches, 'BATCH', 1)
@@ -61,7 +64,9 @@ def test_interrupted_expire_says_how_far_it_came(
 
     monkeypatch.setattr(batches, 'commit', once)
     code = 130 if isinstance(error, KeyboardInterrupt) else 1
-    assert '1 were deleted before that' in in_file.fails(code, 'expire')
+    line = in_file.fails(code, 'expire')
+    assert line.startswith(f'psessions: {words}')
+    assert ': 1 were deleted before that' in line
     assert len(in_file.ids()) == 1
 
 
