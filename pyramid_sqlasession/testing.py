@@ -6,7 +6,6 @@ from email.message import Message
 from typing import Any
 from urllib.request import Request as URLRequest
 
-from pyramid.interfaces import IRequestExtensions
 from pyramid.interfaces import IRequestFactory
 from pyramid.request import apply_request_extensions
 from pyramid.request import Request
@@ -100,7 +99,5 @@ def _request(registry: Any, environ: dict[str, Any]) -> Any:
     factory = registry.queryUtility(IRequestFactory, default=Request)
     request = factory.blank('/', environ=environ)
     request.registry = registry
-    extensions = registry.queryUtility(IRequestExtensions)
-    if extensions is not None:
-        apply_request_extensions(request, extensions=extensions)
+    apply_request_extensions(request)
     return request

@@ -251,6 +251,16 @@ class Code(sa.types.TypeDecorator):
         return None if value is None else value.upper()
 
 
+class Floor(sa.types.TypeDecorator):
+    """A number, one less in the database."""
+
+    impl = sa.Integer
+    cache_ok = True
+
+    def process_bind_param(self, value, dialect):
+        return None if value is None else value - 1
+
+
 class DecoratedSession(SessionMixin, Base):
     """A model with types that are made of others."""
 
@@ -260,6 +270,7 @@ class DecoratedSession(SessionMixin, Base):
     device: Mapped[uuid.UUID | None] = mapped_column(PublicId)
     code: Mapped[str | None] = mapped_column(Code)
     price: Mapped[int | None] = mapped_column(Money)
+    floor: Mapped[int | None] = mapped_column(Floor)
 
 
 @pytest.fixture
@@ -277,6 +288,7 @@ def decorated(database, make_command):
          '2026-01-02T03:00', '2026-01-02T03:00+01:00'),
         ('device', uuid.UUID(NOBODY), NOBODY, str(uuid.UUID(int=1))),
         ('code', 'abc', 'Abc', 'abd'),
+        ('floor', 4, '4', '3'),
     ],
 )
 def test_list_by_a_decorated_type(decorated, name, value, found, other):

@@ -68,11 +68,15 @@ def test_values_to_a_person(value, text):
     assert shown(value) == text
 
 
-def _psessions(*args, **options):
+#: With it Python would hold back nothing that is written.
+ENVIRON = {k: v for k, v in os.environ.items() if k != 'PYTHONUNBUFFERED'}
+
+
+def _psessions(*args, env=ENVIRON, **options):
     """Run the command in a process of its own."""
     return subprocess.Popen(
         [sys.executable, '-m', 'pyramid_sqlasession.scripts', *args],
-        cwd=ROOT, text=True, **options,
+        cwd=ROOT, text=True, env=env, **options,
     )
 
 
@@ -118,6 +122,7 @@ def _with_closed(closed, *args):
         ['/bin/sh', '-c', f'exec "$@" {closed}', 'sh', sys.executable, '-m',
          'pyramid_sqlasession.scripts', *args],
         cwd=ROOT, check=False, capture_output=True, text=True, timeout=60,
+        env=ENVIRON,
     )
 
 
@@ -145,7 +150,7 @@ def test_text_that_the_terminal_has_not(in_file):
     in_file.new(agent='Grüße')
     process = _psessions(
         str(in_file.ini), 'list', stdout=subprocess.PIPE,
-        env={**os.environ, 'PYTHONIOENCODING': 'ascii'},
+        env={**ENVIRON, 'PYTHONIOENCODING': 'ascii'},
     )
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 0
@@ -156,11 +161,9 @@ def test_real_terminal(in_file):
     """On a pseudo terminal --all asks, and takes the answer."""
     in_file.new()
     ours, theirs = pty.openpty()
-    # Python flushes each write if this is set.
-    environ = {k: v for k, v in os.environ.items() if k != 'PYTHONUNBUFFERED'}
     process = _psessions(
         str(in_file.ini), 'revoke', '--all', stdin=theirs, stdout=theirs,
-        stderr=theirs, env=environ,
+        stderr=theirs,
     )
     os.close(theirs)
     seen = b''

@@ -220,6 +220,7 @@ FROM_LOGIN_TO_LOGIN = """
     """
 
 OUTSIDE = """
+        import pytest
         from webtest import TestApp
 
         def test_logged_in(app, login_session, rows):
@@ -229,7 +230,6 @@ OUTSIDE = """
             assert browser.get('/who').text == '7'
 
         def test_secure(dbengine, login_session):
-            import pytest
             from application import main
             from pyramid_sqlasession import stop_expiring_sessions
             app = main(dbengine, **{'sqlasession.cookie_secure': 'true'})
@@ -240,11 +240,11 @@ OUTSIDE = """
             login_session(browser, user_id=7)
             assert browser.get('/who').text == '7'
 
-        def test_domain(dbengine, login_session):
-            import pytest
+        @pytest.mark.parametrize('name', ['shop.example', '.shop.example'])
+        def test_domain(dbengine, login_session, name):
             from application import main
             from pyramid_sqlasession import stop_expiring_sessions
-            domain = {'sqlasession.cookie_domain': 'shop.example'}
+            domain = {'sqlasession.cookie_domain': name}
             app = main(dbengine, **domain)
             stop_expiring_sessions(app)
             browser = TestApp(app)
@@ -272,12 +272,10 @@ OUTSIDE = """
             assert get_current_request() is None
 
         def test_nothing_given(app, login_session):
-            import pytest
             with pytest.raises(Exception, match='user_id=7'):
                 login_session(TestApp(app))
 
         def test_no_browser(app, login_session):
-            import pytest
             with pytest.raises(Exception, match='webtest.TestApp'):
                 login_session(app, user_id=7)
 
@@ -333,7 +331,7 @@ def test_in_the_cookiecutters_form(suite):
     suite(
         test_a_logged_in=LOGGED_IN, test_b_from=FROM_LOGIN_TO_LOGIN,
         test_c_frozen=FROZEN, test_d_outside=OUTSIDE,
-    ).assert_outcomes(passed=16)
+    ).assert_outcomes(passed=17)
 
 
 CLEANERS = """

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     :param argv: the arguments, without the name of the command.
     """
     _replace_closed_streams()
-    args = argparse.Namespace(ini='<your.ini>', traceback=False)
+    args = argparse.Namespace()
     try:
         # Into ours: --traceback counts for what is wrong behind it, too.
         parser().parse_args(argv, args)

@@ -74,9 +74,10 @@ def _python_type(type_: Any) -> type:
     try:
         kind: type = type_.python_type
     except NotImplementedError:
-        if isinstance(type_, sa.types.TypeDecorator):
-            return _python_type(type_.impl)
+        # SQLAlchemy 2.0.
         kind = object
+    if kind is object and isinstance(type_, sa.types.TypeDecorator):
+        return _python_type(type_.impl)
     if kind is object and not isinstance(type_, sa.JSON):
         # INET and its like: the database reads text.
         return str
