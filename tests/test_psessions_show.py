@@ -34,6 +34,13 @@ def test_show(stocked):
     assert 'by the settings' in out
 
 
+def test_show_is_of_the_one_that_is_named(stocked):
+    """Section 3: of several sessions, it is that of the id."""
+    for n, id in enumerate([stocked.new(tea=n) for n in range(3)]):
+        shown = stocked.json('show', id)
+        assert (shown['id'], shown['data']['tea']) == (id, n)
+
+
 @pytest.mark.parametrize(
     ('lifetime', 'words'),
     [(None, 'by the settings'), (90, '90 seconds'), (0, 'fixed')],

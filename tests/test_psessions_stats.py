@@ -48,6 +48,7 @@ def test_stats_is_the_default(stocked):
     out = stocked.done()
     assert out == stocked.done('stats')
     assert '  live                       1\n' in out
+    assert '  expired                    0\n' in out
     assert '\x1b' not in out
 
 
