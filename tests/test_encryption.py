@@ -506,22 +506,6 @@ def test_reencrypt_of_damaged_rows(safe, data):
 
 
 @on_sqlite
-@pytest.mark.parametrize(('count', 'rest'), [(5, ''), (6, ' and others')])
-def test_reencrypt_of_many_damaged_rows(safe, count, rest):
-    """R8: the first of them are named."""
-    fill(safe.start(OTHER), count)
-    safe.start(NEW, OLD)
-    table = safe.application.records.table
-    with safe.application.engine.connect() as connection:
-        ids = connection.scalars(sa.select(table.c.id).order_by(table.c.id))
-        named = ', '.join(map(str, list(ids)[:5]))
-    code, out, err = safe.run()
-    assert (code, out) == (1, '0 sessions were encrypted\n')
-    assert err.startswith(f'psessions: {count} sessions cannot be read')
-    assert err.endswith(f': {named}{rest}\n')
-
-
-@on_sqlite
 def test_reencrypt_of_damaged_ids(safe, monkeypatch):
     """R8: SQLite keeps any value as an id; such rows are encrypted, too."""
     monkeypatch.setattr(reencrypting, 'BATCH', 2)

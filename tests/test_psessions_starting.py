@@ -193,7 +193,6 @@ def test_missing_ini_file(make_command, args):
 @pytest.mark.parametrize(
     ('text', 'words'),
     [
-        ('', "No section 'main'"),
         ('nonsense', 'MissingSectionHeaderError'),
         ('[app:main]\nuse = call:no.such:main', 'no'),
         (f'[app:main]\nuse = {CALL}:broken', 'what'),
@@ -203,7 +202,7 @@ def test_missing_ini_file(make_command, args):
          "psessions: sqlasession.expiraton = '1h': unknown setting, did you "
          'mean sqlasession.expiration?'),
     ],
-    ids=['empty', 'no ini', 'no module', 'broken', 'without the package',
+    ids=['no ini', 'no module', 'broken', 'without the package',
          'wrong setting'],
 )
 def test_ini_file_that_cannot_work(make_command, text, words):
@@ -225,6 +224,13 @@ def test_application_that_leaves(make_command):
     assert 'does not start: SystemExit: DATABASE is not set: ' in made.fails(
         1, 'stats'
     )
+
+
+def test_empty_ini_file(make_command):
+    """A file without an application: what it lacks, code 2."""
+    made = make_command()
+    made.ini.write_text('')
+    assert 'no section [app:main]' in made.fails(2, 'stats')
 
 
 def test_traceback_if_asked_for(make_command):
