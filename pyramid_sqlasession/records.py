@@ -201,18 +201,16 @@ class Records:
         """
         statement, fields = _with_expressions(self._insert, fields)
         # By hand: to ask for each of COLUMNS by its name costs four times
-        # as much.  A column that is left out is NULL: a new record has no
-        # retired tokens, and most have no lifetime of their own.
-        values = {
+        # as much.  NULL is said, as a column may have a default of the
+        # application's.
+        connection.execute(statement, {
             'id': record.id, 'secret_hash': record.secret_hash,
-            'version': record.version, 'data': record.data,
-            'created': record.created, 'started': record.started,
-            'accessed': record.accessed, 'rotated': record.rotated,
-            'expires': record.expires, 'sweep': sweep, **fields,
-        }
-        if record.lifetime is not None:
-            values['lifetime'] = record.lifetime
-        connection.execute(statement, values)
+            'retired': record.retired, 'version': record.version,
+            'data': record.data, 'created': record.created,
+            'started': record.started, 'accessed': record.accessed,
+            'rotated': record.rotated, 'expires': record.expires,
+            'lifetime': record.lifetime, 'sweep': sweep, **fields,
+        })
 
     def update(
         self, connection: Executor, id: uuid.UUID, version: int,
