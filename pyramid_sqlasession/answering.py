@@ -123,8 +123,9 @@ class Answer:
     def _conclude(self, response: Any) -> None:
         binding = self._binding
         # Before the save, with which the session leaves it.
-        given = is_given(binding)
-        binding.forget_view()
+        given = binding.manager is not None and is_given(binding)
+        if binding.in_exception_view:
+            binding.forget_view()
         if binding.state.is_unsaved:
             self._save_rest(response)
         binding.is_answered = True

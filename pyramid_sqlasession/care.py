@@ -14,6 +14,7 @@ from pyramid_sqlasession.base import Base
 from pyramid_sqlasession.changes import apply_changes
 from pyramid_sqlasession.changes import Changes
 from pyramid_sqlasession.codec import Codec
+from pyramid_sqlasession.codec import Content
 from pyramid_sqlasession.cookie import new_token
 from pyramid_sqlasession.expiry import Expiry
 from pyramid_sqlasession.fields import Fields
@@ -39,12 +40,15 @@ class Care:
         self._codec = codec
         self._expiry = expiry
         self._renewal = Renewal(settings)
+        self._renews = settings.renewal_interval is not None
 
     def is_due(self, base: Base, now: dt.datetime) -> bool:
         """Return whether a request that only read has to write all the same:
         to extend the expiry, or to renew the token.
         """
-        return self._is_touch_due(base, now) or self._renewal.is_due(base, now)
+        return self._is_touch_due(base, now) or (
+            self._renews and self._renewal.is_due(base, now)
+        )
 
     def _is_touch_due(self, base: Base, now: dt.datetime) -> bool:
         record = base.record
@@ -89,7 +93,7 @@ class Care:
             return Outcome(base)
         assert after.data is not None
         return Outcome(
-            Base(after, token, self._codec.content(after.data)),
+            Base(after, token, Content(self._codec, after.data)),
             renewed=renews, touched=after.accessed > record.accessed,
             extended=after.expires > record.expires,
         )

@@ -11,6 +11,7 @@ from pyramid_sqlasession import events
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.base import Base
 from pyramid_sqlasession.base import NOTHING
+from pyramid_sqlasession.codec import Content
 from pyramid_sqlasession.codec import DamagedData
 from pyramid_sqlasession.connections import Connections
 from pyramid_sqlasession.cookie import Token
@@ -120,7 +121,7 @@ def _base_of(application: Application, record: Record, token: Token) -> Base:
         )
         return Base(damaged=record, token=token)
     return Base(
-        record, token, application.codec.content(record.data, content)
+        record, token, Content(application.codec, record.data, content)
     )
 
 

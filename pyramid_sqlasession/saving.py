@@ -27,6 +27,7 @@ from pyramid_sqlasession.base import NOTHING
 from pyramid_sqlasession.changes import apply_changes
 from pyramid_sqlasession.changes import conflicting_keys
 from pyramid_sqlasession.codec import Codec
+from pyramid_sqlasession.codec import Content
 from pyramid_sqlasession.codec import DamagedData
 from pyramid_sqlasession.cookie import new_token
 from pyramid_sqlasession.cookie import Token
@@ -431,4 +432,4 @@ class Saver:
 
     def _base(self, record: Record, token: Token | None) -> Base:
         assert record.data is not None
-        return Base(record, token, self._codec.content(record.data))
+        return Base(record, token, Content(self._codec, record.data))
