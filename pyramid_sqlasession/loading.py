@@ -91,8 +91,19 @@ def _judged(
     if standing is Standing.ROTATED:
         log.debug('session %s: a token that was rotated out', record.id)
         return Base(token=token, ghost='rotated'), Found.ROTATED
-    base = _base_of(application, record, token)
-    return base, Found.CURRENT if base.damaged is None else Found.DAMAGED
+    try:
+        if record.data is None:
+            raise DamagedData('a column has no value that fits it')
+        first = application.codec.read(record.data)
+    except DamagedData as error:
+        log.error(
+            'session %s cannot be read and is taken as empty (%s). The row '
+            'stays as it is; a new session is stored beside it',
+            record.id, error,
+        )
+        return Base(damaged=record, token=token), Found.DAMAGED
+    content = Content(application.codec, record.data, first)
+    return Base(record, token, content), Found.CURRENT
 
 
 def _ending(opened: Base, record: Record | None, now: dt.datetime) -> str:
@@ -106,23 +117,6 @@ def _ending(opened: Base, record: Record | None, now: dt.datetime) -> str:
     if before is not None and before.expires <= now:
         return 'expired'
     return opened.ghost or 'gone'
-
-
-def _base_of(application: Application, record: Record, token: Token) -> Base:
-    try:
-        if record.data is None:
-            raise DamagedData('a column has no value that fits it')
-        content = application.codec.read(record.data)
-    except DamagedData as error:
-        log.error(
-            'session %s cannot be read and is taken as empty (%s). The row '
-            'stays as it is; a new session is stored beside it',
-            record.id, error,
-        )
-        return Base(damaged=record, token=token)
-    return Base(
-        record, token, Content(application.codec, record.data, content)
-    )
 
 
 def suspect(application: Application, request: Any, found: Found) -> None:

@@ -72,7 +72,6 @@ def lease(engine: sa.Engine) -> Lease:
         if _wants_proxy(source):
             return _Proxy(source.connect())
         found = _Entry(source)
-        found.connect()
     except engine.dialect.loaded_dbapi.Error as error:
         raise _translated(engine, error) from error
     return found
@@ -123,10 +122,8 @@ class _Entry(_Held):
     def __init__(self, source: Any) -> None:
         self._source = source
         self._held = source._do_get()
-
-    def connect(self) -> None:
-        """Have a connection that is neither too old nor known as lost."""
         try:
+            # One that is neither too old nor known as lost.
             self._held.get_connection()
         except BaseException:
             self.give_back_lost()
