@@ -40,6 +40,7 @@ class Care:
         self._codec = codec
         self._expiry = expiry
         self._renewal = Renewal(settings)
+        # Each request that reads asks for it.
         self._renews = settings.renewal_interval is not None
 
     def is_due(self, base: Base, now: dt.datetime) -> bool:

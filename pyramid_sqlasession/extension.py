@@ -12,8 +12,8 @@ from typing import Any
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.errors import SessionConflict
 from pyramid_sqlasession.errors import SessionError
-from pyramid_sqlasession.session import SQLASession
 from pyramid_sqlasession.state import copied
+from pyramid_sqlasession.state import State
 
 _TOO_LATE = (
     'another request changed this session at the same time, and for what it '
@@ -34,7 +34,7 @@ class Extension:
     _foreseen: tuple[dict[str, Any], dict[str, Any]] | None = None
 
     def __init__(
-        self, application: Application, request: Any, session: SQLASession,
+        self, application: Application, request: Any, state: State,
         roll_back: Callable[[], None],
     ) -> None:
         self._roll_back = roll_back
@@ -43,7 +43,7 @@ class Extension:
             application.settings.extend_default_fields
         )
         self._request = request
-        self._session = session
+        self._state = state
 
     def foresee(self) -> None:
         """Ask the function while ``request.dbsession`` can join the
@@ -52,7 +52,7 @@ class Extension:
         What it says holds for one commit: the next one has another of these.
         """
         self._foreseen = None
-        data = copied(dict(dict.items(self._session)))
+        data = copied(self._state.plain())
         self._foreseen = data, self.fields(data)
 
     def fields(self, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,15 +75,14 @@ class Extension:
 
     def _ask(self, defaults: dict[str, Any], data: Mapping[str, Any]) -> Any:
         assert self._extend is not None
-        session = self._session
+        state = self._state
         # What the function changes inside of a value is not stored.
         data = copied(dict(data))
-        shown = dict(dict.items(session))
+        shown = state.plain()
         # After a merge the record holds more than this request's session.
-        dict.clear(session)
-        dict.update(session, data)
+        state.fill(data)
         try:
-            return self._extend(dict(defaults), session, self._request)
+            return self._extend(dict(defaults), state.data, self._request)
         except ValueError as error:
             if not _comes_too_late(error):
                 raise
@@ -91,8 +90,7 @@ class Extension:
             self._roll_back()
             raise SessionConflict([], _TOO_LATE) from error
         finally:
-            dict.clear(session)
-            dict.update(session, shown)
+            state.fill(shown)
 
 
 def _comes_too_late(error: ValueError) -> bool:

@@ -180,7 +180,7 @@ class Binding:
         # Not made for those who only read.
         if self._extension is None:
             self._extension = Extension(
-                self.application, self.request, self.session,
+                self.application, self.request, self.state,
                 self.connections.roll_back_quietly,
             )
         return self._extension
@@ -273,6 +273,7 @@ class Binding:
             dict.clear(self.session)
         finally:
             self._thread_inside = None
+        # Not of a record, which most reads find.
         if self.base.record is None and (
             self.found is Found.FORGED or self.found is Found.WRONG_SECRET
         ):

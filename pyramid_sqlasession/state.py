@@ -7,6 +7,7 @@ changed is found by comparing the keys that were touched with what was loaded.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import contextlib
 import copy
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ class State:
         """Come back to *snapshot*, which stays usable."""
         self.base = snapshot.base
         self.pending = snapshot.pending.copied()
-        self._fill(copied(snapshot.data))
+        self.fill(copied(snapshot.data))
 
     def add_to(self, earlier: Snapshot, encode: Encode) -> None:
         """Put what was done since the base on top of what was done in
@@ -113,14 +114,15 @@ class State:
         if later.csrf is not None:
             # The later page is the one that is sent.
             data[CSRF] = later.csrf
-        self._fill(data)
+        self.fill(data)
         self.pending.add(after)
 
     def plain(self) -> dict[str, Any]:
         """Return a plain dict with the same values."""
         return dict(dict.items(self.data))
 
-    def _fill(self, data: dict[str, Any]) -> None:
+    def fill(self, data: Mapping[str, Any]) -> None:
+        """Have the session hold *data*, whatever was done to it."""
         dict.clear(self.data)
         dict.update(self.data, data)
 

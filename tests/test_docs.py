@@ -1031,7 +1031,7 @@ def messages():
         for call in calls for arg in call.args
         if isinstance(arg, ast.Constant) and isinstance(arg.value, str)
     ]
-    # Those of advice.py are on the page on security.
+    # Those of advice.py and notices.py are on the page on security.
     return [text for text in texts if text != '…']
 
 
