@@ -17,14 +17,13 @@ from sqlalchemy import exc
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.orm import Mapped
 from sqlalchemy.orm import mapped_column
-from sqlalchemy.orm import sessionmaker
 from webtest import TestApp
 
 from pyramid_sqlasession import scripts
 from pyramid_sqlasession import SessionMixin
 from pyramid_sqlasession import SessionsExpired
 
-from .site import get_dbsession
+from .site import configurator_of_ini
 
 ROOT = Path(__file__).parent.parent
 
@@ -84,11 +83,7 @@ class AgentSession(SessionMixin, Base):
 
 def shop(global_config, **settings):
     """The application of the ini files."""
-    config = Configurator(settings=settings)
-    engine = sa.engine_from_config(settings, 'sqlalchemy.')
-    config.registry['dbsession_factory'] = sessionmaker(engine)
-    config.add_request_method(get_dbsession, 'dbsession', reify=True)
-    config.include('pyramid_sqlasession')
+    config = configurator_of_ini(settings)
     if 'sqlasession.model' not in settings:
         # After the include: no ini file holds it.
         config.add_settings({'sqlasession.additional_fields': FIELDS})

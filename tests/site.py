@@ -88,6 +88,18 @@ def get_dbsession(request):
     return dbsession
 
 
+def configurator_of_ini(settings):
+    """Return the configurator of an application that has its engine from its
+    ini file.
+    """
+    config = Configurator(settings=settings)
+    engine = sa.engine_from_config(settings, 'sqlalchemy.')
+    config.registry['dbsession_factory'] = sessionmaker(engine)
+    config.add_request_method(get_dbsession, 'dbsession', reify=True)
+    config.include('pyramid_sqlasession')
+    return config
+
+
 class Site:
     """An application on one database.
 

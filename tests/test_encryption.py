@@ -10,13 +10,11 @@ import signal
 import uuid
 
 from cryptography.fernet import Fernet
-from pyramid.config import Configurator
 from pyramid.exceptions import ConfigurationError
 from pyramid.paster import get_app
 from pyramid.response import Response
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import sessionmaker
 from webtest import TestApp
 
 from pyramid_sqlasession import scripts
@@ -27,7 +25,7 @@ from pyramid_sqlasession.scripts.progress import Progress
 from pyramid_sqlasession.scripts.reencrypting import Reencryption
 
 from .failing import on_sqlite
-from .site import get_dbsession
+from .site import configurator_of_ini
 
 OLD, NEW, OTHER = (
     base64.urlsafe_b64encode(bytes([n]) * 32).decode() for n in range(3)
@@ -390,11 +388,7 @@ class Vault:
 
 def vault(global_config, **settings):
     """The application of the ini file."""
-    config = Configurator(settings=settings)
-    engine = sa.engine_from_config(settings, 'sqlalchemy.')
-    config.registry['dbsession_factory'] = sessionmaker(engine)
-    config.add_request_method(get_dbsession, 'dbsession', reify=True)
-    config.include('pyramid_sqlasession')
+    config = configurator_of_ini(settings)
     config.add_route('add', '/add')
     config.add_view(add, route_name='add')
     return config.make_wsgi_app()

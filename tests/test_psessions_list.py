@@ -188,17 +188,22 @@ VALUES = [
 ]
 
 
+def check_list_by_field(command, name, value, found, other):
+    """Check that a session is listed by the text of its field alone."""
+    id = command.new(**{name: value})
+    command.new()
+    (one,) = command.json('list', '--field', f'{name}={found}')
+    assert one['id'] == id
+    assert command.json('list', '--field', f'{name}={other}') == []
+
+
 @pytest.mark.parametrize(
     ('name', 'value', 'found', 'other'), VALUES,
     ids=[f'{name}-{text}' for name, _, text, _ in VALUES],
 )
 def test_list_by_field(stocked, name, value, found, other):
     """The text of --field is converted to the type of its column."""
-    id = stocked.new(**{name: value})
-    stocked.new()
-    (one,) = stocked.json('list', '--field', f'{name}={found}')
-    assert one['id'] == id
-    assert stocked.json('list', '--field', f'{name}={other}') == []
+    check_list_by_field(stocked, name, value, found, other)
 
 
 @pytest.mark.parametrize(
@@ -293,11 +298,7 @@ def decorated(database, make_command):
 )
 def test_list_by_a_decorated_type(decorated, name, value, found, other):
     """Contract 3: --field is read as what the type is made of."""
-    id = decorated.new(**{name: value})
-    decorated.new()
-    (one,) = decorated.json('list', '--field', f'{name}={found}')
-    assert one['id'] == id
-    assert decorated.json('list', '--field', f'{name}={other}') == []
+    check_list_by_field(decorated, name, value, found, other)
 
 
 def test_list_by_a_type_that_takes_no_text(decorated):

@@ -454,35 +454,37 @@ def test_an_attempt_rotated_and_committed_by_hand(make_shop):
     assert browser.get('/show').text == "{'n': 2, 'list': [1]}"
 
 
-@on_sqlite
-def test_attempts_without_a_transaction(make_site):
-    """T5, T8: without pyramid_tm's transaction nothing is left either."""
-    site = make_site(
+@pytest.fixture
+def unmanaged(make_site):
+    """A site with pyramid_retry, and without pyramid_tm's transaction."""
+    return make_site(
         retry=True, **{'tm.activate_hook': lambda request: False}
     )
 
-    @site.view
+
+@on_sqlite
+def test_attempts_without_a_transaction(unmanaged):
+    """T5, T8: without pyramid_tm's transaction nothing is left either."""
+
+    @unmanaged.view
     def attempt(request):
         count_up(request)
         if is_early(request):
             raise Passing
 
-    browser = site.browser()
-    with site.events(*EVENTS) as events:
+    browser = unmanaged.browser()
+    with unmanaged.events(*EVENTS) as events:
         response = browser.get('/attempt')
-    assert site.data() == {'n': 1, 'list': [2], '_f_': ['Saved!']}
+    assert unmanaged.data() == {'n': 1, 'list': [2], '_f_': ['Saved!']}
     assert [type(event) for event in events] == [SessionCreated]
     assert len(response.headers.getall('Set-Cookie')) == 1
 
 
 @on_sqlite
-def test_a_copy_of_a_request_that_runs_again(make_site):
+def test_a_copy_of_a_request_that_runs_again(unmanaged):
     """T5, C4: the copy looks first, and the request is in flight as before."""
-    site = make_site(
-        retry=True, **{'tm.activate_hook': lambda request: False}
-    )
 
-    @site.view
+    @unmanaged.view
     def attempt(request):
         if is_early(request):
             request.session.get('n')
@@ -492,23 +494,20 @@ def test_a_copy_of_a_request_that_runs_again(make_site):
         assert request.invoke_subrequest(subrequest).text == '{}'
         request.session['n'] = 2
 
-    browser = returning(with_views(site))
-    site.registry.registerHandler(
-        lambda event: site.execute('DELETE FROM sessions'), [BeforeRetry]
+    browser = returning(with_views(unmanaged))
+    unmanaged.registry.registerHandler(
+        lambda event: unmanaged.execute('DELETE FROM sessions'), [BeforeRetry]
     )
     response = browser.get('/attempt')
-    assert site.rows() == []
+    assert unmanaged.rows() == []
     assert 'Set-Cookie' not in response.headers
 
 
 @on_sqlite
-def test_a_copy_with_another_cookie_when_the_request_runs_again(make_site):
+def test_a_copy_with_another_cookie_when_the_request_runs_again(unmanaged):
     """T5, C4: what an earlier attempt has opened says nothing of it."""
-    site = make_site(
-        retry=True, **{'tm.activate_hook': lambda request: False}
-    )
 
-    @site.view
+    @unmanaged.view
     def attempt(request):
         request.session.get('n')
         if is_early(request):
@@ -518,15 +517,15 @@ def test_a_copy_with_another_cookie_when_the_request_runs_again(make_site):
         subrequest.path_info = '/mark'
         request.invoke_subrequest(subrequest)
 
-    @site.view
+    @unmanaged.view
     def mark(request):
         request.session['marked'] = True
 
-    browser = returning(with_views(site))
-    with site.events(SessionWriteDropped) as dropped:
+    browser = returning(with_views(unmanaged))
+    with unmanaged.events(SessionWriteDropped) as dropped:
         browser.get('/attempt')
     assert dropped == []
-    assert [row['data'] for row in site.rows()][1:] == ['{"marked":true}']
+    assert [row['data'] for row in unmanaged.rows()][1:] == ['{"marked":true}']
 
 
 @on_sqlite

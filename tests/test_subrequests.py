@@ -1,5 +1,7 @@
 """Subrequests, with all that they may share (T9)."""
 
+from functools import partial
+
 from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.wsgi import wsgiapp2
@@ -881,17 +883,25 @@ def mounting(view):
     return configure
 
 
+@pytest.fixture
+def make_inner(make_site, tmp_path):
+    """A function that makes the application to be mounted: it has a database
+    and a cookie of its own.
+    """
+    return partial(
+        make_site, cookie_name='inner', with_dbsession=False,
+        url=f'sqlite:///{tmp_path}/inner.sqlite',
+    )
+
+
 @on_sqlite
 @pytest.mark.parametrize('manager', MANAGERS.values(), ids=MANAGERS)
 @pytest.mark.parametrize('visitor', ['new', 'returning'])
 def test_the_cookie_of_a_mounted_application(
-    make_site, tmp_path, manager, visitor
+    make_site, make_inner, manager, visitor
 ):
     """R4: an application within another one sends its cookie, too."""
-    inner = make_site(
-        cookie_name='inner', url=f'sqlite:///{tmp_path}/inner.sqlite',
-        with_dbsession=False, **{'tm.manager_hook': manager},
-    )
+    inner = make_inner(**{'tm.manager_hook': manager})
 
     def add(request):
         n = request.session['n'] = request.session.get('n', 0) + 1
@@ -918,13 +928,10 @@ def test_the_cookie_of_a_mounted_application(
 
 @on_sqlite
 def test_a_mounted_application_in_a_request_that_runs_again(
-    make_site, tmp_path
+    make_site, make_inner
 ):
     """R4, T5: what an attempt left is the outer application's alone."""
-    inner = make_site(
-        cookie_name='inner', url=f'sqlite:///{tmp_path}/inner.sqlite',
-        with_dbsession=False,
-    )
+    inner = make_inner()
 
     def mounted(context, request):
         if request.environ['retry.attempt'] == 0:
@@ -946,12 +953,9 @@ def test_a_mounted_application_in_a_request_that_runs_again(
 
 
 @on_sqlite
-def test_suspicious_cookies_of_a_mounted_application(make_site, tmp_path):
+def test_suspicious_cookies_of_a_mounted_application(make_site, make_inner):
     """R3: each application hears of the one that is meant for it."""
-    inner = make_site(
-        cookie_name='inner', url=f'sqlite:///{tmp_path}/inner.sqlite',
-        with_dbsession=False, secret='i' * 32,
-    )
+    inner = make_inner(secret='i' * 32)
 
     def mounted(context, request):
         assert not request.session
@@ -974,13 +978,10 @@ def test_suspicious_cookies_of_a_mounted_application(make_site, tmp_path):
 
 @on_sqlite
 def test_a_mounted_application_that_is_committed_by_hand_and_a_retry(
-    make_site, tmp_path
+    make_site, make_inner
 ):
     """R4, T5: its next attempt goes on from there, and sends the cookie."""
-    inner = make_site(
-        cookie_name='inner', url=f'sqlite:///{tmp_path}/inner.sqlite',
-        with_dbsession=False,
-    )
+    inner = make_inner()
 
     def mounted(context, request):
         response = wsgiapp2(inner.app)(context, request)
