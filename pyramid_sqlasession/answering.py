@@ -321,6 +321,8 @@ class Answer:
             binding.part()
         if binding.outcomes:
             self._send_events()
+        if self._outer is None:
+            binding.let_go()
 
     def _finish_with_outer(self, outer: Any) -> None:
         """Leave to the next attempt of the request around this one what its

@@ -37,13 +37,16 @@ subrequest in a transaction    left to the outer request   (there are none)
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 import datetime as dt
 import logging
 from threading import get_ident
 from time import perf_counter
 from time import sleep
+from types import MappingProxyType
 from typing import Any
+from weakref import ref
 
 import sqlalchemy as sa
 
@@ -103,6 +106,15 @@ class Attempt:
     opened: Base | None
 
 
+class _Nowhere:
+    """Stands for a request that is over, and that nobody holds."""
+
+    environ: Mapping[str, Any] = MappingProxyType({})
+
+
+_NOWHERE = _Nowhere()
+
+
 class Binding:
     """Ties one request to its session; a ``Source`` and a ``Participant``.
 
@@ -153,6 +165,8 @@ class Binding:
     _tentative: Outcome | None = None
     #: What an earlier attempt went on from.
     _opened: Base | None = None
+    #: The request and the session that were let go at the end.
+    _let_go: tuple[ref[Any], ref[SQLASession]] | None = None
 
     def __init__(
         self, application: Application, request: Any,
@@ -162,7 +176,8 @@ class Binding:
         self.request = request
         self._answering = answering
         self.state = State()
-        self.session = SQLASession(self, self.state)
+        #: The SQLASession; None once it was let go.
+        self.session: Any = SQLASession(self, self.state)
         self.connections = Connections(application, request)
         #: Told what becomes of the session.
         self.watcher: Watcher = (
@@ -195,6 +210,8 @@ class Binding:
         """Make sure that the session's content is there."""
         if self._is_saving:
             return
+        if self._let_go is not None:
+            self.take_up_again()
         if not self._is_attended:
             # Not by it: a call is where another thread can get in between.
             self._is_attended = True
@@ -242,7 +259,7 @@ class Binding:
             self._unavailable = None
         if not self._enter():
             # Somebody who is called on the way looks: a filter of the log.
-            dict.clear(self.session)
+            dict.clear(self.state.data)
             return
         started = perf_counter()
         try:
@@ -270,7 +287,7 @@ class Binding:
             # above of all exception views: nobody is logged in there, and
             # the view gets the error.
             self._unavailable = error
-            dict.clear(self.session)
+            dict.clear(self.state.data)
         finally:
             self._thread_inside = None
         # Not of a record, which most reads find.
@@ -612,6 +629,36 @@ class Binding:
         self.outcomes += (touched,)
         self.base = self.state.base = touched.base
 
+    def let_go(self) -> None:
+        """Hold neither the request nor the session any more.
+
+        Each holds the other: all that hangs on the request, its body and the
+        application's SQLAlchemy session, would wait for the garbage
+        collector.
+        """
+        if self.manager is not None or not self._is_loaded:
+            return
+        try:
+            held = ref(self.request), ref(self.session)
+        except TypeError:
+            # A test's own stand-in for a request.
+            return
+        self._extension = None
+        self.request = self.connections.request = _NOWHERE
+        self.session = None
+        # Last: another thread may be looking.
+        self._let_go = held
+
+    def take_up_again(self) -> None:
+        """Take back what was let go: somebody uses the session later."""
+        held = self._let_go
+        if held is None:
+            return
+        request, self.session = held[0](), held[1]()
+        if request is not None:
+            self.request = self.connections.request = request
+        self._let_go = None
+
     def leave_to_next_attempt(self, request: Any) -> None:
         """Leave what *request* has to know if it runs again."""
         base = self.base
@@ -638,6 +685,7 @@ def binding_of(request: Any) -> Binding | None:
     if isinstance(session, SQLASession):
         source = source_of(session)
         if isinstance(source, Binding):
+            source.take_up_again()
             return source
     return None
 

@@ -61,7 +61,7 @@ class SQLASession(dict[str, Any]):
         dict.__setitem__(self, _NOT_LOADED, None)
         self._source = source
         self._state = state
-        state.data = self
+        state.belong_to(self)
 
     def _hand_out(self, key: str, value: Any) -> Any:
         if type(value) not in IMMUTABLE:

@@ -15,6 +15,7 @@ import datetime as dt
 from decimal import Decimal
 from typing import Any
 import uuid
+from weakref import ref
 
 from pyramid_sqlasession.base import Base
 from pyramid_sqlasession.base import NOTHING
@@ -52,12 +53,24 @@ class State:
 
     #: What the session starts from.
     base = NOTHING
-    #: The session itself, which is a dict with methods that ask before they
-    #: give anything; here it is used past them.
-    data: dict[str, Any]
 
     def __init__(self) -> None:
         self.pending = Pending()
+
+    def belong_to(self, session: dict[str, Any]) -> None:
+        """Have *session* hold the data; it holds this state, too."""
+        # Weakly: two that hold each other wait for the garbage collector.
+        self._session = ref(session)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The session itself, which is a dict with methods that ask before
+        they give anything; here it is used past them.
+        """
+        session = self._session()
+        # It, or who holds it, has called.
+        assert session is not None
+        return session
 
     @property
     def is_altered(self) -> bool:
@@ -80,9 +93,10 @@ class State:
     def load(self, base: Base) -> None:
         """Start from *base*, before anything was done."""
         self.base = base
-        dict.clear(self.data)
+        data = self.data
+        dict.clear(data)
         if base.record is not None:
-            dict.update(self.data, base.content.copy()[0])
+            dict.update(data, base.content.copy()[0])
 
     def begin(self, base: Base) -> None:
         """Start from *base*, with nothing done yet."""

@@ -104,7 +104,8 @@ def _session_factory(request: Any) -> SQLASession:
     # Each request pays for it: the other one looks at what it is given.
     registry = request.registry
     application = registry.get(REGISTRY_KEY) or application_of(registry)
-    return Binding(application, request, Answer).session
+    found: SQLASession = Binding(application, request, Answer).session
+    return found
 
 
 def _session_store(request: Any) -> SessionStore:
