@@ -4,8 +4,9 @@
     python3 -m benchmarks.memory --rows 20000 --requests 5000    a short run
 
 Bytes of table and indexes for each stored session (PostgreSQL, MariaDB,
-SQLite), bytes of Python objects for each loaded session, and what the process
-has grown by over many requests.
+SQLite), bytes of Python objects for each loaded session, what a request
+leaves to the garbage collector, and what the process has grown by over many
+requests.
 """
 
 from array import array
@@ -161,6 +162,28 @@ def _traced(work, before=None):
     return end - start
 
 
+# -- after a request ---------------------------------------------------------
+
+
+def uncollected(calls, count=100):
+    """Return {scenario: objects} that wait for the garbage collector after
+    each of *count* requests: what the application keeps of a request, its
+    body and its SQLAlchemy session, waits with them.
+    """
+    found = {}
+    for name in ('S0', *_SCENARIOS):
+        calls[name]()
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(count):
+                calls[name]()
+            found[name] = round(gc.collect() / count, 2)
+        finally:
+            gc.enable()
+    return found
+
+
 # -- over many requests ------------------------------------------------------
 
 
@@ -243,7 +266,9 @@ def measure(options):
     with database(options.databases[0]) as url:
         app = sqlasession.application(url)
         figures['loaded'] = loaded(app, Client(app).create())
-        figures['growth'] = growth(scenarios(app), options.requests)
+        calls = scenarios(app)
+        figures['uncollected'] = uncollected(calls)
+        figures['growth'] = growth(calls, options.requests)
         app.registry['sqlasession'].engine.dispose()
     return figures
 
@@ -261,6 +286,8 @@ def as_rst(figures):
             )
     some = next(iter(figures['stored'].values()))
     loaded, growth = figures['loaded'], figures['growth']
+    without, *waiting = figures['uncollected'].values()
+    more = max(waiting) - without
     left = growth['blocks_per_request']
     traced = growth['traced']
     return '\n'.join([
@@ -275,7 +302,10 @@ def as_rst(figures):
         ),
         f'A loaded session takes {loaded["session"]:,} bytes of Python '
         f'objects until its request ends; {loaded["data"]:,} of them are '
-        f'the decoded data.',
+        f'the decoded data. It is freed at once then, with all of the '
+        f'request: {without + more:g} objects wait for the garbage '
+        f'collector, {without:g} without session (Pyramid makes a class for '
+        f'each request).',
         '',
         outcome.table(
             list(_COUNTS.values()),
@@ -288,11 +318,17 @@ def as_rst(figures):
         f'{traced["requests"]:,} more of them, {traced["bytes_kept"]:,} '
         f'bytes were kept.',
         '',
-        outcome.targets([(
-            f'Blocks of memory that stay, for each request, over '
-            f'{growth["requests"]:,}', f'{LEFT:g}', f'{left:.4f}',
-            left <= LEFT,
-        )]),
+        outcome.targets([
+            (
+                f'Blocks of memory that stay, for each request, over '
+                f'{growth["requests"]:,}', f'{LEFT:g}', f'{left:.4f}',
+                left <= LEFT,
+            ),
+            (
+                'Objects that a request leaves to the garbage collector, '
+                'more than without session', '0', f'{more:g}', more <= 0,
+            ),
+        ]),
     ])
 
 
