@@ -210,13 +210,13 @@ class Binding:
         """Make sure that the session's content is there."""
         if self._is_saving:
             return
-        if self._let_go is not None:
-            self.take_up_again()
         if not self._is_attended:
             # Not by it: a call is where another thread can get in between.
             self._is_attended = True
             self._attend()
         if not self.is_answered:
+            if self._let_go is not None:
+                self.take_up_again()
             if self.request.__dict__.get('exception') is not self._exception:
                 self.notice_exception()
             if not self._is_loaded:

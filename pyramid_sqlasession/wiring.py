@@ -110,9 +110,16 @@ def _session_factory(request: Any) -> SQLASession:
 
 def _session_store(request: Any) -> SessionStore:
     application = application_of(request.registry)
+    # It holds the request, which holds it: both would wait for the garbage
+    # collector.
+    request.add_finished_callback(_forget_session_store)
     return SessionStore(
         application, Connections(application, request).perform
     )
+
+
+def _forget_session_store(request: Any) -> None:
+    request.__dict__.pop('session_store', None)
 
 
 _is_serving: ContextVar[bool] = ContextVar('is_serving', default=True)
