@@ -319,9 +319,10 @@ class Answer:
             binding.leave_to_next_attempt(request)
         if binding.manager is not None and outer_of(binding.request) is None:
             binding.part()
-        if binding.outcomes:
-            self._send_events()
         if self._outer is None:
+            # Or with it: what was committed is still to be answered.
+            if binding.outcomes:
+                self._send_events()
             binding.let_go()
 
     def _finish_with_outer(self, outer: Any) -> None:
@@ -330,8 +331,14 @@ class Answer:
         """
         binding = self._binding
         committed = binding.carried + binding.outcomes
-        if self._is_concluded or not committed:
-            return
+        if not self._is_concluded and committed:
+            self._leave_to_outer(outer, committed)
+        binding.let_go()
+
+    def _leave_to_outer(
+        self, outer: Any, committed: tuple[Outcome, ...]
+    ) -> None:
+        binding = self._binding
         if self._shares_cookie(outer):
             found = _answering_binding_of(outer)
             if found is not None and found.application is binding.application:

@@ -54,7 +54,7 @@ class Connections:
 
     def __init__(self, application: Application, request: Any) -> None:
         self._application = application
-        self.request = request
+        self._request = request
         self._name = application.settings.dbsession
 
     @property
@@ -64,18 +64,18 @@ class Connections:
         The attribute is not evaluated: that would make one.
         """
         return not self._application.has_own_database and (
-            self._name in self.request.__dict__
-            or hasattr(type(self.request), self._name)
+            self._name in self._request.__dict__
+            or hasattr(type(self._request), self._name)
         )
 
     @property
     def begun_dbsession(self) -> Any | None:
         """The application's SQLAlchemy session if it was used already."""
-        found = self.request.__dict__.get(self._name)
+        found = self._request.__dict__.get(self._name)
         if found is None:
             if self._is_kept():
                 return None
-            found = getattr(self.request, self._name)
+            found = getattr(self._request, self._name)
         if isinstance(found, scoped_session):
             return found() if found.registry.has() else None
         return found
@@ -84,7 +84,7 @@ class Connections:
         """Return whether each request has, or may have, it in its __dict__."""
         application = self._application
         if application.keeps_dbsession is None:
-            made = getattr(type(self.request), self._name, None)
+            made = getattr(type(self._request), self._name, None)
             if made is None:
                 # This one's alone: another request may have one.
                 return True
@@ -94,7 +94,7 @@ class Connections:
     @property
     def _dbsession(self) -> Any:
         """The application's SQLAlchemy session."""
-        found = getattr(self.request, self._name)
+        found = getattr(self._request, self._name)
         return found() if isinstance(found, scoped_session) else found
 
     def is_rolled_back(self, transaction: Any) -> bool:
@@ -122,14 +122,14 @@ class Connections:
         connection: sa.Connection = self._dbsession.connection(
             bind_arguments=application.database.bind_arguments.copy()
         )
-        if _TEST_DBSESSION not in self.request.environ:
+        if _TEST_DBSESSION not in self._request.environ:
             application.whereabouts.compare(connection, application.engine)
         return connection
 
     def mark_changed(self) -> None:
         """Have the application's transaction committed."""
         # zope.sqlalchemy rolls back what it does not know of (T1).
-        zope.sqlalchemy.mark_changed(self._dbsession, self.request.tm)
+        zope.sqlalchemy.mark_changed(self._dbsession, self._request.tm)
 
     def roll_back_quietly(self) -> None:
         """Roll back now what would raise in the middle of an abort, or what
@@ -164,7 +164,7 @@ class Connections:
         """
         application = self._application
         if not application.has_own_database and runs_alone():
-            application.notices.others(self.request, transaction)
+            application.notices.others(self._request, transaction)
 
     def notice_unregistered(self) -> None:
         """Say in the log, once, that ``request.dbsession`` takes no part in
@@ -229,7 +229,7 @@ class Connections:
         """
         application = self._application
         return (
-            self._name not in self.request.__dict__
+            self._name not in self._request.__dict__
             and (application.keeps_dbsession or self._is_kept())
             and not self._is_begun_by_others(transaction)
             # Those of other requests may hold a connection of it.
@@ -326,7 +326,7 @@ class Connections:
         before the request began (T7).
         """
         return (
-            _TEST_DBSESSION in self.request.environ
+            _TEST_DBSESSION in self._request.environ
             # pyramid_tm notes the path of what it begins.
             or not transaction.description
             or transaction.status != 'Active'
@@ -341,7 +341,7 @@ class Connections:
         :param writes: it has to be committed, and may be done again.
         """
         application = self._application
-        transaction = active_transaction(self.request)
+        transaction = active_transaction(self._request)
         if transaction is None:
             with application.database.own_transaction() as connection:
                 return work(connection)

@@ -46,7 +46,6 @@ from time import perf_counter
 from time import sleep
 from types import MappingProxyType
 from typing import Any
-from weakref import ref
 
 import sqlalchemy as sa
 
@@ -165,8 +164,6 @@ class Binding:
     _tentative: Outcome | None = None
     #: What an earlier attempt went on from.
     _opened: Base | None = None
-    #: The request and the session that were let go at the end.
-    _let_go: tuple[ref[Any], ref[SQLASession]] | None = None
 
     def __init__(
         self, application: Application, request: Any,
@@ -215,8 +212,6 @@ class Binding:
             self._is_attended = True
             self._attend()
         if not self.is_answered:
-            if self._let_go is not None:
-                self.take_up_again()
             if self.request.__dict__.get('exception') is not self._exception:
                 self.notice_exception()
             if not self._is_loaded:
@@ -262,12 +257,14 @@ class Binding:
             dict.clear(self.state.data)
             return
         started = perf_counter()
+        # The binding may let go of it meanwhile.
+        request = self.request
         try:
             if self._is_loaded:
                 # By another thread.
                 return
             self.base, self.found = load(
-                self.application, self.request, self.connections,
+                self.application, request, self.connections,
                 self.manager, in_exception_view=self.in_exception_view,
                 carried=self.carried, opened=self._opened,
             )
@@ -294,7 +291,7 @@ class Binding:
         if self.base.record is None and (
             self.found is Found.FORGED or self.found is Found.WRONG_SECRET
         ):
-            suspect(self.application, self.request, self.found)
+            suspect(self.application, request, self.found)
 
     def _enter(self) -> bool:
         """Keep other threads of the view out, until ``_thread_inside`` is
@@ -539,6 +536,9 @@ class Binding:
 
         An exception view has nothing of one that the view has made.
         """
+        if self.session is None:
+            # Of a request that is over, while its transaction goes on.
+            return
         self.notice_exception()
         if mark is not None and mark[0] is self._exception:
             self.state.restore(mark[1])
@@ -630,34 +630,22 @@ class Binding:
         self.base = self.state.base = touched.base
 
     def let_go(self) -> None:
-        """Hold neither the request nor the session any more.
+        """Hold neither the request nor its session any more, if nothing can
+        be done with it but to read what was loaded.
 
         Each holds the other: all that hangs on the request, its body and the
         application's SQLAlchemy session, would wait for the garbage
         collector.
         """
-        if self.manager is not None or not self._is_loaded:
-            return
-        try:
-            held = ref(self.request), ref(self.session)
-        except TypeError:
-            # A test's own stand-in for a request.
-            return
-        self._extension = None
-        self.request = self.connections.request = _NOWHERE
-        self.session = None
-        # Last: another thread may be looking.
-        self._let_go = held
-
-    def take_up_again(self) -> None:
-        """Take back what was let go: somebody uses the session later."""
-        held = self._let_go
-        if held is None:
-            return
-        request, self.session = held[0](), held[1]()
-        if request is not None:
-            self.request = self.connections.request = request
-        self._let_go = None
+        if (
+            self.is_answered and self._is_loaded and self.manager is None
+            and self.session is not None
+        ):
+            self.request = _NOWHERE
+            # Not the same one with another request: it may serve the others
+            # in a transaction that goes on.
+            self.connections = Connections(self.application, _NOWHERE)
+            self.session = self._extension = None
 
     def leave_to_next_attempt(self, request: Any) -> None:
         """Leave what *request* has to know if it runs again."""
@@ -685,7 +673,6 @@ def binding_of(request: Any) -> Binding | None:
     if isinstance(session, SQLASession):
         source = source_of(session)
         if isinstance(source, Binding):
-            source.take_up_again()
             return source
     return None
 

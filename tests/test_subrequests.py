@@ -22,6 +22,7 @@ from .shop import MANAGERS
 from .shop import returning
 from .shop import start_over
 from .shop import STORED
+from .shop import with_views
 from .subrequests import run
 from .subrequests import with_cookie
 from .subrequests import with_environ
@@ -1004,3 +1005,27 @@ def test_a_mounted_application_that_is_committed_by_hand_and_a_retry(
     assert len(created) == 1
     assert set(browser.cookies) == {'inner'}
     assert browser.get('/mounted/add').text == '4'
+
+
+@on_sqlite
+@pytest.mark.parametrize('how', ['create', 'rotate'])
+def test_a_subrequest_that_commits_by_hand_and_goes_on(make_site, how):
+    """T9, R4: the browser hears of the token that was committed first."""
+    site = with_views(make_site())
+
+    @site.view
+    def inner(request):
+        if how == 'rotate':
+            request.session.rotate()
+        request.session['inner'] = 1
+        request.tm.commit()
+        request.tm.begin()
+        request.session['more'] = 1
+
+    @site.view
+    def work(request):
+        request.invoke_subrequest(with_environ(request, '/inner'))
+
+    browser = site.browser() if how == 'create' else returning(site)
+    browser.get('/work')
+    assert "'inner': 1, 'more': 1" in browser.get('/show').text
