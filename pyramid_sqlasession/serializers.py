@@ -32,8 +32,6 @@ _SMALL_INT = 1 << 63
 # As a number, bytes are searched for it at a quarter of the time.
 _DOLLAR = ord('$')
 
-Encode = Callable[[Any], bytes]
-
 
 class Serializer(Protocol):
     """What ``sqlasession.serializer`` may name.
