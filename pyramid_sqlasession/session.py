@@ -245,9 +245,6 @@ class SQLASession(dict[str, Any]):
         self._source.look()
         return dict.__len__(self)
 
-    def __bool__(self) -> bool:
-        return len(self) > 0
-
     def keys(self) -> KeysView[str]:  # type: ignore[override]
         self._source.look()
         return dict.keys(self)
