@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import KeysView
 from collections.abc import ValuesView
-import copy
 import datetime as dt
 import secrets
 from typing import Any
@@ -263,14 +262,9 @@ class SQLASession(dict[str, Any]):
         """Return a plain dict with the same values."""
         return dict(self.items())
 
-    def __copy__(self) -> dict[str, Any]:
-        return self.copy()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
-        return copy.deepcopy(self.copy(), memo)
-
     def __reduce_ex__(self, protocol: Any) -> Any:
-        # The content, never the request that it belongs to.
+        # The content, never the request that it belongs to; the module copy
+        # asks for it, too.
         return dict, (self.copy(),)
 
     @classmethod
