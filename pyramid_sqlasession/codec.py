@@ -160,15 +160,15 @@ class Codec:
         return split(stored)
 
     def is_current(self, text: str) -> bool:
-        """Return whether *text* would be encrypted as it is if written now.
+        """Return whether *text* is encrypted with the first key.
 
         False for plain text, and for text of an older key.
         """
-        if self._cipher is None:
-            return not text.startswith(_ENCRYPTED)
-        if not text.startswith(_ENCRYPTED):
-            return False
-        return self._cipher.is_first(text[len(_ENCRYPTED):].encode())
+        return (
+            self._cipher is not None
+            and text.startswith(_ENCRYPTED)
+            and self._cipher.is_first(text[len(_ENCRYPTED):].encode())
+        )
 
     def reencrypted(self, text: str) -> str:
         """Return *text* as it would be stored now; the bytes of the
