@@ -18,7 +18,6 @@ from pyramid.path import DottedNameResolver
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.dialects import sqlite
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.orm import Mapped
 from sqlalchemy.orm import mapped_column
@@ -119,9 +118,6 @@ class UTCDateTime(TypeDecorator[dt.datetime]):
         if dialect.name in MYSQL:
             # Without fsp it would be cut to the second.
             return dialect.type_descriptor(mysql.DATETIME(fsp=6))
-        if dialect.name == 'sqlite':
-            kind: Any = sqlite.DATETIME
-            return dialect.type_descriptor(kind())
         return dialect.type_descriptor(sa.DateTime())
 
     def process_bind_param(self, value: Any, dialect: sa.Dialect) -> Any:
