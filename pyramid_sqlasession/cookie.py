@@ -133,8 +133,6 @@ class CookiePolicy:
             if not part.startswith(self._prefix):
                 continue
             value = part[len(self._prefix):]
-            if len(value) > 200:
-                continue
             if value[:1] == value[-1:] == '"':
                 value = value[1:-1]
             token, signed = self._parse(value)
