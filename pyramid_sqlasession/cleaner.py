@@ -76,7 +76,7 @@ class Cleaner:
     def start(self) -> None:
         """Start the thread, if it does not run."""
         with self._lock:
-            if not self.is_running and self._interval > 0:
+            if not self.is_running:
                 self._start()
 
     def _start(self) -> None:

@@ -154,8 +154,7 @@ def _application_created(event: Any) -> None:
     )
     if application.settings.create_table:
         _create_table(application)
-    if application.settings.check_expiration_interval > 0:
-        start_expiring_sessions(registry)
+    start_expiring_sessions(registry)
 
 
 def _check_late_settings(registry: Any) -> None:
@@ -239,11 +238,16 @@ def _create_table(application: Application) -> None:
 
 
 def start_expiring_sessions(app: Any) -> None:
-    """Start the cleaner of *app*; nothing happens if it runs.
+    """Start the cleaner of *app*; nothing happens if it runs, or if
+    ``sqlasession.check_expiration_interval`` is 0 or less.
 
     :param app: the WSGI application, its registry or a Configurator.
+    :raises pyramid.exceptions.ConfigurationError: if the package was not
+        included there.
     """
     application = application_of(registry_of(app))
+    if application.settings.check_expiration_interval <= 0:
+        return
     if pooling.has_one_connection(application.engine):
         # An SQLite database in memory: the thread would work within the
         # transaction of a request.
@@ -264,6 +268,8 @@ def stop_expiring_sessions(app: Any) -> None:
     Returns within a second, also in the middle of a large clean.
 
     :param app: the WSGI application, its registry or a Configurator.
+    :raises pyramid.exceptions.ConfigurationError: if the package was not
+        included there.
     """
     application = application_of(registry_of(app))
     if application.cleaner is not None:
