@@ -102,10 +102,8 @@ class Deletion:
 
 def count(application: Application, condition: Any) -> int:
     """Return how many records meet *condition*."""
-    table = application.records.table
-    statement = sa.select(sa.func.count()).select_from(table).where(condition)
     return application.database.read_aside(
-        lambda connection: connection.scalars(statement).one()
+        lambda connection: application.records.count(connection, condition)
     )
 
 

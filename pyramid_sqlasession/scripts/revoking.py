@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from pyramid_sqlasession.application import Application
+from pyramid_sqlasession.scripts.batches import count
 from pyramid_sqlasession.scripts.batches import Deletion
 from pyramid_sqlasession.scripts.batches import execute
 from pyramid_sqlasession.scripts.conditions import conditions_of
@@ -79,23 +80,23 @@ def _revoke_ids(
 ) -> int:
     table = application.records.table
     gone = []
-    count = 0
+    ended = 0
     try:
         for id in dict.fromkeys(args.ids):
             statement = table.delete().where(table.c.id == id, live)
             with held_back():
                 found = execute(application, statement)
-                count += found
+                ended += found
             if not found:
                 gone.append(str(id))
     except BaseException as error:
-        if count:
+        if ended:
             error.add_note(
-                f'{plural(count, "session", "sessions")} ended before that'
+                f'{plural(ended, "session", "sessions")} ended before that'
             )
         raise
-    if count:
-        put(f'{plural(count, "session", "sessions")} ended')
+    if ended:
+        put(f'{plural(ended, "session", "sessions")} ended')
     if gone:
         raise Failure(
             f'there is no live session {", ".join(gone)}; "psessions '
@@ -105,12 +106,8 @@ def _revoke_ids(
 
 
 def _is_sure(application: Application) -> bool:
-    count = application.database.read_aside(
-        lambda connection: application.records.count(
-            connection, application.live()
-        )
-    )
-    sessions = plural(count, 'live session', 'live sessions')
+    live = count(application, application.live())
+    sessions = plural(live, 'live session', 'live sessions')
     sys.stderr.write(f'End {sessions}, everybody is logged out? [y/N] ')
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ('y', 'yes')
