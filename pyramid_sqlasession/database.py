@@ -1,8 +1,7 @@
 """The sessions' database, and the ways to it: beside a request's transaction,
 and inside of it.
 
-Those beside it, and :meth:`Database.find_inside`, raise the errors of
-:meth:`Database.translated_errors`.
+Those beside it raise the errors of :meth:`Database.translated_errors`.
 """
 
 from __future__ import annotations
@@ -183,12 +182,11 @@ class Database:
     ) -> Record | None:
         """Return the live record *id* as *connection*'s transaction sees it.
         """
-        with self.translated_errors():
-            with contextlib.suppress(Uncommon):
-                return self.shortcut(connection.engine).find_inside(
-                    connection, id, now
-                )
-            return self._records.find(connection, id, now)
+        with contextlib.suppress(Uncommon):
+            return self.shortcut(connection.engine).find_inside(
+                connection, id, now
+            )
+        return self._records.find(connection, id, now)
 
     def inside(self, connection: sa.Connection) -> Executor:
         """Return what executes in *connection*'s transaction."""
