@@ -165,7 +165,7 @@ class Records:
         values = {'_id': id, '_now': now}
         try:
             row = connection.execute(statement, values).first()
-            return None if row is None else self._record(id, row)
+            return None if row is None else self._record(id, row, now)
         except (ValueError, TypeError, OverflowError, sa.exc.DataError):
             # SQLite keeps any text in a column of dates, PostgreSQL knows
             # infinity, MariaDB a day zero.
@@ -173,7 +173,7 @@ class Records:
             return None if row is None else _damaged(id, row, now)
 
     @staticmethod
-    def _record(id: uuid.UUID, row: Any) -> Record:
+    def _record(id: uuid.UUID, row: Any, now: dt.datetime) -> Record:
         # SQLite keeps any value in any column, and schemas get altered.
         if (
             None in (row.created, row.started, row.accessed, row.expires,
@@ -183,8 +183,7 @@ class Records:
             or not isinstance(row.lifetime, int | None)
             or not 0 <= (row.lifetime or 0) < 2**31
         ):
-            now = row.accessed or dt.datetime.now(dt.UTC)
-            return _damaged(id, row, now)
+            return _damaged(id, row, row.accessed or now)
         secret_hash, retired, *others = row
         if not isinstance(retired, bytes):
             retired = None
