@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from dataclasses import field
 from typing import Any
 
+from pyramid_sqlasession.errors import name_of
+
 FLASH = '_f_'
 CSRF = '_csrft_'
 
@@ -91,7 +93,7 @@ class Changes:
         names = {*self.assigned, *self.deleted, *self.flash}
         if self.csrf is not None:
             names.add(CSRF)
-        return sorted(names, key=str)
+        return sorted(map(name_of, names))
 
 
 NO_CHANGES = Changes()

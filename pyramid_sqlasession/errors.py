@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pyramid.httpexceptions import HTTPServiceUnavailable
 from transaction.interfaces import TransientError
 
@@ -88,7 +90,7 @@ class SessionFieldError(SessionError, ValueError):
         self.type = type
         super().__init__(
             text or f'the session field {field!r} takes {type}, not '
-            f'{_shown(value)}'
+            f'{shown(value, repr)}'
         )
 
 
@@ -134,10 +136,20 @@ class SessionArgumentError(SessionError, TypeError):
     """A method of the store was called with arguments that cannot work."""
 
 
-def _shown(value: object) -> str:
+def shown(value: object, write: Callable[[object], str] = ascii) -> str:
+    """Return *value* for a text, in at most 60 characters.
+
+    :param write: ``repr`` for one that shall be readable, not only ASCII.
+    """
     try:
-        shown = repr(value)
-    except ValueError:
-        # Python writes out no int of more than 4300 digits.
-        return f'a {type(value).__name__} that is too long to show'
-    return shown if len(shown) <= 60 else f'{shown[:57]}...'
+        written = write(value)
+    # Python writes out no int of more than 4300 digits; and what a type of
+    # the application's raises must not hide the error that is told.
+    except Exception:
+        return f'a {type(value).__name__} that cannot be shown'
+    return written if len(written) <= 60 else f'{written[:57]}...'
+
+
+def name_of(key: object) -> str:
+    """Return the name of a key; one that is no str is refused, but told."""
+    return key if isinstance(key, str) else shown(key)

@@ -55,6 +55,7 @@ from pyramid_sqlasession.base import Base
 from pyramid_sqlasession.base import NOTHING
 from pyramid_sqlasession.connections import Connections
 from pyramid_sqlasession.datamanager import SessionDataManager
+from pyramid_sqlasession.errors import name_of
 from pyramid_sqlasession.errors import SessionConflict
 from pyramid_sqlasession.errors import SessionStoreUnavailable
 from pyramid_sqlasession.extension import Extension
@@ -322,7 +323,7 @@ class Binding:
             log.error(
                 'the session was changed (%s) outside of a request, or after '
                 'the response: this is lost. Change it in the view, or in a '
-                'response callback', ', '.join(map(str, what)),
+                'response callback', ', '.join(map(name_of, what)),
             )
 
     def lend(self) -> None:

@@ -21,6 +21,7 @@ import uuid
 import orjson
 
 from pyramid_sqlasession.errors import SessionNotSerializable
+from pyramid_sqlasession.errors import shown
 
 #: The limit of nesting, as the walks are recursive.
 MAX_DEPTH = 100
@@ -182,10 +183,10 @@ def _container(value: Any, path: str, depth: int, parents: set[int]) -> Any:
         for key, item in value.items():
             if not isinstance(key, str):
                 raise SessionNotSerializable(
-                    f'{path}[{_shown(key)}]', _name(key),
+                    f'{path}[{shown(key)}]', _name(key),
                     'the keys of a dict must be str',
                 )
-            at = f'{path}[{_shown(key)}]'
+            at = f'{path}[{shown(key)}]'
             plain[_text(key, at)] = _tag(item, at, depth, parents)
         # A dict that looks like a tag is wrapped in one.
         if len(plain) == 1 and next(iter(plain)).startswith('$'):
@@ -227,11 +228,6 @@ def _name(value: Any) -> str:
     if kind.__module__ == 'builtins':
         return kind.__qualname__
     return f'{kind.__module__}.{kind.__qualname__}'
-
-
-def _shown(key: object) -> str:
-    shown = ascii(key)
-    return shown if len(shown) <= 60 else f'{shown[:57]}...'
 
 
 def _bytes(value: bytes) -> str:

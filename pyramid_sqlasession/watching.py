@@ -11,6 +11,7 @@ import logging
 import uuid
 
 from pyramid_sqlasession.base import Base
+from pyramid_sqlasession.errors import name_of
 from pyramid_sqlasession.plan import Outcome
 from pyramid_sqlasession.plan import Plan
 
@@ -140,4 +141,4 @@ def _id_of(outcome: Outcome) -> uuid.UUID | None:
 
 def listed(keys: Iterable[str]) -> str:
     """Return the names of keys, for a text."""
-    return ', '.join(sorted(map(str, keys))) or 'no key'
+    return ', '.join(sorted(map(name_of, keys))) or 'no key'

@@ -193,6 +193,28 @@ def test_a_first_look_that_is_too_late(free, caplog, moment):
     assert free.data() == STORED
 
 
+@on_sqlite
+@pytest.mark.parametrize(
+    ('key', 'name'), [(5, '(5)'), (10**5000, '(a int that cannot be shown)')],
+    ids=['int', 'huge'],
+)
+def test_a_late_key_that_is_no_str(free, caplog, key, name):
+    """T8: it is named as well, and the response goes out."""
+
+    @free.view
+    def work(request):
+        len(request.session)
+        request.add_finished_callback(
+            lambda request: request.session.__setitem__(key, 1)
+        )
+
+    browser = returning(free)
+    caplog.clear()
+    browser.get('/work')
+    assert any(name in message for message in errors(caplog))
+    assert free.data() == STORED
+
+
 def answering_tween(handler, registry):
     """Answer in place of the views, and change the session too late."""
 

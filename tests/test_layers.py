@@ -13,7 +13,8 @@ PACKAGE = Path(pyramid_sqlasession.__file__).parent
 LAYERS = [
     # Words: what can go wrong, what is told, what a change is; what databases
     # differ in.
-    {'errors', 'events', 'faults', 'pooling', 'changes', 'durations',
+    {'errors'},
+    {'events', 'faults', 'pooling', 'changes', 'durations',
      'whereabouts', 'transaction'},
     {'dialects'},
     {'serializers', 'datamanager', 'translation'},

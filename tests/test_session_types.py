@@ -101,6 +101,24 @@ def test_what_cannot_be_stored(quick, value, path, stored):
     assert quick.site.rows() == before
 
 
+@pytest.mark.parametrize('key', [5, 10**5000], ids=['int', 'huge'])
+def test_a_key_that_is_no_str_is_taken_back(quick, key):
+    """R6, T2: whatever it is, the abort takes it back."""
+    seen = []
+
+    def work(request):
+        session = request.session
+        session[key] = 1
+        with pytest.raises(SessionNotSerializable):
+            request.tm.commit()
+        request.tm.abort()
+        seen.append(dict(session))
+        request.tm.begin()
+
+    quick.request(work)
+    assert seen == [{}]
+
+
 def test_a_cycle_cannot_be_stored(visitor):
     """R6: nor can a list that contains itself."""
     def work(session):
