@@ -350,7 +350,9 @@ def _record(id: uuid.UUID, row: tuple[Any, ...]) -> Record:
         or type(data) is not str
         or None in (created, started, accessed, expires, rotated)
         or not (retired is None or type(retired) is bytes)
-        or not (lifetime is None or (type(lifetime) is int and lifetime >= 0))
+        or not (lifetime is None or (
+            type(lifetime) is int and 0 <= lifetime < 2**31
+        ))
     ):
         # SQLite keeps any value in any column.
         raise Uncommon

@@ -335,6 +335,20 @@ def test_a_value_that_does_not_fit_its_column(quick, column):
     assert raw(quick) == before
 
 
+@on_sqlite
+@pytest.mark.parametrize('lifetime', [-1, 2**31, 2**40, 2**62])
+def test_a_lifetime_that_no_setting_can_have(quick, lifetime):
+    """R8: it is damage to both ways; no request fails for it."""
+    browser = quick.browser()
+    browser.get('/count')
+    (row,) = quick.rows()
+    quick.execute(f'UPDATE sessions SET lifetime = {lifetime}')
+    quick.clock.advance(minutes=2)
+    assert found(quick, row['id']) is Uncommon
+    assert browser.get('/show').text == '{}'
+    browser.get('/count')
+
+
 @postgresql
 @pytest.mark.parametrize('path', ['/count', '/show', '/buy'])
 @pytest.mark.parametrize('is_new', [True, False])
