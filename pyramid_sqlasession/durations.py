@@ -57,8 +57,11 @@ def _parsed(text: str) -> float:
 
 def spoken(seconds: float) -> str:
     """Return *seconds* as one would write them in an ini file."""
-    for unit, length in (('h', 3600), ('m', 60)):
-        # 60s rather than 1m: it is what everybody writes.
+    if seconds < 0 or seconds % 1:
+        # Units are of whole numbers.
+        return repr(seconds)
+    for unit, length in (('d', 86400), ('h', 3600), ('m', 60)):
+        # 60s rather than 1m, and 24h: it is what everybody writes.
         if seconds % length == 0 and seconds // length > 1:
-            return f'{seconds // length:g}{unit}'
-    return f'{seconds:g}s'
+            return f'{seconds // length:.0f}{unit}'
+    return f'{seconds:.0f}s'

@@ -47,8 +47,7 @@ def _words(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, float):
         # All of them are durations.
-        days, rest = divmod(value, 86400)
-        return spoken(value) if rest or days < 2 else f'{days:g}d'
+        return spoken(value)
     if isinstance(value, str | int):
         return str(value)
     named = value if hasattr(value, '__qualname__') else type(value)

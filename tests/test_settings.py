@@ -27,6 +27,7 @@ from pyramid_sqlasession import stop_expiring_sessions
 from pyramid_sqlasession.durations import duration
 from pyramid_sqlasession.settings import _READERS
 from pyramid_sqlasession.settings import read_settings
+from pyramid_sqlasession.spelling import spelled
 
 from .failing import on_sqlite
 from .naming import shown
@@ -852,6 +853,19 @@ def test_the_given_engine_as_an_object(tmp_path):
     """Section 2: or an Engine."""
     engine = sa.create_engine(url_of(tmp_path, 'given'))
     assert start(tmp_path, engine=engine)['sqlasession'].engine is engine
+
+
+@pytest.mark.parametrize('written', [
+    '5', '90s', '15m', '24h', '2d', '10d', '90.5', '1234567', '100000000',
+])
+def test_durations_are_spelled_as_they_are_read(written):
+    """Section 2: what the toolbar shows can be put into an ini file."""
+    given = {'sqlasession.expiration': written}
+    settings = read_settings(given)
+    ((key, value, _),) = [
+        one for one in spelled(settings) if one[0] in given
+    ]
+    assert read_settings({key: value}).expiration == settings.expiration
 
 
 def test_an_engine_of_its_own(tmp_path):
