@@ -5,6 +5,7 @@ their own, one that is named, or the application's.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Mapping
 import contextlib
 import difflib
 from typing import Any
@@ -67,16 +68,11 @@ def _find(
     given = registry.settings or {}
     if not given.get('sqlalchemy.url'):
         raise ConfigurationError(_NO_ENGINE)
-    _check_url('sqlalchemy.url', given['sqlalchemy.url'])
-    try:
-        engine = sa.engine_from_config(given, 'sqlalchemy.')
-    except Exception as error:
-        raise ConfigurationError(
-            f'pyramid_sqlasession cannot make an engine from the settings '
-            f'sqlalchemy.*: {error}'
-        ) from error
-    dialects.prepare_engine(engine)
-    return engine
+    return _made(given['sqlalchemy.url'], 'sqlalchemy.url', {
+        key: value for key, value in given.items()
+        if isinstance(key, str) and key.startswith('sqlalchemy.')
+        and key != 'sqlalchemy.url'
+    }, 'sqlalchemy.')
 
 
 def _check_url(key: str, url: Any) -> None:
@@ -114,22 +110,31 @@ def _chooses_bind(factory: Any) -> bool:
 
 
 def _own_engine(settings: Settings) -> sa.Engine:
-    _check_url(f'{PREFIX}url', settings.url)
-    options = {
-        name.removeprefix('engine.'): value
-        for name, value in settings.engine_options
-    }
+    return _made(settings.url, f'{PREFIX}url', {
+        PREFIX + name: value for name, value in settings.engine_options
+    }, f'{PREFIX}engine.')
+
+
+def _made(
+    url: Any, url_key: str, options: Mapping[str, Any], prefix: str
+) -> sa.Engine:
+    """Return the engine of these settings.
+
+    :param options: the others by their keys, which begin with *prefix*.
+    :raises ConfigurationError: naming those that make none.
+    """
+    _check_url(url_key, url)
+    named = {key.removeprefix(prefix): value for key, value in options.items()}
     try:
-        engine = sa.engine_from_config(
-            {'url': settings.url, **options}, prefix=''
-        )
+        engine = sa.engine_from_config({'url': url, **named}, prefix='')
     except Exception as error:
         text = without_passwords(str(error))
+        blamed = _blamed(options, prefix, text) or f'{url_key} or {prefix}*'
         raise ConfigurationError(
-            f'{_blamed(settings, text)} cannot make an engine: '
+            f'{blamed} cannot make an engine: '
             f'{type(error).__name__}: {text}. A URL is written '
             f'dialect://user:password@host/name, the options are '
-            f'those of sqlalchemy.create_engine{_meant(options, text)}'
+            f'those of sqlalchemy.create_engine{_meant(named, prefix, text)}'
         ) from error
     dialects.prepare_engine(engine)
     return engine
@@ -143,24 +148,19 @@ _ENGINE_OPTIONS = (
 )
 
 
-def _blamed(settings: Settings, text: str) -> str:
+def _blamed(options: Mapping[str, Any], prefix: str, text: str) -> str:
     """Return the settings that an error of SQLAlchemy is about."""
-    blamed = [
-        (name, value) for name, value in settings.engine_options
-        if repr(name.removeprefix('engine.')) in text or repr(value) in text
-    ]
-    if not blamed:
-        return f'{PREFIX}url or {PREFIX}engine.*'
     return ', '.join(
-        f'{PREFIX}{name} = {"(not shown)" if is_hidden(name) else repr(value)}'
-        for name, value in blamed
+        f'{key} = {"(not shown)" if is_hidden(key) else repr(value)}'
+        for key, value in options.items()
+        if repr(key.removeprefix(prefix)) in text or repr(value) in text
     )
 
 
-def _meant(options: Iterable[str], text: str) -> str:
+def _meant(options: Iterable[str], prefix: str, text: str) -> str:
     """Return the options that the unknown ones are near to, as a hint."""
     near = [
-        f'{PREFIX}engine.{match[0]}' for name in options
+        f'{prefix}{match[0]}' for name in options
         if repr(name) in text and name not in _ENGINE_OPTIONS
         and (match := difflib.get_close_matches(name, _ENGINE_OPTIONS, n=1))
     ]
@@ -177,12 +177,13 @@ def _given_engine(registry: Any, given: Any) -> sa.Engine:
         except Exception as error:
             raise ConfigurationError(
                 f'sqlasession.engine = {shown!r}: the function failed with '
-                f'{type(error).__name__}: {error}. It is called with the '
-                f'registry when the application is created'
+                f'{type(error).__name__}: {without_passwords(str(error))}. It '
+                f'is called with the registry when the application is created'
             ) from error
     if not isinstance(engine, sa.Engine):
         raise ConfigurationError(
             f'sqlasession.engine = {shown!r}: must be an Engine or a function '
-            f'f(registry) -> Engine, and gave {engine!r}'
+            f'f(registry) -> Engine, and gave '
+            f'{without_passwords(repr(engine))}'
         )
     return engine

@@ -909,6 +909,34 @@ def test_a_bad_option_of_the_engine(tmp_path):
     assert text.endswith('sqlalchemy.create_engine')
 
 
+@pytest.mark.parametrize(
+    ('option', 'value', 'words'),
+    [('pool_size', 'many', "sqlalchemy.pool_size = 'many' "),
+     ('pool_sise', '7', 'did you mean sqlalchemy.pool_size?')],
+)
+def test_a_bad_option_of_the_application(tmp_path, option, value, words):
+    """Section 2: of sqlalchemy.*, too, the key and the value are named."""
+    text = refused(tmp_path, **{f'sqlalchemy.{option}': value})
+    assert words in text
+    assert 'sqlasession.' not in text
+
+
+def make_url(registry):
+    return 'postgresql://u:geheim@h/db'
+
+
+def fail_with_url(registry):
+    raise RuntimeError(make_url(registry))
+
+
+@pytest.mark.parametrize('function', [make_url, fail_with_url])
+def test_a_function_of_the_engine_tells_no_password(tmp_path, function):
+    """Section 1: neither by what it gives nor by its error."""
+    text = refused(tmp_path, engine=function)
+    assert 'postgresql://' in text
+    assert 'geheim' not in text
+
+
 def test_a_secret_option_of_the_engine(tmp_path):
     """Section 1: an unknown option that may be a secret is named only."""
     text = refused(
