@@ -139,13 +139,6 @@ class Visitor:
         with self.page.expect_navigation():
             self.page.locator('.nav button').click()
 
-    def put_in_cart(self, slug='uji-sencha', tins=1):
-        """Put tins of a tea into the cart, by its page."""
-        self.go(f'/teas/{slug}')
-        self.page.get_by_label('Tins').fill(str(tins))
-        self.press('Put in the cart')
-        return self
-
     # -- what there is to see ------------------------------------------------
 
     @property
