@@ -18,7 +18,6 @@ from pyramid.path import DottedNameResolver
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.orm import Mapped
 from sqlalchemy.orm import mapped_column
 from sqlalchemy.orm import MappedAsDataclass
@@ -251,8 +250,6 @@ def session_model(
             f'a declarative base class or a MetaData is needed, not '
             f'{base_or_metadata!r}'
         )
-    if base is DeclarativeBase:
-        raise TypeError('a subclass of DeclarativeBase is needed')
     is_dataclass = issubclass(base, MappedAsDataclass)
     if is_dataclass:
         # The mixin cannot be one.
