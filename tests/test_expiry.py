@@ -322,6 +322,22 @@ def test_set_expiry_can_be_longer_than_the_setting(shop, value):
     assert left(shop) == 30 * 86400
 
 
+@on_sqlite
+@pytest.mark.parametrize('expiration', ['24h', '90d', '36500d'])
+def test_set_expiry_never_ends_where_sessions_are_long(make_shop, expiration):
+    """E1: the cleaner's moment, rounded up, may be beyond the calendar."""
+    shop = make_shop(expiration=expiration)
+
+    @shop.view
+    def stay(request):
+        request.session['n'] = 1
+        request.session.set_expiry(dt.datetime.max.replace(tzinfo=UTC))
+
+    browser = shop.browser()
+    browser.get('/stay')
+    assert browser.get('/read').text == '1'
+
+
 @pytest.mark.parametrize('zone', ['Europe/Berlin', 'America/Lima'])
 def test_set_expiry_never_ends(make_shop, zone):
     """E4, R8: ``datetime.max`` works in every time zone of connections."""
