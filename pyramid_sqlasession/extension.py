@@ -10,6 +10,7 @@ import traceback
 from typing import Any
 
 from pyramid_sqlasession.application import Application
+from pyramid_sqlasession.errors import name_of
 from pyramid_sqlasession.errors import SessionConflict
 from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.state import copied
@@ -24,6 +25,13 @@ _TOO_LATE = (
 )
 
 
+_NO_PLACE = (
+    'sqlasession.extend_default_fields changed the session ({}): it is asked '
+    'while the session is being saved, and can change nothing. Return the '
+    'fields, and change the session in the view'
+)
+
+
 class Extension:
     """Computes the additional fields of one session, for one transaction.
 
@@ -32,6 +40,8 @@ class Extension:
 
     #: What the application's function has returned for which data.
     _foreseen: tuple[dict[str, Any], dict[str, Any]] | None = None
+    #: Whether the application's function runs.
+    is_asking = False
 
     def __init__(
         self, application: Application, request: Any, state: State,
@@ -78,9 +88,12 @@ class Extension:
         state = self._state
         # What the function changes inside of a value is not stored.
         data = copied(dict(data))
-        shown = state.plain()
+        shown, pending = state.plain(), state.pending
+        # What it looks at is no change.
+        state.pending = pending.copied()
         # After a merge the record holds more than this request's session.
         state.fill(data)
+        self.is_asking = True
         try:
             return self._extend(dict(defaults), state.data, self._request)
         except ValueError as error:
@@ -90,7 +103,16 @@ class Extension:
             self._roll_back()
             raise SessionConflict([], _TOO_LATE) from error
         finally:
+            self.is_asking = False
             state.fill(shown)
+            state.pending = pending
+
+    def refuse(self, *what: str) -> None:
+        """Refuse a change that the function makes.
+
+        :raises SessionError: naming *what* it changes.
+        """
+        raise SessionError(_NO_PLACE.format(', '.join(map(name_of, what))))
 
 
 def _comes_too_late(error: ValueError) -> bool:

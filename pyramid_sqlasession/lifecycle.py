@@ -198,6 +198,10 @@ class Binding:
             )
         return self._extension
 
+    @property
+    def _is_asking(self) -> bool:
+        return self._extension is not None and self._extension.is_asking
+
     # -- Source: called by the session ---------------------------------------
 
     def now(self) -> dt.datetime:
@@ -316,6 +320,8 @@ class Binding:
     def alter(self, *what: str) -> None:
         """Make sure that a change can be saved; say so if it cannot."""
         self.look()
+        if self._is_asking and self._extension is not None:
+            self._extension.refuse(*what)
         self.lend()
         if self._unavailable is not None:
             raise self._unavailable
@@ -328,6 +334,9 @@ class Binding:
 
     def lend(self) -> None:
         """Look for changes at the end, inside of what is given out now."""
+        if self._is_asking:
+            # It is a copy.
+            return
         if not self.is_answered:
             self.join()
         if self.manager is not None:

@@ -370,6 +370,75 @@ def test_extend_that_raises(make_site):
     assert site.notes() == []
 
 
+CHANGES_OF_A_FUNCTION = {
+    "'?n'?": lambda session: session.__setitem__('n', 2),
+    'seen': lambda session: session.setdefault('seen', 1),
+    '_csrft_': lambda session: session.get_csrf_token(),
+    'rotate': lambda session: session.rotate(),
+    'invalidate': lambda session: session.invalidate(),
+    'set_expiry': lambda session: session.set_expiry(60),
+    'touch': lambda session: session.touch(),
+    'changed': lambda session: session.changed(),
+}
+
+
+@on_sqlite
+@pytest.mark.parametrize('name', CHANGES_OF_A_FUNCTION)
+@pytest.mark.parametrize('late', [False, True])
+def test_extend_that_changes_the_session(make_site, name, late):
+    """D3, T1: an error that names the change; the save comes to an end."""
+
+    def extend(defaults, session, request):
+        CHANGES_OF_A_FUNCTION[name](session)
+        return defaults
+
+    site = make_site(extend_default_fields=extend)
+
+    def change(request, response=None):
+        request.session['n'] = 1
+
+    def view(request):
+        request.dbsession.add(Note(text='a note'))
+        if late:
+            request.add_response_callback(change)
+        else:
+            change(request)
+
+    with pytest.raises(SessionError, match=name) as caught:
+        run(site, view)
+    assert 'sqlasession.extend_default_fields' in str(caught.value)
+    assert site.rows() == []
+    assert len(site.notes()) == late
+
+
+@on_sqlite
+def test_extend_that_looks_into_a_value(make_site):
+    """D3, D4: no change, nor does it cost a second write."""
+
+    def extend(defaults, session, request):
+        session['list'].append('copy')
+        return defaults | {'size': len(request.session['list'])}
+
+    site = make_site(
+        additional_fields='size: Integer', extend_default_fields=extend,
+    )
+
+    def view(request):
+        request.session['list'] = [1]
+
+    browser = run(site, view)
+    assert site.data() == {'list': [1]}
+    site.listen()
+
+    def change(request):
+        request.session['n'] = 1
+        site.statements.clear()
+
+    run(site, change, browser)
+    assert site.statements.verbs == ['UPDATE']
+    assert site.data() == {'list': [1], 'n': 1}
+
+
 def extend_by_name(defaults, session, request):
     """For the dotted name in the next test."""
     return {'user_id': session['n'] * 2}
