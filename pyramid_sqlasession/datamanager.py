@@ -62,6 +62,12 @@ class Participant(Protocol):
     def is_atomic(self) -> bool:
         """Whether two statements of the write belong together."""
 
+    @property
+    def written(self) -> Any | None:
+        """The record that was written, and not committed yet; None if there
+        is none, or if another request's changes are in it, too.
+        """
+
     def prepare(self) -> bool:
         """Before the commit: return whether something will be written."""
 
@@ -159,6 +165,8 @@ class SessionDataManager:
         self._route = Route.UNDECIDED
         self._connection: sa.Connection | None = None
         self._participants: list[Participant] = []
+        #: Those that have written, of one attempt.
+        self._done: list[Participant] = []
         #: What was written with the own connection before the records are.
         self._works: list[Callable[[sa.Connection], object]] = []
         self._has_hook = False
@@ -253,6 +261,14 @@ class SessionDataManager:
         if not self._has_hook and self.is_open:
             self._has_hook = True
             self.transaction.addBeforeCommitHook(self._before_commit)
+
+    def has_written(self, id: object, version: int) -> bool:
+        """Return whether a record is as one who takes part has left it."""
+        return any(
+            written is not None and (written.id, written.version)
+            == (id, version)
+            for written in (p.written for p in self._done)
+        )
 
     def remove(self, participant: Participant) -> None:
         """Let *participant* go; the transaction is no affair of it."""
@@ -382,8 +398,10 @@ class SessionDataManager:
                 participants = sorted(
                     participants, key=attrgetter('ends_token')
                 )
+            self._done = []
             for participant in participants:
                 participant.write(connection)
+                self._done.append(participant)
         except sa.exc.IntegrityError as error:
             if faults.fault_of(error) is faults.Fault.DUPLICATE:
                 # Two first inserts at once; the next attempt finds a row.
@@ -477,6 +495,7 @@ class SessionDataManager:
 
     def _end(self) -> list[Participant]:
         participants, self._participants = self._participants, []
+        self._done = []
         self.transaction = None
         return participants
 

@@ -64,6 +64,7 @@ from pyramid_sqlasession.loading import suspect
 from pyramid_sqlasession.plan import Outcome
 from pyramid_sqlasession.plan import Plan
 from pyramid_sqlasession.records import Executor
+from pyramid_sqlasession.records import Record
 from pyramid_sqlasession.session import source_of
 from pyramid_sqlasession.session import SQLASession
 from pyramid_sqlasession.state import Snapshot
@@ -447,6 +448,16 @@ class Binding:
         """Whether two statements of the write belong together."""
         return self._plan is not None and self._plan.is_atomic
 
+    @property
+    def written(self) -> Record | None:
+        """The record that was written, and not committed yet; None if there
+        is none, or if another request's changes are in it, too.
+        """
+        outcome = self._tentative
+        if outcome is None or outcome.merged:
+            return None
+        return outcome.base.record
+
     def prepare(self) -> bool:
         """Find what has to be written; return whether there is anything."""
         self._plan = None
@@ -584,7 +595,7 @@ class Binding:
         try:
             outcome = self.application.saver.save(
                 connection, plan, self.now(),
-                self._extending().fields,
+                self._extending().fields, self._is_ours,
             )
         except SessionConflict as conflict:
             self.watcher.conflicted(conflict.keys)
@@ -593,6 +604,12 @@ class Binding:
             self._is_saving = False
         self.watcher.written(plan, outcome, perf_counter() - started)
         return outcome
+
+    def _is_ours(self, record: Record) -> bool:
+        manager = self.manager
+        return manager is not None and (
+            manager.has_written(record.id, record.version)
+        )
 
     def accept(self, outcome: Outcome) -> None:
         """Go on from *outcome*, which is committed."""

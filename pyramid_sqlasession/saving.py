@@ -57,6 +57,10 @@ _ATTEMPTS = 5
 #: From the data to be stored to the additional fields.
 Extend = Callable[[Mapping[str, Any]], dict[str, Any]]
 
+#: Whether a record is as the same transaction has left it: a request around
+#: this one, say.
+IsOurs = Callable[[Record], bool]
+
 
 class WriteRefused(Exception):
     """A guarded write met another one, where nothing locks.
@@ -74,6 +78,7 @@ class _Save:
     plan: Plan
     now: dt.datetime
     extend: Extend
+    is_ours: IsOurs
     outcome: Outcome
 
 
@@ -100,14 +105,16 @@ class Saver:
 
     def save(
         self, connection: Executor, plan: Plan, now: dt.datetime,
-        extend: Extend,
+        extend: Extend, is_ours: IsOurs,
     ) -> Outcome:
         """Write *plan* to the database.
 
         :raises SessionError: for values that cannot be stored.
         :raises SessionConflict: with ``conflict = retry``.
         """
-        save = _Save(connection, plan, now, extend, Outcome(plan.base))
+        save = _Save(
+            connection, plan, now, extend, is_ours, Outcome(plan.base)
+        )
         try:
             self._save(save)
         except sa.exc.DBAPIError as error:
@@ -253,7 +260,7 @@ class Saver:
                 outcome.base = Base(token=token, ghost=reason or 'gone')
                 return
             try:
-                base = self._merge_onto(plan, found, token)
+                base = self._merge_onto(save, found, token)
             except DamagedData as error:
                 log.error(
                     'session %s cannot be read any more (%s): its row stays '
@@ -299,7 +306,7 @@ class Saver:
         self._create(replace(save, plan=fresh))
         save.outcome.replaced = True
 
-    def _merge_onto(self, plan: Plan, found: Record, token: Token) -> Base:
+    def _merge_onto(self, save: _Save, found: Record, token: Token) -> Base:
         """Return the base of a second attempt.
 
         :raises DamagedData: if somebody damaged the row meanwhile.
@@ -309,10 +316,11 @@ class Saver:
             raise DamagedData('a column has no value that fits it')
         base = self._base(found, token)
         now, _ = base.content.known()
-        if self._settings.conflict == 'retry':
-            before, _ = plan.base.content.known()
+        # To repeat both would end in the same place.
+        if self._settings.conflict == 'retry' and not save.is_ours(found):
+            before, _ = save.plan.base.content.known()
             keys = conflicting_keys(
-                plan.changes, before, now, self._codec.encode
+                save.plan.changes, before, now, self._codec.encode
             )
             if keys:
                 raise SessionConflict(keys)

@@ -106,6 +106,36 @@ def test_a_subrequest_loses_nothing(shop, caplog):
     assert errors(caplog) == []
 
 
+@pytest.mark.parametrize('when', ['before', 'after', 'both'])
+@both_managers
+def test_a_subrequest_that_sets_the_same_key(make_shop, when, caplog):
+    """T9, C2: in one transaction they are no conflict of two requests."""
+    shop = make_shop(conflict='retry', retry=True)
+    attempts = []
+
+    @shop.view
+    def inner(request):
+        request.session['n'] = 2
+
+    @shop.view
+    def outer(request):
+        attempts.append(when)
+        if when != 'after':
+            request.session['n'] = 3
+        run(request, '/inner')
+        if when != 'before':
+            request.session['n'] = 4
+
+    ways = [
+        (kind, tweens) for kind, tweens in WAYS if kind is not with_cookie
+    ]
+    for browser in each_way(shop, ways):
+        browser.get('/outer')
+        assert shop.data()['n'] in (2, 4)
+    assert len(attempts) == len(ways)
+    assert errors(caplog) == []
+
+
 @both_managers
 def test_a_subrequest_of_a_view_that_does_not_look(shop, caplog):
     """T9: only the inner view changes the session."""
