@@ -8,9 +8,12 @@ sent only for what was really committed.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from collections.abc import Mapping
 from functools import partial
 import logging
 from time import perf_counter
+from types import MappingProxyType
 from typing import Any
 
 from pyramid.httpexceptions import HTTPNotFound
@@ -47,6 +50,10 @@ from pyramid_sqlasession.surroundings import runs_alone
 
 log = logging.getLogger(__name__)
 
+# Of callbacks that add others; two that want to be the last would take turns
+# for ever.
+_MOST_TURNS = 100
+
 
 class Answer:
     """The part of one request's session in its response."""
@@ -56,8 +63,8 @@ class Answer:
     _is_concluded = False
     #: The request that ends the transaction of this one, a subrequest.
     _outer: Any = None
-    #: Callbacks that are the last of their kind, so far as is known.
-    _was_last: frozenset[str] = frozenset()
+    #: How often its callbacks, by their kind, have made way for others.
+    _made_way: Mapping[str, int] = MappingProxyType({})
 
     def __init__(self, binding: Binding) -> None:
         self._binding = binding
@@ -71,13 +78,24 @@ class Answer:
             if response is not None:
                 vary(response)
 
+    def _makes_way(self, kind: str, callbacks: Iterable[Any]) -> bool:
+        """Return whether *callbacks* come first: once all of them, and then
+        those that are no session's, which may add others.
+        """
+        turns = self._made_way.get(kind, 0)
+        if turns == _MOST_TURNS or (turns and all(map(_is_ours, callbacks))):
+            return False
+        self._made_way = {**self._made_way, kind: turns + 1}
+        return True
+
     # -- the response --------------------------------------------------------
 
     def _respond(self, request: Any, response: Any) -> None:
         """Save what is unsaved, touch, send the cookie."""
-        if request.response_callbacks and 'respond' not in self._was_last:
+        if request.response_callbacks and self._makes_way(
+            'respond', request.response_callbacks
+        ):
             # Other response callbacks may change the session.
-            self._was_last |= {'respond'}
             request.add_response_callback(self._respond)
             return
         binding = self._binding
@@ -103,9 +121,8 @@ class Answer:
         if is_to_be_repeated(outer):
             # Nobody gets this response.
             return
-        if 'outer' not in self._was_last:
+        if self._makes_way('outer', outer.response_callbacks):
             # The outer session is saved first: this one may end its token.
-            self._was_last |= {'outer'}
             outer.add_response_callback(
                 partial(
                     self._respond_with_outer, inner_response=inner_response
@@ -306,9 +323,10 @@ class Answer:
 
     def _finish(self, request: Any) -> None:
         """Note that every change is too late from now on."""
-        if request.finished_callbacks and 'finish' not in self._was_last:
+        if request.finished_callbacks and self._makes_way(
+            'finish', request.finished_callbacks
+        ):
             # Changes of other finished callbacks are noticed too.
-            self._was_last |= {'finish'}
             request.add_finished_callback(self._finish)
             return
         binding = self._binding
@@ -368,6 +386,11 @@ class Answer:
                 'lost. Change it in the view, or in a response callback',
                 ', '.join([*plan.changes.keys, *plan.wishes.names]),
             )
+
+
+def _is_ours(callback: Any) -> bool:
+    bound = callback.func if isinstance(callback, partial) else callback
+    return isinstance(getattr(bound, '__self__', None), Answer)
 
 
 def _answering_binding_of(request: Any) -> Binding | None:

@@ -72,6 +72,55 @@ def test_a_response_callback_of_a_new_visitor(free):
 
 
 @on_sqlite
+@pytest.mark.parametrize('look', [True, False])
+def test_a_response_callback_of_a_response_callback(free, look, caplog):
+    """T8: what each of a chain of them puts in is stored."""
+
+    def add(request, left):
+        def call_back(request, response):
+            request.session[f'left{left}'] = True
+            if left:
+                add(request, left - 1)
+
+        request.add_response_callback(call_back)
+
+    @free.view
+    def work(request):
+        if look:
+            request.session['view'] = True
+        add(request, 3)
+
+    browser = returning(free)
+    caplog.clear()
+    browser.get('/work')
+    assert free.data() == STORED | {
+        f'left{left}': True for left in range(4)
+    } | ({'view': True} if look else {})
+    assert errors(caplog) == []
+
+
+@on_sqlite
+def test_a_response_callback_that_is_always_the_last(free):
+    """T8: with one that adds itself until nobody is left, both end."""
+    calls = []
+
+    def call_back(request, response):
+        calls.append(len(request.response_callbacks))
+        if request.response_callbacks:
+            request.add_response_callback(call_back)
+
+    @free.view
+    def work(request):
+        request.add_response_callback(call_back)
+        request.session['view'] = True
+
+    returning(free).get('/work')
+    assert calls
+    assert calls[-1] == 0
+    assert free.data() == STORED | {'view': True}
+
+
+@on_sqlite
 def test_a_response_callback_from_the_beginning(make_site):
     """T8: one that NewRequest has added runs first and is heard."""
 
