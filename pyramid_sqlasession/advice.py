@@ -179,7 +179,8 @@ def _hints(settings: Settings) -> Iterator[str]:
         )
     if settings.check_expiration_interval <= 0:
         yield (
-            'sqlasession.check_expiration_interval = 0: nothing deletes '
+            f'sqlasession.check_expiration_interval = '
+            f'{settings.check_expiration_interval:g}: nothing deletes '
             'expired sessions here; have "psessions <your.ini> expire" run '
             'from time to time'
         )

@@ -102,7 +102,14 @@ class SessionAuthenticationHelper:
         cannot be undone.
 
         :param max_age: a timedelta, seconds, or text such as ``'15m'``.
+        :raises ValueError: for another *max_age*.
         """
+        try:
+            seconds = duration(max_age)
+        except ValueError as error:
+            raise ValueError(
+                f'fresh: max_age = {max_age!r}: {error}'
+            ) from None
         if self.authenticated_userid(request) is None:
             return False
         login = request.session.get(LOGIN + self._key(request))
@@ -110,7 +117,7 @@ class SessionAuthenticationHelper:
             return False
         age = self._now(request).timestamp() - login
         # Seconds are whole: a login of this very second is fresh.
-        return -1 <= age <= duration(max_age)
+        return -1 <= age <= seconds
 
     def _key(self, request: Any) -> str:
         if self._field is not None:

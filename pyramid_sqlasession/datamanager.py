@@ -378,9 +378,10 @@ class SessionDataManager:
             connection = self.open_connection()
             if connection is None:
                 raise SessionError(
-                    'request.dbsession is another SQLAlchemy session each '
-                    'time: make it once for a request, as '
-                    'config.add_request_method(..., reify=True) does'
+                    'request.dbsession (sqlasession.dbsession) is another '
+                    'SQLAlchemy session each time: make it once for a '
+                    'request, as config.add_request_method(..., reify=True) '
+                    'does'
                 )
             self._write_inside(self._gate.inside(connection))
 

@@ -50,6 +50,12 @@ class Field:
     def error(self, problem: str) -> ConfigurationError:
         """Return the error for a column that cannot be made."""
         kind = self.type if isinstance(self.type, str) else repr(self.type)
+        given = [
+            *map(repr, self.args),
+            *(f'{name}={value!r}' for name, value in self.kwargs),
+        ]
+        if given:
+            kind = f'{kind}({", ".join(given)})'
         return _bad_field(f'{self.name}: {kind}', problem)
 
 
@@ -78,7 +84,9 @@ def read_fields(value: Any) -> tuple[Field, ...]:
     for one in fields:
         # Some databases do not tell A from a.
         if one.name.lower() in seen:
-            raise _bad_field(one.name, 'is given twice')
+            raise _bad_field(
+                one.name, 'is given twice (capital letters make no other name)'
+            )
         seen.add(one.name.lower())
     return tuple(fields)
 
@@ -126,7 +134,7 @@ def _column(name: Any, line: object) -> str:
     ):
         raise _bad_field(
             line,
-            f'{name!r} is not a name of ASCII letters, digits and '
+            f'{name!r} is not a name of at most 63 ASCII letters, digits and '
             f'underscores that begins with a letter',
         )
     if keyword.iskeyword(name):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from pyramid.httpexceptions import HTTPServiceUnavailable
 from transaction.interfaces import TransientError
@@ -42,6 +43,9 @@ class SessionConflict(SessionError, TransientError):
             f'sqlasession.conflict = merge, where the later one wins'
         )
 
+    def __reduce__(self) -> Any:
+        return type(self), (self.keys, str(self))
+
 
 class SessionTooLarge(SessionError):
     """The serialized data is above ``sqlasession.max_size``.
@@ -64,6 +68,9 @@ class SessionTooLarge(SessionError):
             f'large values in tables of the application and only their keys '
             f'in the session, or raise sqlasession.max_size'
         )
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.size, self.limit)
 
 
 class SessionFieldError(SessionError, ValueError):
@@ -93,6 +100,9 @@ class SessionFieldError(SessionError, ValueError):
             f'{shown(value, repr)}'
         )
 
+    def __reduce__(self) -> Any:
+        return type(self), (self.field, self.value, self.type, str(self))
+
 
 class SessionNotSerializable(SessionError, TypeError):
     """A value in the session cannot be stored.
@@ -109,13 +119,19 @@ class SessionNotSerializable(SessionError, TypeError):
     def __init__(self, path: str, type: str, reason: str = '') -> None:
         self.path = path
         self.type = type
+        self._reason = reason
         super().__init__(
-            f'{path} is of type {type}, which a session cannot store'
-            + (f': {reason}' if reason else '')
-            + '. Storable are str, int, float, bool, None, bytes, datetime, '
+            (
+                f'{path}, of type {type}, cannot be stored: {reason}'
+                if reason else
+                f'{path} is of type {type}, which a session cannot store'
+            ) + '. Storable are str, int, float, bool, None, bytes, datetime, '
             'date, time, timedelta, Decimal, UUID, and list, tuple, set and '
             'dict (with str keys) of them'
         )
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.path, self.type, self._reason)
 
 
 class SessionStoreUnavailable(HTTPServiceUnavailable, SessionError):

@@ -66,10 +66,15 @@ def lifetime_of(
             f'set_expiry takes a timedelta, seconds, an aware datetime or '
             f'None, not {value!r}'
         ) from None
-    if not 0 < seconds <= 2**31 - 1:
+    if seconds <= 0:
         raise ValueError(
-            f'set_expiry: {value!r} is not a positive number of seconds below '
-            f'2**31; call invalidate() to end a session'
+            f'set_expiry: {value!r} is not a positive time; call invalidate() '
+            f'to end a session'
+        )
+    if seconds > 2**31 - 1:
+        raise ValueError(
+            f'set_expiry: {value!r} is more than 2147483647 seconds (68 '
+            f'years); give less, or a datetime'
         )
     return Lifetime(math.ceil(seconds))
 
@@ -156,7 +161,7 @@ class Expiry:
         try:
             until = dt.datetime.fromtimestamp(seconds, dt.UTC)
         except (ValueError, OverflowError):
-            # set_expiry(datetime.max), the usual "never".
+            # set_expiry(datetime.max), where sessions are long.
             return expires
         self._window = until - dt.timedelta(seconds=self._width), until
         return until

@@ -48,7 +48,7 @@ class PublicId(TypeDecorator[uuid.UUID]):
         if dialect.name == 'postgresql':
             return dialect.type_descriptor(postgresql.UUID(as_uuid=True))
         if dialect.name in MYSQL:
-            # sa.Uuid would be CHAR(32) there, which is twice as long and
+            # sa.Uuid would be CHAR(32) on MySQL, which is twice as long and
             # compared by a collation.
             return dialect.type_descriptor(mysql.BINARY(16))
         return dialect.type_descriptor(sa.LargeBinary(16))
@@ -305,10 +305,13 @@ def model_of(settings: Settings) -> type[Any]:
 
 def _check_columns(model: type[Any], mapper: Mapper[Any]) -> None:
     """Refuse a model whose own columns are not those of the mixin."""
+    if not isinstance(mapper.local_table, sa.Table):
+        raise ConfigurationError(
+            f'sqlasession.model = {model!r}: is not mapped to a Table; build '
+            f'the class on pyramid_sqlasession.SessionMixin'
+        )
     missing = [
-        name for name in TABLE_COLUMNS
-        if name not in mapper.column_attrs
-        or not isinstance(mapper.local_table, sa.Table)
+        name for name in TABLE_COLUMNS if name not in mapper.column_attrs
     ]
     if missing:
         raise ConfigurationError(

@@ -205,7 +205,8 @@ class SQLASession(dict[str, Any]):
         absolute timeout.
 
         :raises TypeError: for another type.
-        :raises ValueError: for what would end the session at once.
+        :raises ValueError: for what would end the session at once, a naive
+            datetime, and more than 2147483647 seconds.
         """
         lifetime = lifetime_of(value, self._source.now())
         self._source.alter('set_expiry()')

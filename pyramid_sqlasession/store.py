@@ -91,6 +91,9 @@ class SessionStore:
 
     ``request.session_store`` works in the transaction of the request; what
     it writes is committed or rolled back with it.
+
+    Each method raises :class:`SessionStoreUnavailable` if the database does
+    not answer, and :class:`SessionError` if the table or a column is missing.
     """
 
     def __init__(self, application: Application, perform: Perform) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from pyramid.exceptions import ConfigurationError
 from pyramid.path import DottedNameResolver
+from pyramid.request import Request
 
 from pyramid_sqlasession.durations import duration
 from pyramid_sqlasession.durations import HOW_WRITTEN
@@ -205,10 +206,20 @@ def text(name: str, value: Any) -> str:
     return value
 
 
+#: Attributes of a request that are set by others.
+_OTHERS = ('session_store', 'tm', 'registry')
+
+
 def identifier(name: str, value: Any) -> str:
     """Read the name of an attribute of the request."""
     if not isinstance(value, str) or not value.isidentifier():
         raise bad_value(name, value, 'must be the name of a request attribute')
+    if hasattr(Request, value) or value in _OTHERS:
+        raise bad_value(
+            name, value,
+            'must be the name of the request attribute with the SQLAlchemy '
+            'session of the application, and not of another one',
+        )
     return value
 
 
@@ -219,7 +230,8 @@ def table_name(name: str, value: Any) -> str:
     ):
         raise bad_value(
             name, value,
-            'must be a name of at most 63 letters, digits and underscores',
+            'must be a name of at most 63 letters, digits and underscores '
+            'that does not begin with a digit',
         )
     return value
 

@@ -212,8 +212,11 @@ def _create_table(application: Application) -> None:
     try:
         missing = application.database.create_table()
     except sa.exc.CompileError as error:
+        given = 'sqlasession.additional_fields'
+        if application.settings.model is not None:
+            given = f'sqlasession.model = {application.settings.model!r}'
         raise ConfigurationError(
-            f'sqlasession.additional_fields: a type does not fit the database '
+            f'{given}: a type does not fit the database '
             f'({application.engine.dialect.name}): {error}'
         ) from error
     except sa.exc.DBAPIError as error:

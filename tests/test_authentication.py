@@ -433,6 +433,17 @@ def test_fresh(club, max_age):
     assert club.do(browser, fresh(max_age)).text == 'False'
 
 
+@pytest.mark.parametrize('max_age', ['15 min', '', None, True])
+def test_fresh_with_what_is_no_duration(club, max_age):
+    """The error names it, whether anybody is logged in or not."""
+    browser = club.site.browser()
+    for _ in range(2):
+        with pytest.raises(ValueError, match='fresh: max_age = ') as caught:
+            club.do(browser, fresh(max_age))
+        assert repr(max_age) in str(caught.value)
+        club.do(browser, login())
+
+
 def test_fresh_after_using_the_site(club):
     """Using the site does not make the login any fresher; logging in does."""
     browser = club.site.browser()

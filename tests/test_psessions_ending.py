@@ -1,6 +1,7 @@
 """``psessions INI revoke`` and ``expire``: which sessions end."""
 
 import datetime as dt
+import sys
 import uuid
 
 import pytest
@@ -10,6 +11,7 @@ from pyramid_sqlasession import dialects
 from pyramid_sqlasession.model import PublicId
 from pyramid_sqlasession.scripts import batches
 
+from . import psessions
 from .psessions import EXPIRED
 from .psessions import HOUR
 from .psessions import NOBODY
@@ -348,3 +350,19 @@ def test_a_command_that_waited_in_vain(
         line = stocked.fails(1, 'revoke', *rest)
     assert 'gave up a statement' in line
     assert 'does it run' not in line
+
+
+class Leaving:
+    """A list that ends the process when something comes."""
+
+    def append(self, event):
+        sys.exit(3)
+
+
+def test_a_subscriber_that_leaves(in_file, monkeypatch):
+    """E3: a subscriber to SessionsExpired that ends the command: code 1."""
+    in_file.new(ago=48 * HOUR)
+    monkeypatch.setattr(psessions, 'EXPIRED', Leaving())
+    assert 'the application has ended the command (3)' in in_file.fails(
+        1, 'expire'
+    )

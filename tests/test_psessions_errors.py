@@ -24,9 +24,9 @@ from .psessions import NOBODY
         (['revoke'], ['ids', '--field', '--all']),
         (['revoke', NOBODY, '--all'], ['ids', '--field', '--all']),
         (['revoke', '--all'], ['no terminal', '--yes']),
-        (['list', '--limit', '0'], ['0', 'above 0']),
-        (['list', '--limit', 'many'], ['many', 'above 0']),
-        (['list', '--limit', f'{1 << 31}'], ['above 0']),
+        (['list', '--limit', '0'], ['0', 'from 1 to']),
+        (['list', '--limit', 'many'], ['many', 'from 1 to']),
+        (['list', '--limit', f'{1 << 31}'], ['from 1 to']),
         (['list', '--field', 'user_id'], ['user_id', 'NAME=VALUE']),
         (['list', '--field', '=7'], ['NAME=VALUE']),
         (['--var', 'x', 'list'], ['--var', 'NAME=VALUE']),
@@ -74,7 +74,7 @@ def test_no_arguments(capsys):
 def test_the_ini_file_comes_first(capsys):
     """Who writes the command before the file is told the order."""
     assert scripts.main(['list', 'development.ini']) == 2
-    assert 'the ini file comes first' in capsys.readouterr().err
+    assert 'psessions INI COMMAND' in capsys.readouterr().err
 
 
 # -- the database -------------------------------------------------------------

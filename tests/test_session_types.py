@@ -4,6 +4,7 @@ import datetime as dt
 from decimal import Decimal
 import enum
 import operator
+import pickle
 import threading
 import uuid
 
@@ -11,7 +12,11 @@ from pyramid.i18n import TranslationString
 from pyramid.response import Response
 import pytest
 
+from pyramid_sqlasession import SessionArgumentError
+from pyramid_sqlasession import SessionConflict
+from pyramid_sqlasession import SessionFieldError
 from pyramid_sqlasession import SessionNotSerializable
+from pyramid_sqlasession import SessionStoreUnavailable
 from pyramid_sqlasession import SessionTooLarge
 
 from .failing import on_sqlite
@@ -231,3 +236,18 @@ def test_flash_takes_any_storable_message(quick, message):
     assert popped == message
     assert _spelt(popped) == _spelt(message)
     assert len(quick.visit(lambda session: session.pop_flash('q'))) == 1
+
+
+@pytest.mark.parametrize('error', [
+    SessionConflict(['n']), SessionConflict([], 'in words'),
+    SessionTooLarge(3, 2), SessionFieldError('user_id', 'x', 'an int'),
+    SessionNotSerializable("session['x']", 'object'),
+    SessionNotSerializable("session['x']", 'dict', 'it contains itself'),
+    SessionStoreUnavailable('away'), SessionArgumentError('none'),
+], ids=lambda error: type(error).__name__)
+def test_an_error_is_sent_to_another_process(error):
+    """Section 3: what a worker of a job queue raises arrives as it was."""
+    sent = pickle.loads(pickle.dumps(error))  # noqa: S301
+    assert type(sent) is type(error)
+    assert str(sent) == str(error)
+    assert vars(sent) == vars(error)

@@ -48,8 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Here, where an error of it can still be told.
         sys.stdout.flush()
         return code
-    except SystemExit:
-        # --help, --version
+    except SystemExit as ended:
+        # --help, --version; or a subscriber of the application.
+        if ended.code:
+            say(f'the application has ended the command ({ended.code!r})')
+            return 1
         return 0
     except BrokenPipeError:
         # "psessions … | head"

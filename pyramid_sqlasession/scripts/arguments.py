@@ -29,7 +29,8 @@ _EPILOG = """\
       psessions production.ini revoke --field user_id=7
       psessions production.ini list --help
 
-    Exit codes: 0 done, 1 not possible now, 2 called in a wrong way.
+    Exit codes: 0 done, 1 not possible now, 2 called in a wrong way,
+    130 interrupted.
     Secrets are never shown. All times are UTC. Colours are used on a
     terminal only, and not if NO_COLOR is set.
     """
@@ -38,7 +39,7 @@ _EPILOG = """\
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         if 'argument COMMAND: invalid choice' in message:
-            message = f'{message}; the ini file comes first'
+            message = f'{message}; it is written: psessions INI COMMAND'
         # argparse would print the usage, too, which takes several lines.
         raise UsageFailure(f'{message} ("psessions --help" tells more)')
 

@@ -40,7 +40,9 @@ def add_to(commands: Any) -> None:
 
 def _limit(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 2**31:
-        raise argparse.ArgumentTypeError(f'{text!r} is no number above 0')
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is no number from 1 to 2147483647'
+        )
     return int(text)
 
 
