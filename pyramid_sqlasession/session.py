@@ -52,6 +52,9 @@ class SQLASession(dict[str, Any]):
 
     A ``dict`` in every respect.  Nothing is loaded before the first access
     and nothing is written before the transaction commits.
+
+    What reads a dict past its methods (``orjson``) does not load it: give it
+    ``dict(session)``.
     """
 
     def __init__(self, source: Source, state: State) -> None:
