@@ -234,13 +234,12 @@ class Answer:
             binding.now(), asked_by(binding.request),
         )
         if header is not None:
-            if self._outer is not None or binding.is_preceded:
-                put_cookie(
-                    response, header,
-                    yields=not self._counts_most(outcomes),
-                )
-            else:
-                response.headerlist.append(('Set-Cookie', header))
+            # The response may be a subrequest's, with its cookie.
+            put_cookie(
+                response, header, yields=(
+                    self._outer is not None or binding.is_preceded
+                ) and not self._counts_most(outcomes),
+            )
             keep_private(response)
             if not runs_alone():
                 self._pass_on(outcomes)

@@ -1059,3 +1059,26 @@ def test_a_subrequest_that_commits_by_hand_and_goes_on(make_site, how):
     browser = site.browser() if how == 'create' else returning(site)
     browser.get('/work')
     assert "'inner': 1, 'more': 1" in browser.get('/show').text
+
+
+@both_managers
+def test_the_response_of_a_subrequest_of_a_new_visitor(shop):
+    """R4, T9: returned by the outer view it has one cookie, the outer's."""
+
+    @shop.view
+    def inner(request):
+        request.session['inner'] = True
+
+    @shop.view
+    def outer(request):
+        request.session['outer'] = True
+        return request.invoke_subrequest(
+            Request.blank('/inner'), use_tweens='tweens' in request.params
+        )
+
+    for query in ('?tweens=1', ''):
+        browser = shop.browser()
+        assert len(
+            browser.get(f'/outer{query}').headers.getall('Set-Cookie')
+        ) == 1
+        assert browser.get('/show').text == "{'outer': True}"
