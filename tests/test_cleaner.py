@@ -281,6 +281,26 @@ def test_cleaner_ends_with_an_application_that_was_used(database, started):
     assert started() == set()
 
 
+def test_a_subscriber_stops_the_cleaner(make_site, started, caplog):
+    """E3: in the cleaner's own thread, which ends."""
+    site = make_site(
+        check_expiration_interval='0.05', expiration='1h',
+        create_table='true',
+    )
+    # Before any row is there.
+    site.registry.registerHandler(
+        lambda event: stop_expiring_sessions(site.app), [SessionsExpired]
+    )
+    with_rows(site, expired=1, live=0)
+    for thread in started():
+        thread.join(PATIENCE)
+    assert started() == set()
+    assert site.rows() == []
+    assert [
+        record for record in caplog.records if record.levelname == 'ERROR'
+    ] == []
+
+
 # -- cleaning -----------------------------------------------------------------
 
 

@@ -3,6 +3,9 @@
 import pytest
 import sqlalchemy as sa
 
+from .failing import answering
+from .failing import Failure
+from .failing import on_sqlite
 from .given import Given
 from .shop import STORED
 from .shop import with_views
@@ -91,3 +94,25 @@ def test_a_given_transaction_that_broke_is_not_answered(make_given, what):
         browser.set_cookie('session', site.token(visitor))
     with pytest.raises(sa.exc.OperationalError, match='could not serialize'):
         browser.get('/work')
+
+
+@on_sqlite
+def test_a_commit_when_an_exception_view_has_answered(make_given):
+    """T3, T7: what the view did that failed is not stored with it."""
+
+    def answer(request):
+        request.add_finished_callback(lambda request: request.tm.commit())
+
+    site, given = make_given(configure=answering(answer))
+
+    @site.view
+    def fail(request):
+        request.session['view'] = 'Saved!'
+        raise Failure
+
+    browser = given.browser()
+    browser.get('/fill')
+    given.commit()
+    browser.get('/fail')
+    given.manager.begin()
+    assert site.data() == STORED

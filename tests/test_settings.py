@@ -510,6 +510,16 @@ def test_typos(tmp_path, typo, meant):
     assert f'sqlasession.{meant}?' in text
 
 
+@pytest.mark.parametrize('name', [
+    'db_password', 'api_key', 'database_url', 'shared_secret', 'db_uri',
+])
+def test_an_unknown_key_that_may_be_secret(tmp_path, name):
+    """Section 2: its value is not shown."""
+    text = refused(tmp_path, **{f'sqlasession.{name}': 'geheim'})
+    assert f'sqlasession.{name} = (not shown)' in text
+    assert 'geheim' not in text
+
+
 def test_a_key_like_no_other(tmp_path):
     """Section 2: if nothing is near, all keys are named."""
     text = refused(tmp_path, **{'sqlasession.zzz': 'value'})
