@@ -162,6 +162,8 @@ class Pairs:
         started = self._start(first)
         answer = getattr(self, f'_{second}', self._request)(second)
         self.second = self._token_of(answer)
+        # Or its rows reach the other node in the middle of the first one's.
+        self.site.database.settle()
         with self.site.events(SessionWriteDropped) as seen:
             with self.renewing.events(SessionWriteDropped) as seen_too:
                 result = started()

@@ -65,9 +65,9 @@ def logout_of_anyone():
 def whole_data():
     """A conflict is answered by writing all data as this request has it."""
 
-    def merge(self, plan, found, token):
+    def merge(self, save, found, token):
         base = self._base(found, token)
-        return replace(base, content=plan.base.content)
+        return replace(base, content=save.plan.base.content)
 
     Saver._merge_onto = merge
 
@@ -76,11 +76,11 @@ def no_conflicts():
     """``conflict = retry`` does not look for conflicts."""
     guarded = Saver._merge_onto
 
-    def merge(self, plan, found, token):
+    def merge(self, save, found, token):
         settings = self._settings
         self._settings = replace(settings, conflict='merge')
         try:
-            return guarded(self, plan, found, token)
+            return guarded(self, save, found, token)
         finally:
             self._settings = settings
 
