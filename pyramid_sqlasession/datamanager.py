@@ -63,7 +63,7 @@ class Participant(Protocol):
         """Whether two statements of the write belong together."""
 
     @property
-    def written(self) -> Any | None:
+    def written(self) -> Any:
         """The record that was written, and not committed yet; None if there
         is none, or if another request's changes are in it, too.
         """
@@ -264,10 +264,10 @@ class SessionDataManager:
 
     def has_written(self, id: object, version: int) -> bool:
         """Return whether a record is as one who takes part has left it."""
+        written = [participant.written for participant in self._done]
         return any(
-            written is not None and (written.id, written.version)
-            == (id, version)
-            for written in (p.written for p in self._done)
+            record is not None and (record.id, record.version) == (id, version)
+            for record in written
         )
 
     def remove(self, participant: Participant) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 import traceback
 from typing import Any
+from typing import NoReturn
 
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.errors import name_of
@@ -107,7 +108,7 @@ class Extension:
             state.fill(shown)
             state.pending = pending
 
-    def refuse(self, *what: str) -> None:
+    def refuse(self, *what: str) -> NoReturn:
         """Refuse a change that the function makes.
 
         :raises SessionError: naming *what* it changes.

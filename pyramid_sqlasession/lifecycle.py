@@ -200,8 +200,10 @@ class Binding:
         return self._extension
 
     @property
-    def _is_asking(self) -> bool:
-        return self._extension is not None and self._extension.is_asking
+    def _asking(self) -> Extension | None:
+        """What asks the application for its fields now, if anything does."""
+        found = self._extension
+        return found if found is not None and found.is_asking else None
 
     # -- Source: called by the session ---------------------------------------
 
@@ -321,8 +323,8 @@ class Binding:
     def alter(self, *what: str) -> None:
         """Make sure that a change can be saved; say so if it cannot."""
         self.look()
-        if self._is_asking and self._extension is not None:
-            self._extension.refuse(*what)
+        if (asking := self._asking) is not None:
+            asking.refuse(*what)
         self.lend()
         if self._unavailable is not None:
             raise self._unavailable
@@ -335,7 +337,7 @@ class Binding:
 
     def lend(self) -> None:
         """Look for changes at the end, inside of what is given out now."""
-        if self._is_asking:
+        if self._asking is not None:
             # It is a copy.
             return
         if not self.is_answered:
