@@ -19,6 +19,12 @@ from pyramid_sqlasession.settings import Settings
 _BASE64 = 'base64:'
 _ENCRYPTED = 'fernet:'
 
+#: What makes a key, to be typed.
+MAKE_A_KEY = (
+    'python -c "from cryptography.fernet import Fernet; '
+    'print(Fernet.generate_key().decode())"'
+)
+
 # 32 bytes in base64.
 _KEY_LENGTH = 44
 
@@ -55,8 +61,7 @@ class Cipher:
                 raise ConfigurationError(
                     f'sqlasession.encryption_keys: number {number} is no '
                     f'Fernet key, which is 32 bytes in base64url. Make one '
-                    f'with: python -c "from cryptography.fernet import '
-                    f'Fernet; print(Fernet.generate_key().decode())"'
+                    f'with: {MAKE_A_KEY}'
                 ) from None
 
     def encrypt(self, raw: bytes) -> bytes:

@@ -162,7 +162,7 @@ def shown(value: object, write: Callable[[object], str] = ascii) -> str:
     # Python writes out no int of more than 4300 digits; and what a type of
     # the application's raises must not hide the error that is told.
     except Exception:
-        return f'a {type(value).__name__} that cannot be shown'
+        return f'something of type {type(value).__name__}'
     return written if len(written) <= 60 else f'{written[:57]}...'
 
 

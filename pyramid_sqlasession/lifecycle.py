@@ -94,7 +94,7 @@ _A_MOMENT = 0.001
 
 #: Where an attempt leaves what the next one has to know, by the application:
 #: one that is mounted in another has a copy of its environ.
-_ATTEMPTS = 'sqlasession.attempts'
+_HANDED_ON = 'sqlasession.attempts'
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,8 +244,8 @@ class Binding:
         if 'context' not in given:
             self.may_be_managed = True
             self.is_over = is_finished(request)
-        if _ATTEMPTS in request.environ:
-            earlier = request.environ[_ATTEMPTS].get(self.application)
+        if _HANDED_ON in request.environ:
+            earlier = request.environ[_HANDED_ON].get(self.application)
             if earlier is not None:
                 self.carried, self._opened = earlier.carried, earlier.opened
                 self.inherited = len(earlier.carried)
@@ -688,8 +688,8 @@ class Binding:
         if carried or has_opened:
             environ = request.environ
             # A new one, as a copy of the request has the one before, too.
-            environ[_ATTEMPTS] = {
-                **environ.get(_ATTEMPTS, {}),
+            environ[_HANDED_ON] = {
+                **environ.get(_HANDED_ON, {}),
                 self.application: Attempt(
                     carried, base if has_opened else None
                 ),
@@ -714,7 +714,7 @@ def is_to_be_repeated(request: Any) -> bool:
 
 def has_cookie_left(application: Application, request: Any) -> bool:
     """Return whether an earlier attempt of *request* has left a cookie."""
-    earlier = request.environ.get(_ATTEMPTS, {}).get(application)
+    earlier = request.environ.get(_HANDED_ON, {}).get(application)
     return earlier is not None and bool(earlier.carried)
 
 

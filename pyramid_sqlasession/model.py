@@ -235,7 +235,8 @@ def session_model(
     :param base_or_metadata: a declarative base class, or a ``MetaData``.
     :param fields: the additional fields, as in the setting
         ``additional_fields``.
-    :raises ConfigurationError: for a field that cannot be made.
+    :raises ConfigurationError: for a field that cannot be made, and for the
+        name of another table.
     :raises TypeError: for another base.
     """
     parsed = read_fields(fields)
@@ -259,6 +260,14 @@ def session_model(
     if key in made:
         # Alembic's env.py runs several times in a test suite.
         return made[key]  # type: ignore[no-any-return]
+    place = schema or base.metadata.schema
+    full_name = f'{place}.{table_name}' if place else table_name
+    if full_name in base.metadata.tables:
+        raise ConfigurationError(
+            f'session_model(table_name={full_name!r}): the MetaData has a '
+            f'table of this name with other columns; give the sessions '
+            f'another name, or call session_model with the same fields again'
+        )
     attributes: dict[str, Any] = {
         '__tablename__': table_name,
         '__table_args__': {

@@ -18,6 +18,7 @@ from pyramid.interfaces import ISessionFactory
 from pyramid.request import Request
 from pyramid.router import default_execution_policy
 import sqlalchemy as sa
+from zope.interface.registry import Components
 
 from pyramid_sqlasession import advice
 from pyramid_sqlasession import faults
@@ -28,6 +29,7 @@ from pyramid_sqlasession.application import found_in
 from pyramid_sqlasession.application import REGISTRY_KEY
 from pyramid_sqlasession.cleaner import Cleaner
 from pyramid_sqlasession.connections import Connections
+from pyramid_sqlasession.errors import shown
 from pyramid_sqlasession.lifecycle import Binding
 from pyramid_sqlasession.savepoints import follow_savepoints
 from pyramid_sqlasession.session import SQLASession
@@ -280,9 +282,20 @@ def stop_expiring_sessions(app: Any) -> None:
 
 
 def registry_of(app: Any) -> Any:
-    """Return the registry of an application, a Configurator or itself."""
+    """Return the registry of an application, a Configurator or itself.
+
+    :raises ConfigurationError: if there is none.
+    """
     # A WebTest application wraps the one that it tests.
     inner = getattr(app, 'app', None)
     if not hasattr(app, 'registry') and hasattr(inner, 'registry'):
         app = inner
-    return getattr(app, 'registry', app)
+    found = getattr(app, 'registry', app)
+    if not isinstance(found, Components):
+        raise ConfigurationError(
+            f'pyramid_sqlasession is not set up in {shown(app, repr)}, which '
+            f'has no registry: give the application that make_wsgi_app() '
+            f'returned (no middleware around it), its registry or its '
+            f'Configurator'
+        )
+    return found

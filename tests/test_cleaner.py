@@ -10,6 +10,7 @@ import time
 import uuid
 import weakref
 
+from pyramid.config import Configurator
 from pyramid.events import ApplicationCreated
 from pyramid.exceptions import ConfigurationError
 import pytest
@@ -190,8 +191,18 @@ def unknown(environ, start_response):
 )
 def test_what_has_no_sessions_is_told_so(function, given):
     """Section 3: an error that says what is missing, and no request."""
-    with pytest.raises(ConfigurationError, match='is not set up'):
+    with pytest.raises(
+        ConfigurationError, match=r'is not set up in .* has no registry: give'
+    ):
         function(given)
+
+
+def test_a_configurator_without_the_package():
+    """Section 3: an error that says what to call."""
+    with pytest.raises(
+        ConfigurationError, match=r"call config\.include\('pyramid_sqlasession"
+    ):
+        start_expiring_sessions(Configurator())
 
 
 @on_sqlite

@@ -454,6 +454,7 @@ def test_reencrypt_without_keys(safe):
     code, out, err = safe.run()
     assert (code, out) == (1, '')
     assert err.startswith('psessions: sqlasession.encryption_keys is not set')
+    assert 'Fernet.generate_key()' in err
     assert safe.texts() == before
 
 

@@ -137,6 +137,18 @@ def test_two_generated_models_on_one_base():
     assert 'n' in two.__table__.c
 
 
+@pytest.mark.parametrize('schema', [None, 'web'])
+def test_session_model_of_a_name_that_is_taken(schema):
+    """Section 3: the error names the table and says what to do."""
+    metadata = sa.MetaData(schema=schema)
+    session_model(metadata)
+    name = 'web.sessions' if schema else 'sessions'
+    with pytest.raises(
+        ConfigurationError, match=f"table_name='{name}'.*with other columns"
+    ):
+        session_model(metadata, fields='n: Integer')
+
+
 @pytest.mark.parametrize(
     'given', [None, 'Base', object, DeclarativeBase, 7], ids=repr
 )

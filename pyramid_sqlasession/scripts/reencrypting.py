@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.codec import DamagedData
+from pyramid_sqlasession.codec import MAKE_A_KEY
 from pyramid_sqlasession.scripts.batches import commit
 from pyramid_sqlasession.scripts.batches import count
 from pyramid_sqlasession.scripts.batches import REPETITIONS
@@ -44,8 +45,8 @@ def run(application: Application, args: argparse.Namespace) -> int:
     """
     if not application.settings.encryption_keys:
         raise Failure(
-            'sqlasession.encryption_keys is not set, so there is nothing to '
-            'encrypt with'
+            f'sqlasession.encryption_keys is not set, so there is nothing to '
+            f'encrypt with. Make a key with: {MAKE_A_KEY}'
         )
     found = Reencryption(application)
     progress = Progress(
