@@ -132,6 +132,30 @@ def test_other_pools(make_quick, pool):
     assert browser.get('/show').text == '1'
 
 
+@both
+def test_a_touch_for_which_no_connection_is_left(make_quick, caplog):
+    """E2, T0: the page is answered; that its touch was left out is logged."""
+    site = make_quick(poolclass=sa.pool.AssertionPool)
+    browser = site.browser()
+    browser.get('/count')
+    (before,) = site.rows()
+    held = []
+
+    @site.view
+    def export(request):
+        number = request.session['n']
+        held.append(site.engine.connect())
+        return str(number)
+
+    site.clock.advance(hours=1)
+    assert browser.get('/export').text == '1'
+    held.pop().close()
+    assert site.rows() == [before]
+    assert 'the expiry was not extended' in caplog.text
+    browser.get('/show')
+    assert site.rows() != [before]
+
+
 class Guarded(sa.QueuePool):
     """A pool of the application's own, that has a say in each connection."""
 
