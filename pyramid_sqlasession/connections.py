@@ -27,6 +27,7 @@ from pyramid_sqlasession import pooling
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.datamanager import SessionDataManager
 from pyramid_sqlasession.errors import SessionError
+from pyramid_sqlasession.errors import shown
 from pyramid_sqlasession.records import Executor
 from pyramid_sqlasession.records import Record
 from pyramid_sqlasession.saving import WriteRefused
@@ -76,9 +77,11 @@ class Connections:
             if self._is_kept():
                 return None
             found = getattr(self._request, self._name)
-        if isinstance(found, scoped_session):
-            return found() if found.registry.has() else None
-        return found
+        if found is None or (
+            isinstance(found, scoped_session) and not found.registry.has()
+        ):
+            return None
+        return self._session_in(found)
 
     def _is_kept(self) -> bool:
         """Return whether each request has, or may have, it in its __dict__."""
@@ -94,8 +97,23 @@ class Connections:
     @property
     def _dbsession(self) -> Any:
         """The application's SQLAlchemy session."""
-        found = getattr(self._request, self._name)
-        return found() if isinstance(found, scoped_session) else found
+        return self._session_in(getattr(self._request, self._name))
+
+    def _session_in(self, found: Any) -> Any:
+        """Return the SQLAlchemy session that the attribute leads to.
+
+        :raises SessionError: if it is what makes one, or none at all.
+        """
+        if isinstance(found, scoped_session):
+            return found()
+        if callable(found) or found is None:
+            raise SessionError(
+                f'request.{self._name} (sqlasession.dbsession) is '
+                f'{shown(found, repr)}, no SQLAlchemy session: have '
+                f'config.add_request_method(..., reify=True) make one for '
+                f'each request'
+            )
+        return found
 
     def is_rolled_back(self, transaction: Any) -> bool:
         """Return whether the application rolled its dbsession back by hand.

@@ -275,6 +275,28 @@ def test_one_that_is_new_each_time(make_shop):
     assert shop.notes() == []
 
 
+@pytest.mark.parametrize(
+    'make', [get_dbsession, lambda request: None], ids=['method', 'none']
+)
+def test_one_that_is_no_session(make_shop, make):
+    """T1: a method or nothing is named in an error that says what to do."""
+    shop = make_shop(lambda config: config.add_request_method(
+        make, 'dbsession', reify=make is not get_dbsession
+    ))
+
+    @shop.view
+    def commit_with_data(request):
+        Voter(request, vote=lambda: None)
+        request.session['n'] = 1
+
+    with pytest.raises(
+        SessionError,
+        match=r'request\.dbsession .* no SQLAlchemy session: .*reify=True',
+    ):
+        shop.browser().get('/commit_with_data')
+    assert shop.rows() == []
+
+
 @pytest.mark.parametrize('nested', [False, True])
 def test_one_whose_listener_looks_at_the_session(make_shop, nested):
     """T1: whoever tells the database of the user when it begins."""
