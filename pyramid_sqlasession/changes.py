@@ -37,8 +37,9 @@ DataAndHeads = tuple[dict[str, Any], dict[str, Any]]
 #: no numbers of their own, which would be kept for ever.
 FLOOR = 'floor'
 
-#: From keys and values to bytes that are equal for equal values.
-Encode = Callable[[dict[str, Any]], bytes]
+#: Whether the values of one dict are stored as others than those of another.
+#: (``==`` would take ``1``, ``1.0`` and ``True`` for the same.)
+Differ = Callable[[dict[str, Any], dict[str, Any]], bool]
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def find_changes(
     popped: frozenset[str] = frozenset(),
     once: Iterable[tuple[str, Any]] = (),
     derived_csrf: str | None = None,
-    encode: Encode,
+    differ: Differ,
 ) -> Changes:
     """Return the operations that lead from *base* to *current*.
 
@@ -141,12 +142,7 @@ def find_changes(
     :param popped: flash keys whose queue was taken away at some time.
     :param once: (flash key, message) of messages without duplicates.
     :param derived_csrf: the CSRF token that a request without one derives.
-    :param encode: the serializer; equal bytes are equal values.  (``==``
-        would take ``1``, ``1.0`` and ``True`` for the same.)
     """
-    def differ(key: str, one: Any, other: Any) -> bool:
-        return encode({key: one}) != encode({key: other})
-
     assigned = {}
     deleted = set()
     flash = {}
@@ -168,7 +164,9 @@ def find_changes(
                 flash[key] = change
         elif key not in current:
             deleted.add(key)
-        elif key not in base or differ(key, base[key], current[key]):
+        elif key not in base or differ(
+            {key: base[key]}, {key: current[key]}
+        ):
             if key == CSRF and key not in base and (
                 current[key] == derived_csrf
             ):
@@ -185,7 +183,7 @@ def _flash_change(
     current: Mapping[str, Any],
     popped: bool,
     once: Iterable[tuple[str, Any]],
-    differ: Callable[[str, Any, Any], bool],
+    differ: Differ,
 ) -> FlashChange | None:
     """Return the change of a queue, or None if it is none (not a list)."""
     before = base.get(key, [])
@@ -194,7 +192,7 @@ def _flash_change(
         return None
     head = _head(heads, key)
     kept = len(before)
-    if popped or differ(key, after[:kept], before):
+    if popped or differ({key: after[:kept]}, {key: before}):
         head += len(before)
         appended = after
     else:
@@ -280,7 +278,7 @@ def conflicting_keys(
     changes: Changes,
     base: Mapping[str, Any],
     now: Mapping[str, Any],
-    encode: Encode,
+    differ: Differ,
 ) -> list[str]:
     """Return the changed keys whose value is no longer that of *base*.
 
@@ -289,7 +287,8 @@ def conflicting_keys(
     conflicts = []
     for key in {*changes.assigned, *changes.deleted}:
         if (key in base) != (key in now) or (
-            key in base and encode({key: base[key]}) != encode({key: now[key]})
+            key in base and differ({key: base[key]}, {key: now[key]})
         ):
             conflicts.append(key)
-    return sorted(conflicts)
+    # A serializer of the application may have keys that are no str.
+    return sorted(conflicts, key=name_of)

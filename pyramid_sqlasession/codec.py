@@ -13,8 +13,12 @@ from pyramid_sqlasession.changes import Heads
 from pyramid_sqlasession.changes import join
 from pyramid_sqlasession.changes import split
 from pyramid_sqlasession.errors import SessionError
+from pyramid_sqlasession.errors import SessionNotSerializable
 from pyramid_sqlasession.errors import SessionTooLarge
+from pyramid_sqlasession.serializers import JSONSerializer
 from pyramid_sqlasession.settings import Settings
+
+_JSON = JSONSerializer()
 
 _BASE64 = 'base64:'
 _ENCRYPTED = 'fernet:'
@@ -97,16 +101,28 @@ class Codec:
 
     def __init__(self, settings: Settings) -> None:
         self._serializer = settings.serializer
+        self._is_json = isinstance(settings.serializer, JSONSerializer)
         self._max_size = settings.max_size
         keys = settings.encryption_keys
         self._cipher = Cipher(keys) if keys else None
 
-    def encode(self, values: dict[str, Any]) -> bytes:
-        """Return bytes that are equal for equal values.
+    def differ(self, one: dict[str, Any], other: dict[str, Any]) -> bool:
+        """Return whether the values of *one* are stored as others than those
+        of *other*.
 
         :raises SessionNotSerializable: if a value cannot be stored.
         """
-        return self._serializer.dumps(values)
+        dumps = self._serializer.dumps
+        written = dumps(one)
+        if written == dumps(other):
+            return False
+        if self._is_json or written == dumps(one):
+            return True
+        # One of the application's that encrypts has other bytes each time.
+        try:
+            return _JSON.dumps(one) != _JSON.dumps(other)
+        except SessionNotSerializable:
+            return True
 
     def write(self, data: Mapping[str, Any], heads: Heads) -> str:
         """Return the text to store.

@@ -468,7 +468,7 @@ class Binding:
         if self._set_aside is not None:
             # The commit veto: both are committed.
             view, self._set_aside = self._set_aside, None
-            self.state.add_to(view, self.application.codec.encode)
+            self.state.add_to(view, self.application.codec.differ)
         self._plan = plan = self.make_plan()
         if plan is not None and plan.writes_record and self.extends:
             self._foresee()
@@ -578,7 +578,7 @@ class Binding:
         if not self._is_loaded:
             return None
         return self.state.plan(
-            self.application.codec.encode, has_revoked=self._has_revoked
+            self.application.codec.differ, has_revoked=self._has_revoked
         )
 
     @property

@@ -320,7 +320,7 @@ class Saver:
         if self._settings.conflict == 'retry' and not save.is_ours(found):
             before, _ = save.plan.base.content.known()
             keys = conflicting_keys(
-                save.plan.changes, before, now, self._codec.encode
+                save.plan.changes, before, now, self._codec.differ
             )
             if keys:
                 raise SessionConflict(keys)

@@ -22,7 +22,7 @@ from pyramid_sqlasession.base import NOTHING
 from pyramid_sqlasession.changes import apply_changes
 from pyramid_sqlasession.changes import Changes
 from pyramid_sqlasession.changes import CSRF
-from pyramid_sqlasession.changes import Encode
+from pyramid_sqlasession.changes import Differ
 from pyramid_sqlasession.changes import find_changes
 from pyramid_sqlasession.changes import NO_CHANGES
 from pyramid_sqlasession.cookie import new_token
@@ -115,13 +115,13 @@ class State:
         self.pending = snapshot.pending.copied()
         self.fill(copied(snapshot.data))
 
-    def add_to(self, earlier: Snapshot, encode: Encode) -> None:
+    def add_to(self, earlier: Snapshot, differ: Differ) -> None:
         """Put what was done since the base on top of what was done in
         *earlier*, which began with the same one.
         """
         if self.pending.wishes.ended is not None:
             return
-        later, after = self._changes(encode), self.pending
+        later, after = self._changes(differ), self.pending
         _, heads = self.base.content.known()
         self.restore(earlier)
         data, _ = apply_changes(later, self.plain(), heads)
@@ -180,7 +180,7 @@ class State:
 
     # -- what is to be saved -------------------------------------------------
 
-    def plan(self, encode: Encode, *, has_revoked: bool) -> Plan | None:
+    def plan(self, differ: Differ, *, has_revoked: bool) -> Plan | None:
         """Return what has to be saved, None if there is nothing.
 
         :param has_revoked: whether the request has revoked sessions.
@@ -188,7 +188,7 @@ class State:
         """
         if not self.is_unsaved:
             return None
-        changes, pending = self._changes(encode), self.pending
+        changes, pending = self._changes(differ), self.pending
         if not changes and pending.wishes is NO_WISHES:
             return None
         plan = Plan(
@@ -222,7 +222,7 @@ class State:
             self.pending.touched = set(planned.values)
             self.pending.settled = planned
 
-    def _changes(self, encode: Encode) -> Changes:
+    def _changes(self, differ: Differ) -> Changes:
         pending = self.pending
         rotates = pending.wishes.rotate
         if not rotates and (not pending.touched or pending.is_settled):
@@ -234,7 +234,7 @@ class State:
             derived_csrf=(
                 self.first_csrf() if CSRF in pending.touched else None
             ),
-            encode=encode,
+            differ=differ,
         )
         if rotates:
             return Changes(

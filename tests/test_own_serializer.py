@@ -1,9 +1,11 @@
 """A serializer of the application's own (R6, R8)."""
 
 import json
+import os
 
 import pytest
 
+from pyramid_sqlasession import SessionConflict
 from pyramid_sqlasession import SessionError
 from pyramid_sqlasession import SessionNotSerializable
 
@@ -68,6 +70,74 @@ def test_a_serializer_of_the_application(make_site, given):
     visitor.site.listen()
     visitor.visit(lambda session: session['a'])
     assert visitor.site.statements.verbs == ['SELECT']
+
+
+class Encrypting:
+    """Other bytes each time, as of whatever encrypts."""
+
+    def dumps(self, data):
+        return os.urandom(8) + json.dumps(data).encode()
+
+    def loads(self, raw):
+        return json.loads(raw[8:])
+
+
+class Keyed:
+    """A serializer that keeps keys that are no str."""
+
+    def dumps(self, data):
+        return json.dumps([*data.items()]).encode()
+
+    def loads(self, raw):
+        return dict(json.loads(raw))
+
+
+@pytest.mark.parametrize('conflict', ['merge', 'retry'])
+def test_a_serializer_with_other_bytes_each_time(make_site, conflict):
+    """C1, C3, D4: who only reads writes nothing, and undoes nothing."""
+    site = make_site(serializer=Encrypting(), conflict=conflict)
+    visitor = Visitor(site)
+    visitor.store(cart=[1], n=1)
+    site.listen()
+    assert visitor.visit(lambda session: len(session['cart'])) == 1
+    assert site.statements.verbs == ['SELECT']
+
+    def read_and_wait(session):
+        seen = len(session['cart'])
+        visitor.visit(lambda other: other['cart'].append(2))
+        return seen
+
+    assert visitor.visit(read_and_wait) == 1
+    assert visitor.visit(lambda session: session['cart']) == [1, 2]
+
+
+def test_a_queue_of_a_serializer_with_other_bytes_each_time(make_site):
+    """C2: each message is seen once."""
+    visitor = Visitor(make_site(serializer=Encrypting()))
+    visitor.visit(lambda session: session.flash('one'))
+    seen = []
+
+    def flash_and_wait(session):
+        session.flash('two')
+        visitor.visit(lambda other: seen.extend(other.pop_flash()))
+
+    visitor.visit(flash_and_wait)
+    seen += visitor.visit(lambda session: session.pop_flash())
+    assert seen == ['one', 'two']
+
+
+@on_sqlite
+def test_a_conflict_of_keys_that_are_no_str(make_site):
+    """C3: the error names them all, and it is the one that is promised."""
+    visitor = Visitor(make_site(serializer=Keyed(), conflict='retry'))
+    visitor.visit(lambda session: session.update({1: 1, 'a': 1}))
+
+    def change(session):
+        session.update({1: 2, 'a': 2})
+        visitor.visit(lambda other: other.update({1: 3, 'a': 3}))
+
+    with pytest.raises(SessionConflict, match="1, 'a'"):
+        visitor.visit(change)
 
 
 @pytest.mark.parametrize(
