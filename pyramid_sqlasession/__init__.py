@@ -84,13 +84,17 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    module = importlib.import_module(
-        f'{__name__}.{_MODULES.get(name, "events")}'
-    )
-    return getattr(module, name)
+# Not for type checkers, to whom it would mean that there is any name.
+if not TYPE_CHECKING:
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(
+                f'module {__name__!r} has no attribute {name!r}'
+            )
+        module = importlib.import_module(
+            f'{__name__}.{_MODULES.get(name, "events")}'
+        )
+        return getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -147,14 +147,13 @@ class CookiePolicy:
         token = _decode(payload)
         if token is None:
             return None, False
-        if not dot:
-            # With a setting ``secret`` a token without signature is forged.
-            return token, not self._keys
-        if _SIGNATURE.fullmatch(signature) is None:
-            return None, False
         if not self._keys:
-            # Handed out before the setting ``secret`` was removed.
-            return token, True
+            # A signature is from before the setting ``secret`` was removed.
+            if not dot or _SIGNATURE.fullmatch(signature):
+                return token, True
+            return None, False
+        if _SIGNATURE.fullmatch(signature) is None:
+            return token, False
         # All keys are tried, whichever fits: no timing tells which.
         fits = [
             hmac.compare_digest(_sign(key, payload), signature)

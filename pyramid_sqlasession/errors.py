@@ -134,7 +134,9 @@ class SessionNotSerializable(SessionError, TypeError):
         return type(self), (self.path, self.type, self._reason)
 
 
-class SessionStoreUnavailable(HTTPServiceUnavailable, SessionError):
+# In this order: for Pyramid a view for SessionError comes before its own for
+# whatever is a response.
+class SessionStoreUnavailable(SessionError, HTTPServiceUnavailable):
     """The database of the sessions does not answer.
 
     Pyramid answers ``503 Service Unavailable`` with it unless the application

@@ -113,8 +113,8 @@ class SessionStore:
             writes=False,
         )
 
-    def get(self, id: str) -> StoredSession | None:
-        """Return the live session *id*, or None."""
+    def get(self, id: str | None) -> StoredSession | None:
+        """Return the live session *id*, or None; it is None for None."""
         found = _parsed(id)
         if found is None:
             return None
@@ -134,8 +134,11 @@ class SessionStore:
 
     # -- ending --------------------------------------------------------------
 
-    def revoke(self, id: str) -> int:
-        """End the session *id*; return 1, or 0 if there is none."""
+    def revoke(self, id: str | None) -> int:
+        """End the session *id*; return 1, or 0 if there is none.
+
+        None, the ``id`` of a session without a record, is none.
+        """
         found = _parsed(id)
         if found is None:
             return 0

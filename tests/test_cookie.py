@@ -340,6 +340,8 @@ def test_forged_cookies_never_reach_the_database(views):
         f'{token}.{other.partition(".")[2]}',
         f'{token}.{signature[:-1]}{"B" if signature[-1] != "B" else "C"}',
         'A' * 64,
+        # Cut, or longer by a character.
+        value[:-1], f'{token}.', f'{value}A', f'{token}.{signature[:42]}!',
     ]
     site.listen()
     for cookie in forged:

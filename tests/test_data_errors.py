@@ -475,12 +475,13 @@ def test_answer_says_what_happened(refused):
 
 
 @ON_SQLITE
-def test_application_has_its_own_view(refused):
+@pytest.mark.parametrize('kind', [SessionStoreUnavailable, SessionError])
+def test_application_has_its_own_view(refused, kind):
     """Section 3: the error reaches an exception view of the application."""
     seen = []
 
     def configure(config):
-        config.add_exception_view(sorry, context=SessionStoreUnavailable)
+        config.add_exception_view(sorry, context=kind)
 
     def sorry(error, request):
         seen.append(error)

@@ -313,7 +313,10 @@ def a_cycle():
         ({(1, 2): 2}, "session['key'][(1, 2)]", 'tuple'),
         ({True: 2}, "session['key'][True]", 'bool'),
         ({Color.RED: 2}, "session['key'][", 'Color'),
-        pytest.param({10**5000: 2}, "session['key'][a int", 'int', id='huge'),
+        pytest.param(
+            {10**5000: 2}, "session['key'][something of type int", 'int',
+            id='huge',
+        ),
         ('\ud800', "session['key']", 'surrogate'),
         (['\udfff'], "session['key'][0]", 'surrogate'),
         ({'\ud800': 1}, "session['key']['\\ud800']", 'surrogate'),

@@ -13,6 +13,7 @@ from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.orm import Mapped
 from sqlalchemy.orm import mapped_column
 
+import pyramid_sqlasession
 from pyramid_sqlasession import includeme
 from pyramid_sqlasession import session_model
 from pyramid_sqlasession import SessionConflict
@@ -103,6 +104,8 @@ def devices(request: Request) -> list[str]:
     """The store."""
     store = request.session_store
     assert_type(store.count(), int)
+    store.get(request.session.id)
+    store.revoke(request.session.id)
     found = store.get('0199')
     if found is not None:
         assert_type(found.created, dt.datetime)
@@ -112,6 +115,11 @@ def devices(request: Request) -> list[str]:
     assert_type(store.delete_expired(), int)
     store.revoke(7)  # type: ignore[arg-type]
     return [record.id for record in store.find(user_id=7)]
+
+
+def misspelled() -> Any:
+    """A name that there is none of."""
+    return pyramid_sqlasession.SQLASesssion  # type: ignore[attr-defined]
 
 
 def fields(
