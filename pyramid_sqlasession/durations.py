@@ -44,15 +44,17 @@ def _parsed(text: str) -> float:
     if re.fullmatch(r'[+-]?[0-9]+(\.[0-9]+)?', text):
         return float(text)
     match = re.fullmatch(
-        r'(?:(\d+)d)?\s*(?:(\d+)h)?\s*(?:(\d+)m)?\s*(?:(\d+)s)?',
+        r'([+-]?)(?:(\d+)d)?\s*(?:(\d+)h)?\s*(?:(\d+)m)?\s*(?:(\d+)s)?',
         text.lower(), re.ASCII,
     )
-    if match is None or not any(match.groups()):
+    if match is None or not any(match.groups()[1:]):
         raise ValueError(HOW_WRITTEN)
-    return sum(
+    sign, *numbers = match.groups()
+    seconds = sum(
         float(number or 0) * _UNITS[unit]
-        for number, unit in zip(match.groups(), 'dhms', strict=True)
+        for number, unit in zip(numbers, 'dhms', strict=True)
     )
+    return -seconds if sign == '-' else seconds
 
 
 def spoken(seconds: float) -> str:

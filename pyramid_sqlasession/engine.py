@@ -136,8 +136,24 @@ def _made(
             f'dialect://user:password@host/name, the options are '
             f'those of sqlalchemy.create_engine{_meant(named, prefix, text)}'
         ) from error
+    level = named.get('isolation_level')
+    if level is not None:
+        _check_isolation(engine.dialect, f'{prefix}isolation_level', level)
     dialects.prepare_engine(engine)
     return engine
+
+
+def _check_isolation(dialect: sa.Dialect, key: str, level: Any) -> None:
+    """Refuse now what SQLAlchemy refuses when it first connects."""
+    try:
+        allowed = dialect.get_isolation_level_values(None)  # type: ignore[arg-type]
+    # What a driver knows of its server it may know only by asking.
+    except Exception:
+        return
+    if str(level).upper().replace('_', ' ') not in allowed:
+        raise ConfigurationError(
+            f'{key} = {level!r}: must be one of {", ".join(sorted(allowed))}'
+        )
 
 
 #: Options of an engine that are often set.

@@ -159,6 +159,12 @@ def _check(settings: Settings, given: Mapping[str, Any]) -> None:
                 name, '(not shown)' if is_hidden(name) else value,
                 f'is only used with {PREFIX}url, which is not set',
             )
+    elif 'engine.url' in dict(settings.engine_options):
+        raise bad_value(
+            'engine.url', '(not shown)',
+            f'must not be set together with {PREFIX}url, which it would '
+            f'replace: remove it',
+        )
     elif 'dbsession' in given:
         raise bad_value(
             'dbsession', settings.dbsession,

@@ -287,9 +287,12 @@ def serializer(name: str, value: Any) -> Serializer:
     if isinstance(found, type):
         try:
             found = found()
-        except TypeError as error:
+        # Its __init__ may raise anything.
+        except Exception as error:
             raise bad_value(
-                name, value, f'cannot be made without arguments: {error}'
+                name, value,
+                f'cannot be made without arguments: '
+                f'{type(error).__name__}: {error}',
             ) from error
     if _can_run_code(found):
         raise bad_value(

@@ -232,7 +232,7 @@ def test_flags(word):
         assert found.disable_touch == found.create_table == (word in truthy)
 
 
-@pytest.mark.parametrize('value', ['0', '-1', 0, -900, '0s'])
+@pytest.mark.parametrize('value', ['0', '-1', 0, -900, '0s', '-15m'])
 def test_no_cleaner(value):
     """Section 2: 0 or negative = no cleaner."""
     found = settings_of(check_expiration_interval=value)
@@ -900,6 +900,23 @@ def test_an_unknown_option_of_the_engine(tmp_path):
     assert text.count('sqlasession.') == 2
     assert "sqlasession.engine.pool_sise = '7' " in text
     assert text.endswith('did you mean sqlasession.engine.pool_size?')
+
+
+def test_a_second_url(tmp_path):
+    """Section 2: no option of the engine replaces ``url``, unseen."""
+    text = refused(tmp_path, url=URL, **{'sqlasession.engine.url': URL})
+    assert "sqlasession.engine.url = '(not shown)': must not be set" in text
+
+
+@pytest.mark.parametrize('url', [
+    'sqlite://', 'postgresql+psycopg://h/db', 'mysql+pymysql://h/db',
+])
+def test_an_isolation_level_that_there_is_none_of(tmp_path, url):
+    """Section 2: found at the start, and not by the first visitor."""
+    option = 'sqlasession.engine.isolation_level'
+    text = refused(tmp_path, url=url, **{option: 'SERIALIZBLE'})
+    assert f"{option} = 'SERIALIZBLE': must be one of " in text
+    assert ', SERIALIZABLE' in text
 
 
 def test_an_option_of_the_engine_like_no_other(tmp_path):
