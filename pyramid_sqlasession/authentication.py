@@ -41,6 +41,9 @@ class SessionAuthenticationHelper:
             def forget(self, request, **kw):
                 return self.helper.forget(request, **kw)
 
+    :param prefix: what the names of its keys begin with, as Pyramid's own
+        has it.  With one, it is another kind of login, and no additional
+        field finds the user.
     :param field: the session key that holds the user's id; by default the
         setting ``user_field``, so that an additional field of that name
         finds the sessions of a user.  With another one a session can hold a
@@ -50,7 +53,8 @@ class SessionAuthenticationHelper:
         one.
     """
 
-    def __init__(self, field: str | None = None) -> None:
+    def __init__(self, prefix: str = '', *, field: str | None = None) -> None:
+        self._prefix = prefix
         self._field = field
 
     def authenticated_userid(self, request: Any) -> Any | None:
@@ -120,12 +124,14 @@ class SessionAuthenticationHelper:
         return -1 <= age <= seconds
 
     def _key(self, request: Any) -> str:
-        if self._field is not None:
-            return self._field
-        application = found_in(request.registry)
-        if application is None:
-            return Settings.user_field
-        return application.settings.user_field
+        field = self._field
+        if field is None:
+            application = found_in(request.registry)
+            settings = Settings if application is None else (
+                application.settings
+            )
+            field = settings.user_field
+        return self._prefix + field
 
     @staticmethod
     def _now(request: Any) -> dt.datetime:

@@ -58,6 +58,7 @@ from pyramid_sqlasession.datamanager import SessionDataManager
 from pyramid_sqlasession.errors import name_of
 from pyramid_sqlasession.errors import SessionConflict
 from pyramid_sqlasession.errors import SessionStoreUnavailable
+from pyramid_sqlasession.expiry import Lifetime
 from pyramid_sqlasession.extension import Extension
 from pyramid_sqlasession.loading import load
 from pyramid_sqlasession.loading import suspect
@@ -210,6 +211,14 @@ class Binding:
     def now(self) -> dt.datetime:
         """Return the current time, aware UTC."""
         return self.application.now()
+
+    def expiry(self, lifetime: Lifetime) -> dt.datetime:
+        """Return when the session expires with this lifetime (aware UTC)."""
+        now = self.now()
+        record, started = self.state.base.record, now
+        if record is not None and not self.state.pending.wishes.login:
+            started = record.started
+        return self.application.expiry.end(now, started, lifetime)
 
     def look(self) -> None:
         """Make sure that the session's content is there."""

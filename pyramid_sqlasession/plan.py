@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from dataclasses import field
+import datetime as dt
 from typing import Any
 
 from pyramid_sqlasession.base import Base
@@ -30,6 +31,8 @@ class Plan:
     filled: bool
     #: Whether the request has revoked sessions, this one perhaps.
     has_revoked: bool
+    #: When a session without a record began (aware UTC), if it was asked.
+    began: dt.datetime | None
 
     @property
     def ends_token(self) -> bool:

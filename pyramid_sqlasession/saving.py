@@ -210,8 +210,8 @@ class Saver:
         lifetime = plan.wishes.lifetime or BY_SETTINGS
         record = Record(
             id=token.id, secret_hash=token.secret_hash, retired=None,
-            version=1, data=self._codec.write(data, heads), created=now,
-            started=now, accessed=now,
+            version=1, data=self._codec.write(data, heads),
+            created=plan.began or now, started=now, accessed=now,
             expires=self._expiry.end(now, now, lifetime),
             lifetime=lifetime.seconds, rotated=now,
         )

@@ -22,6 +22,7 @@ from zope.interface import implementer
 
 from pyramid_sqlasession.changes import CSRF
 from pyramid_sqlasession.changes import FLASH
+from pyramid_sqlasession.expiry import Lifetime
 from pyramid_sqlasession.expiry import lifetime_of
 from pyramid_sqlasession.state import copied
 from pyramid_sqlasession.state import IMMUTABLE
@@ -44,6 +45,11 @@ class Source(Protocol):
 
     def now(self) -> dt.datetime:
         """Return the current time, aware UTC."""
+
+    def expiry(self, lifetime: Lifetime) -> dt.datetime:
+        """Return when a session of this lifetime expires, if it is used now
+        (aware UTC).
+        """
 
 
 @implementer(ISession)
@@ -103,10 +109,13 @@ class SQLASession(dict[str, Any]):
     def created(self) -> int:
         """When the session began, in seconds since the epoch."""
         self._source.look()
-        record = self._state.base.record
-        if record is None:
-            return int(self._source.now().timestamp())
-        return int(record.created.timestamp())
+        state = self._state
+        record = state.base.record
+        if record is not None:
+            return int(record.created.timestamp())
+        if state.began is None:
+            state.began = self._source.now()
+        return int(state.began.timestamp())
 
     @property
     def accessed(self) -> dt.datetime | None:
@@ -117,8 +126,13 @@ class SQLASession(dict[str, Any]):
 
     @property
     def expires(self) -> dt.datetime | None:
-        """When the record expires (aware UTC), None if new."""
+        """When the record expires (aware UTC), None if new; after
+        :meth:`set_expiry`, what that leads to.
+        """
         self._source.look()
+        lifetime = self._state.pending.wishes.lifetime
+        if lifetime is not None:
+            return self._source.expiry(lifetime)
         record = self._state.base.record
         return None if record is None else record.expires
 

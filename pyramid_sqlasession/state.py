@@ -53,6 +53,9 @@ class State:
 
     #: What the session starts from.
     base = NOTHING
+    #: When the session began that has no record yet (aware UTC), once
+    #: somebody has asked: it does not move.
+    began: dt.datetime | None = None
 
     def __init__(self) -> None:
         self.pending = Pending()
@@ -149,6 +152,7 @@ class State:
         if base.record is not None or base.damaged is not None:
             ended = base
         self.base = NOTHING
+        self.began = None
         self.pending = Pending()
         if ended is not None:
             self.pending.wish(ended=ended)
@@ -194,6 +198,7 @@ class State:
         plan = Plan(
             self.base, pending.wishes, pending.token, changes,
             filled=dict.__len__(self.data) > 0, has_revoked=has_revoked,
+            began=self.began,
         )
         if not plan:
             return None

@@ -340,13 +340,19 @@ def test_a_damaged_id_keeps_nobody_from_logging_in(make_club):
     assert len(club.site.rows()) == 1
 
 
-def test_a_field_of_the_helper(site):
+@pytest.mark.parametrize(('helper', 'key'), [
+    (SessionAuthenticationHelper(field='admin_id'), 'admin_id'),
+    # As Pyramid's own has it.
+    (SessionAuthenticationHelper('auth.'), 'auth.user_id'),
+    (SessionAuthenticationHelper(prefix='auth.'), 'auth.user_id'),
+])
+def test_a_key_of_the_helper(site, helper, key):
     """A helper can be given a key of its own, for a second kind of login."""
-    helper = SessionAuthenticationHelper('admin_id')
     club, browser = Meeting(site, None), site.browser()
     club.do(browser, lambda request: helper.remember(request, 1) and None)
     assert club.do(browser, helper.authenticated_userid).text == '1'
     assert site.rows()[0]['user_id'] is None
+    assert site.data()[key] == 1
 
 
 def test_without_an_additional_field(make_club):
@@ -470,7 +476,7 @@ def test_never_fresh(club, data):
 
 def test_fresh_is_of_each_kind_of_login(club):
     """ASVS 7.5.3: who logs in as a visitor is no fresh administrator."""
-    admin = SessionAuthenticationHelper('admin_id')
+    admin = SessionAuthenticationHelper(field='admin_id')
     browser = club.site.browser()
     club.do(browser, lambda request: admin.remember(request, 1) and None)
     club.site.clock.advance(hours=1)

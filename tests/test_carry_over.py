@@ -142,7 +142,7 @@ def view(request):
         for key in ('auth.userid', 'user_id', 'cart', 'other')
         if key in request.session
     }
-    if SessionAuthenticationHelper('user_id').fresh(request, '15m'):
+    if SessionAuthenticationHelper(field='user_id').fresh(request, '15m'):
         found['fresh'] = True
     return found
 

@@ -494,6 +494,63 @@ def test_created_survives(visitor, work):
     assert visitor.visit(lambda session: session.created) == before
 
 
+def test_created_of_a_new_session_does_not_move(visitor):
+    """R10: it is what was said first, for good, also across ``clear()``."""
+    clock = visitor.site.clock
+
+    def begin(session):
+        first = session.created
+        for act in (dict, SQLASession.clear, lambda one: one.update(a=1)):
+            clock.advance(seconds=5)
+            act(session)
+            assert session.created == first
+        return first
+
+    first = visitor.visit(begin)
+    (row,) = visitor.site.rows()
+    assert row['created'].timestamp() == first
+    assert row['expires'] == clock() + dt.timedelta(hours=24)
+    clock.advance(hours=1)
+    assert visitor.visit(lambda session: session.created) == first
+
+
+def test_created_after_invalidate_in_a_new_session(visitor):
+    """R10: what comes after it is another session, which begins now."""
+
+    def work(session):
+        before = session.created
+        visitor.site.clock.advance(minutes=1)
+        session.invalidate()
+        return session.created - before
+
+    assert visitor.visit(work) == 60
+
+
+@pytest.mark.parametrize('is_stored', [False, True])
+@pytest.mark.parametrize('value', [
+    7200, dt.timedelta(hours=2), None, 'fixed', dt.timedelta(days=90),
+], ids=str)
+def test_expires_after_set_expiry(make_site, is_stored, value):
+    """E1: ``expires`` is what is going to be stored."""
+    visitor = Visitor(make_site(absolute_timeout='30d'))
+    if is_stored:
+        visitor.store(a=1)
+    visitor.site.clock.advance(hours=1)
+    if value == 'fixed':
+        value = visitor.site.clock() + dt.timedelta(days=3)
+
+    def work(session):
+        session['a'] = 2
+        assert (session.expires is None) is not is_stored
+        session.set_expiry(value)
+        return session.expires
+
+    said = visitor.visit(work)
+    assert visitor.visit(lambda session: session.expires) == said
+    (row,) = visitor.site.rows()
+    assert row['expires'] == said
+
+
 def test_new_after_expiry(visitor):
     """R10: new is True right after an expiry."""
     visitor.store(a=1)
