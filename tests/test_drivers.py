@@ -41,8 +41,16 @@ def database(request, make_database):
     return make_database(request.param)
 
 
+@pytest.fixture(scope='module', autouse=True)
+def frozen():
+    """What was there before need not be looked through after each test."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
-def collected():
+def collected(frozen):
     """Let no other test hear that pg8000 leaves the sockets of lost
     connections open.
     """

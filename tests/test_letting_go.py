@@ -96,7 +96,6 @@ def make_watched(make_site):
             **{'tm.activate_hook': is_managed_path, **settings},
         ))
 
-    gc.collect()
     gc.disable()
     yield make
     gc.enable()
