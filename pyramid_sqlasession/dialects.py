@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from contextlib import contextmanager
 import hashlib
+import logging
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,9 +22,12 @@ from sqlalchemy import exc
 from pyramid_sqlasession.faults import Fault
 from pyramid_sqlasession.faults import fault_of
 from pyramid_sqlasession.faults import is_stale
+from pyramid_sqlasession.liveness import is_closed_by_server
 from pyramid_sqlasession.pooling import has_one_connection
 from pyramid_sqlasession.pooling import invalidate_all
 from pyramid_sqlasession.pooling import private_connection
+
+log = logging.getLogger(__name__)
 
 #: MariaDB and MySQL, by the name of their dialect.
 MYSQL = ('mysql', 'mariadb')
@@ -56,11 +60,21 @@ def wrapped_errors(engine: sa.Engine) -> Iterator[None]:
 
 
 def connect(engine: sa.Engine) -> sa.Connection:
-    """Return a connection of *engine*.
+    """Return a connection of *engine* that the server has not closed, so far
+    as can be told without asking it: a write cannot be done twice (D1).
 
     :raises sqlalchemy.exc.DBAPIError: not the bare error of a socket.
     """
     with wrapped_errors(engine):
+        connection = engine.connect()
+        if engine.dialect.name == 'sqlite' or not is_closed_by_server(
+            connection.connection.dbapi_connection
+        ):
+            return connection
+        log.debug('a connection was closed by the server')
+        # And so, after its restart, were the others.
+        invalidate_all(connection, None)
+        connection.close()
         return engine.connect()
 
 

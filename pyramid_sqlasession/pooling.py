@@ -183,7 +183,9 @@ class _Proxy(_Held):
             self._held.close()
 
 
-def invalidate_all(connection: sa.Connection, error: Exception) -> None:
+def invalidate_all(
+    connection: sa.Connection, error: Exception | None
+) -> None:
     """Have the pool replace *connection*, and all that are as old.
 
     SQLAlchemy does so itself where it knows that a connection is lost.

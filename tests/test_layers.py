@@ -15,7 +15,7 @@ LAYERS = [
     # differ in.
     {'errors'},
     {'events', 'faults', 'pooling', 'changes', 'durations',
-     'whereabouts', 'transaction'},
+     'liveness', 'whereabouts', 'transaction'},
     {'dialects'},
     {'serializers', 'datamanager', 'translation'},
     {'values', 'surroundings'},
