@@ -200,7 +200,7 @@ class Connections:
 
     def translated_errors(self) -> AbstractContextManager[None]:
         """Say in our words what an error of the database means."""
-        return self._application.database.translated_errors()
+        return self._application.database.translated_errors(writes=True)
 
     def alone(
         self, work: Callable[[Executor], Result], *, atomic: bool = True
@@ -363,11 +363,12 @@ class Connections:
         if transaction is None:
             with application.database.own_transaction() as connection:
                 return work(connection)
-        with application.database.translated_errors():
+        with application.database.translated_errors(writes=writes):
+            # It knows which errors are conflicts (C7), for which pyramid_tm
+            # asks those that take part.
+            manager = self.manager_in(transaction)
             if not self.has_dbsession:
-                return self.manager_in(transaction).perform(
-                    work, writes=writes
-                )
+                return manager.perform(work, writes=writes)
             done = work(self.joined())
             if writes:
                 self.mark_changed()

@@ -32,6 +32,7 @@ from pyramid_sqlasession.records import Records
 from pyramid_sqlasession.settings import Settings
 from pyramid_sqlasession.shortcut import Shortcut
 from pyramid_sqlasession.statements import Uncommon
+from pyramid_sqlasession.translation import Seldom
 from pyramid_sqlasession.translation import Translation
 
 log = logging.getLogger(__name__)
@@ -70,8 +71,12 @@ class Database:
         self._lock = threading.RLock()
         self._shortcuts: dict[int, Shortcut] = {}
         table, is_given = records.table.fullname, settings.model is not None
-        self._translation = Translation(table, is_given, warns=True)
-        self._quiet_translation = Translation(table, is_given, warns=False)
+        warnings = Seldom()
+        self._translation_of_reads = Translation(table, is_given, warnings)
+        self._translation_of_writes = Translation(
+            table, is_given, warnings, writes=True
+        )
+        self._quiet_translation = Translation(table, is_given, None)
 
     @property
     def engine(self) -> sa.Engine:
@@ -205,9 +210,9 @@ class Database:
         except Uncommon:
             pass
         except (exc.DBAPIError, exc.TimeoutError):
-            with self.translated_errors():
+            with self.translated_errors(writes=True):
                 raise
-        with self.translated_errors():
+        with self.translated_errors(writes=True):
             if not dialects.has_cheap_autocommit(self.engine):
                 with self.own_transaction() as connection:
                     return write(connection)
@@ -237,7 +242,10 @@ class Database:
     def own_transaction(self) -> Iterator[sa.Connection]:
         """Give a connection in a transaction of its own, and commit it."""
         engine = self.engine
-        with self.translated_errors(), dialects.connect(engine) as connection:
+        with (
+            self.translated_errors(writes=True),
+            dialects.connect(engine) as connection,
+        ):
             dialects.discard_leftovers(connection)
             if dialects.has_cheap_autocommit(engine):
                 # So is this switch.  Guards and locks are all that a record
@@ -258,12 +266,18 @@ class Database:
             return dialects.connect(self.engine)
 
     def translated_errors(
-        self, *, warns: bool = True
+        self, *, warns: bool = True, writes: bool = False
     ) -> AbstractContextManager[None]:
         """Say in our words what an error of the database means.
 
         :param warns: the log hears of a database that is away.
-        :raises SessionStoreUnavailable: if nobody answers.
+        :param writes: whoever waited for a lock in vain may try again.
+        :raises SessionStoreUnavailable: if nobody answers, or others have
+            locked what is needed for longer than the server lets one wait.
         :raises SessionError: if the table or a column is missing.
         """
-        return self._translation if warns else self._quiet_translation
+        if not warns:
+            return self._quiet_translation
+        if writes:
+            return self._translation_of_writes
+        return self._translation_of_reads

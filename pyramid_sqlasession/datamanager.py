@@ -40,6 +40,7 @@ from zope.interface import implementer
 from pyramid_sqlasession import dialects
 from pyramid_sqlasession import faults
 from pyramid_sqlasession.errors import SessionError
+from pyramid_sqlasession.errors import SessionStoreUnavailable
 from pyramid_sqlasession.transaction import mark_retryable
 from pyramid_sqlasession.transaction import resources_of
 
@@ -474,7 +475,8 @@ class SessionDataManager:
 
     def should_retry(self, error: BaseException) -> bool:
         """Return whether *error* is a conflict (``transaction`` asks)."""
-        if error is self._final:
+        if error is self._final or isinstance(error, SessionStoreUnavailable):
+            # The latter is marked where that makes sense.
             return False
         return error in self._conflicts or faults.is_retryable(error)
 

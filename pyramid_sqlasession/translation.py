@@ -14,6 +14,7 @@ from pyramid_sqlasession import faults
 from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.errors import SessionStoreUnavailable
 from pyramid_sqlasession.faults import Fault
+from pyramid_sqlasession.transaction import mark_retryable
 
 log = logging.getLogger(__name__)
 
@@ -37,14 +38,14 @@ class Seldom:
     """Whether to say once more what all requests meet: once in a minute."""
 
     def __init__(self) -> None:
-        self._said = -math.inf
+        self._said: dict[str, float] = {}
 
-    def is_due(self) -> bool:
-        """Return whether it is time; whoever asks says it then."""
+    def is_due(self, what: str = '') -> bool:
+        """Return whether it is time for *what*; whoever asks says it then."""
         now = time.monotonic()
-        if now - self._said < _BETWEEN_WARNINGS:
+        if now - self._said.get(what, -math.inf) < _BETWEEN_WARNINGS:
             return False
-        self._said = now
+        self._said[what] = now
         return True
 
 
@@ -53,14 +54,19 @@ class Translation(AbstractContextManager[None]):
 
     :param table: its name.
     :param is_given: the model is one of the application's.
-    :param warns: say in the log that the database is away.
+    :param warnings: how often the log hears that the database is away; None
+        for never.
+    :param writes: it is of writes.
     """
 
-    def __init__(self, table: str, is_given: bool, *, warns: bool) -> None:
+    def __init__(
+        self, table: str, is_given: bool, warnings: Seldom | None, *,
+        writes: bool = False,
+    ) -> None:
         self._table = table
         self._hint = _OF_A_MODEL if is_given else _OF_THE_SETTINGS
-        self._warns = warns
-        self._seldom = Seldom()
+        self._warnings = warnings
+        self._writes = writes
 
     def __enter__(self) -> None:
         """Nothing."""
@@ -70,8 +76,20 @@ class Translation(AbstractContextManager[None]):
             return
         fault = faults.fault_of(error)
         if fault is Fault.UNAVAILABLE:
-            self._warn(error)
+            self._warn(
+                'no connection of the pool is free for a session'
+                if isinstance(error, exc.TimeoutError) else
+                'the database of the sessions does not answer', error,
+            )
             raise SessionStoreUnavailable() from error
+        if fault is Fault.LOCKED and self._warnings is not None:
+            self._warn('a session has waited for a lock in vain', error)
+            said = SessionStoreUnavailable()
+            if self._writes:
+                # Of another request, which has ended when this one runs again.
+                # What locks out those who read (a migration) takes longer.
+                mark_retryable(said)
+            raise said from error
         if fault is Fault.MISSING:
             raise SessionError(
                 f'the session table {self._table!r}, or one of its columns, '
@@ -79,9 +97,6 @@ class Translation(AbstractContextManager[None]):
                 f'says: {getattr(error, "orig", error)}'
             ) from error
 
-    def _warn(self, error: Any) -> None:
-        if self._warns and self._seldom.is_due():
-            log.warning(
-                'the database of the sessions does not answer: %s',
-                faults.said_by(error),
-            )
+    def _warn(self, what: str, error: Any) -> None:
+        if self._warnings is not None and self._warnings.is_due(what):
+            log.warning('%s: %s', what, faults.said_by(error))

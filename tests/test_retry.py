@@ -1,5 +1,6 @@
 """Sessions of requests that pyramid_retry runs again (T5)."""
 
+import contextlib
 import copy
 
 import pyramid_retry
@@ -399,6 +400,42 @@ def test_a_duplicate_that_the_database_reports(make_shop):
     site = make_shop(work, failing=lambda request: False)
     returning(site).get('/attempt')
     assert site.data() == COUNTED
+
+
+@pytest.mark.parametrize('looks', [True, False])
+def test_a_conflict_of_the_store_is_repeated(make_site, looks):
+    """C7: also beside a session that is only read, or not looked at."""
+    site = make_site(retry=True, additional_fields='user_id: Integer')
+    refused = []
+
+    @site.view
+    def end_others(request):
+        if looks:
+            request.session.get('n')
+        refused.append(1)
+        if len(refused) < 3:
+            with refusing(site):
+                return request.session_store.revoke_where(user_id=7)
+        return request.session_store.revoke_where(user_id=7)
+
+    browser = site.browser()
+    browser.get('/end_others')
+    assert len(refused) == 3
+
+
+@contextlib.contextmanager
+def refusing(site):
+    """Have each DELETE of a session be refused as a conflict."""
+
+    def refuse(connection, cursor, statement, *args):
+        if statement.startswith('DELETE'):
+            raise sa.exc.OperationalError('', {}, locked(site))
+
+    sa.event.listen(site.engine, 'before_cursor_execute', refuse)
+    try:
+        yield
+    finally:
+        sa.event.remove(site.engine, 'before_cursor_execute', refuse)
 
 
 def locked(site):
