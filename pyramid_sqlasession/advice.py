@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from itertools import chain
 import logging
 
+import sqlalchemy as sa
+
 from pyramid_sqlasession.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -39,12 +41,13 @@ _ON_FACTORY = (
 
 
 def give(
-    settings: Settings, columns: Container[str], *, lacks_dbsession: bool,
-    lacks_retry: bool, other_factory: object | None,
+    settings: Settings, columns: Container[str], table: sa.Table, *,
+    lacks_dbsession: bool, lacks_retry: bool, other_factory: object | None,
 ) -> None:
     """Log the advice on *settings*.
 
     :param columns: the names of the additional fields.
+    :param table: that of the sessions.
     :param lacks_dbsession: the settings name a SQLAlchemy session that the
         application does not have, as it seems.
     :param lacks_retry: nothing runs a request again.
@@ -59,6 +62,7 @@ def give(
     for text in chain(
         _on_cookie(settings), _on_user_field(settings, columns),
         _on_timeouts(settings, columns), _on_secret(settings),
+        _on_references(table),
     ):
         log.warning('%s', text)
     for text in _hints(settings):
@@ -155,6 +159,20 @@ def _on_secret(settings: Settings) -> Iterator[str]:
                 f'{_SECRET_BYTES} bytes and can be guessed; make one with: '
                 f'python -c "import secrets; print(secrets.token_urlsafe(32))"'
             )
+
+
+def _on_references(table: sa.Table) -> Iterator[str]:
+    for other in table.metadata.tables.values():
+        for constraint in other.foreign_key_constraints:
+            if constraint.referred_table is table and (
+                constraint.ondelete or 'NO ACTION'
+            ).upper() in ('NO ACTION', 'RESTRICT'):
+                yield (
+                    f'{other.name} refers to {table.name} by a foreign key '
+                    f'without ondelete: as long as a row refers to it, no '
+                    f"session can end or be deleted; give it 'CASCADE' or "
+                    f"'SET NULL'"
+                )
 
 
 def _hints(settings: Settings) -> Iterator[str]:

@@ -70,6 +70,8 @@ class Application:
         self.notices = Notices(settings)
         #: How often the log hears of sessions that an outage loses.
         self.losses = Seldom()
+        #: The same, of suspicious cookies.
+        self.suspicions = Seldom()
         #: Set when the application is created, if there is one.
         self.cleaner: Any = None
         self._lock = threading.Lock()

@@ -220,7 +220,14 @@ def _run(
             working.clean(stop)
         # Whatever it is, the next interval is another chance.
         except Exception as error:
-            if not failures:
+            if isinstance(error, sa.exc.IntegrityError):
+                # Each time: it does not pass, and nothing is deleted.
+                log.error(
+                    'expired sessions cannot be deleted, as a row of another '
+                    'table refers to one. Its foreign key needs ON DELETE '
+                    'CASCADE or SET NULL: %s', faults.said_by(error),
+                )
+            elif not failures:
                 # Ours says nothing of why nobody answers.
                 is_away = isinstance(error, SessionStoreUnavailable)
                 cause = error.__cause__ if is_away else None

@@ -34,13 +34,14 @@ class SessionConflict(SessionError, TransientError):
         super().__init__(
             text or (
                 'other requests wrote this session each time that this one '
-                'tried to. The request has to run again: '
-                "config.include('pyramid_retry') does that"
+                'tried to. The request has to run again, which pyramid_retry '
+                'does as often as retry.attempts says'
             ) if not keys else
             f'another request changed {names} in this session at the same '
             f'time. With sqlasession.conflict = retry the request has to run '
-            f"again: config.include('pyramid_retry') does that; or use "
-            f'sqlasession.conflict = merge, where the later one wins'
+            f'again, which pyramid_retry does as often as retry.attempts '
+            f'says; or use sqlasession.conflict = merge, where the later one '
+            f'wins'
         )
 
     def __reduce__(self) -> Any:

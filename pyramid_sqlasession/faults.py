@@ -65,13 +65,17 @@ _ERRNOS = {
     1049: Fault.UNAVAILABLE,  # no such database
     1053: Fault.UNAVAILABLE,  # server shutdown in progress
     1114: Fault.UNAVAILABLE,  # table full, the disk of InnoDB's too
+    1129: Fault.UNAVAILABLE,  # this host is blocked, after many errors
+    1130: Fault.UNAVAILABLE,  # this host is not let in
     1180: Fault.UNAVAILABLE,  # Galera: quorum lost during the write
     1203: Fault.UNAVAILABLE,  # too many connections of this role
     1226: Fault.UNAVAILABLE,  # the same, by a limit of its own
     1290: Fault.UNAVAILABLE,  # read-only replica
     1317: Fault.UNAVAILABLE,  # KILL QUERY
     1792: Fault.UNAVAILABLE,  # transaction_read_only
+    1820: Fault.UNAVAILABLE,  # the role's password has expired
     1836: Fault.UNAVAILABLE,  # innodb_read_only
+    1862: Fault.UNAVAILABLE,  # as 1820, at the connect
     1927: Fault.UNAVAILABLE,  # connection was killed
     1969: Fault.UNAVAILABLE,  # max_statement_time ran out
     2002: Fault.UNAVAILABLE,  # no connection, by a socket's file
@@ -81,6 +85,8 @@ _ERRNOS = {
     2014: Fault.UNAVAILABLE,  # driver and server are out of step
     2055: Fault.UNAVAILABLE,  # connection lost, with an error of the system
     3024: Fault.UNAVAILABLE,  # MySQL: max_execution_time ran out
+    3118: Fault.UNAVAILABLE,  # MySQL: the role is locked
+    4151: Fault.UNAVAILABLE,  # the same on MariaDB
 }
 
 _SQLITE = (

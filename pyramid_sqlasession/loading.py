@@ -130,6 +130,11 @@ def suspect(application: Application, request: Any, found: Found) -> None:
         return
     told.add(application)
     reason = 'signature' if found is Found.FORGED else 'secret'
-    log.warning('a cookie with a wrong %s was refused', reason)
+    log.log(
+        # Anybody can send as many as he likes; metrics count them.
+        logging.WARNING if application.suspicions.is_due(reason)
+        else logging.DEBUG,
+        'a cookie with a wrong %s was refused', reason,
+    )
     application.watcher.suspected(reason)
     application.notify(events.SuspiciousCookie(request, reason))

@@ -76,14 +76,14 @@ class Translation(AbstractContextManager[None]):
             return
         fault = faults.fault_of(error)
         if fault is Fault.UNAVAILABLE:
-            self._warn(
-                'no connection of the pool is free for a session'
-                if isinstance(error, exc.TimeoutError) else
-                'the database of the sessions does not answer', error,
-            )
+            self._warn_of_outage(error)
             raise SessionStoreUnavailable() from error
         if fault is Fault.LOCKED and self._warnings is not None:
-            self._warn('a session has waited for a lock in vain', error)
+            if self._warnings.is_due('locked'):
+                log.warning(
+                    'a session has waited for a lock in vain: %s',
+                    faults.said_by(error),
+                )
             said = SessionStoreUnavailable()
             if self._writes:
                 # Of another request, which has ended when this one runs again.
@@ -97,6 +97,17 @@ class Translation(AbstractContextManager[None]):
                 f'says: {getattr(error, "orig", error)}'
             ) from error
 
-    def _warn(self, what: str, error: Any) -> None:
-        if self._warnings is not None and self._warnings.is_due(what):
-            log.warning('%s: %s', what, faults.said_by(error))
+    def _warn_of_outage(self, error: Any) -> None:
+        if self._warnings is None:
+            return
+        if isinstance(error, exc.TimeoutError):
+            if self._warnings.is_due('full'):
+                log.warning(
+                    'no connection of the pool is free for a session: %s',
+                    faults.said_by(error),
+                )
+        elif self._warnings.is_due('away'):
+            log.warning(
+                'the database of the sessions does not answer: %s',
+                faults.said_by(error),
+            )

@@ -363,6 +363,19 @@ def test_one_event_for_several_forged_cookies(views):
     assert event.request.path == '/read'
 
 
+def test_the_log_hears_of_many_forged_cookies_once(views, caplog):
+    """R3: anybody can send them; the events are as many as the requests."""
+    site = views(secret='one')
+    with site.events(SuspiciousCookie) as events:
+        for _ in range(3):
+            ask(site, '/read', f'session={"A" * 64}')
+    assert len(events) == 3
+    assert [
+        r.levelname for r in caplog.records
+        if r.getMessage() == 'a cookie with a wrong signature was refused'
+    ] == ['WARNING']
+
+
 @pytest.mark.parametrize('secret', ['', 'one'])
 @pytest.mark.parametrize('before', [0, 1])
 def test_who_is_told_of_a_cookie_looks_at_the_session(views, secret, before):

@@ -3,6 +3,8 @@
 import datetime as dt
 from decimal import Decimal
 import enum
+import time
+from typing import Any
 import uuid
 
 import pytest
@@ -13,6 +15,8 @@ from sqlalchemy.orm import mapped_column
 
 from pyramid_sqlasession import SessionError
 from pyramid_sqlasession import SessionMixin
+from pyramid_sqlasession import stop_expiring_sessions
+from pyramid_sqlasession.cleaner import Cleaner
 
 from .failing import on_sqlite
 from .fields import field
@@ -70,6 +74,58 @@ def test_own_model_keeps_what_the_session_does_not_hold(own):
     own.execute("UPDATE user_sessions SET label = 'seen', role = 'guard'")
     run(own, view, browser)
     assert (field(own, 'label'), field(own, 'role')) == ('seen', 'guard')
+
+
+@pytest.mark.parametrize(
+    'database', ['postgresql', 'mariadb'], indirect=True
+)
+@pytest.mark.parametrize('ondelete', [None, 'RESTRICT', 'CASCADE', 'SET NULL'])
+def test_rows_that_refer_to_a_session(make_site, caplog, ondelete):
+    """E3, D3: a key that lets no session be deleted is told of, loudly."""
+
+    class Base(DeclarativeBase):
+        pass
+
+    class UserSession(SessionMixin, Base):
+        __tablename__ = 'user_sessions'
+
+    class Visit(Base):
+        __tablename__ = 'visits'
+        number: Mapped[int] = mapped_column(primary_key=True)
+        session_id: Mapped[Any] = mapped_column(
+            sa.ForeignKey('user_sessions.id', ondelete=ondelete), nullable=True
+        )
+
+    site = make_site(
+        model=UserSession, create=False, check_expiration_interval='1d'
+    )
+    works = ondelete in ('CASCADE', 'SET NULL')
+    advised = [m for m in caplog.messages if m.startswith('visits refers to')]
+    assert bool(advised) is not works
+    Base.metadata.create_all(site.outside)
+    run(site, lambda request: request.session.update(n=1))
+    site.execute(
+        'INSERT INTO visits (number, session_id) '
+        'SELECT 1, id FROM user_sessions'
+    )
+    site.clock.advance(days=3)
+    cleaner = site.application.cleaner
+    if works:
+        assert cleaner.clean() == 1
+        return
+    with pytest.raises(sa.exc.IntegrityError):
+        cleaner.clean()
+    stop_expiring_sessions(site.app)
+    caplog.clear()
+    hasty = Cleaner(site.application)
+    hasty._interval = 0.01
+    hasty.start()
+    end = time.monotonic() + 20
+    while len(caplog.messages) < 2 and time.monotonic() < end:
+        time.sleep(0.01)
+    hasty.stop()
+    said = {(r.levelname, r.getMessage()[:33]) for r in caplog.records}
+    assert said == {('ERROR', 'expired sessions cannot be delete')}
 
 
 # SQLite has foreign keys only after a PRAGMA.
