@@ -351,19 +351,24 @@ class Records:
         a LIMIT on it selects.
         """
         c, id = self.table.c, self.stored_id
-        surplus = list(
-            connection.scalars(
-                sa.select(id)
-                .where(c.expires > now, where)
-                .order_by(c.started.desc(), c.created.desc(), c.id.desc())
-                # MariaDB knows OFFSET only behind LIMIT.
-                .limit(10_000).offset(limit)
-            )
-        )
+        surplus = connection.execute(
+            sa.select(id, leniently(c.started))
+            .where(c.expires > now, where)
+            .order_by(c.started.desc(), c.created.desc(), c.id.desc())
+            # MariaDB knows OFFSET only behind LIMIT.
+            .limit(10_000).offset(limit)
+        ).all()
         if not surplus:
             return 0
+        # Whoever has logged in by one of them meanwhile keeps it.
+        still = [where]
+        newest = [at for _, at in surplus if isinstance(at, dt.datetime)]
+        if newest:
+            still.append(c.started <= max(newest))
         return connection.execute(
-            self.table.delete().where(id.in_(surplus))
+            self.table.delete().where(
+                id.in_([found for found, _ in surplus]), *still
+            )
         ).rowcount
 
     def remove_expired(

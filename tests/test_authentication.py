@@ -327,6 +327,27 @@ def test_the_limit_ends_no_login_of_an_old_visitor(make_club, rotates):
     assert who_is_in == [str(ADA), '', str(ADA)]
 
 
+@pytest.mark.parametrize('userid', [ADA, GRACE])
+def test_the_limit_ends_no_login_of_meanwhile(make_club, userid):
+    """Section 2: a session that was too many, and has logged in since."""
+    club = make_club(max_sessions_per_user='1')
+    browsers = [club.site.browser() for _ in range(2)]
+    club.do(browsers[0], login())
+    club.site.clock.advance(seconds=1)
+    again = []
+
+    @sa.event.listens_for(club.site.engine, 'before_cursor_execute')
+    def log_in_again(connection, cursor, statement, *args):
+        if statement.startswith('DELETE') and not again:
+            again.append(1)
+            club.site.clock.advance(seconds=1)
+            club.do(browsers[0], login(userid))
+
+    club.do(browsers[1], login())
+    assert again
+    assert asked(club, browsers[0]) == str(userid)
+
+
 @pytest.mark.parametrize('database', ['sqlite'], indirect=True)
 def test_a_damaged_id_keeps_nobody_from_logging_in(make_club):
     """Section 2: SQLite keeps any value as an id; such a session ends, too."""
