@@ -116,7 +116,7 @@ def _session_store(request: Any) -> SessionStore:
     # collector.
     request.add_finished_callback(_forget_session_store)
     return SessionStore(
-        application, Connections(application, request).perform
+        application, Connections(application, request).perform_for_view
     )
 
 

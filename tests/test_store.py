@@ -469,6 +469,24 @@ def test_revoke_where_meets_a_lock(shop, monkeypatch):
     assert len(shop.rows()) == 4
 
 
+@pytest.mark.parametrize('autoflush', [True, False])
+def test_what_the_view_has_added_is_written_first(shop, autoflush):
+    """T6: one order for the rows of the application and of sessions."""
+
+    def end_others(request):
+        request.dbsession.autoflush = autoflush
+        request.dbsession.add(Note(text='changed'))
+        request.session_store.revoke_where(user_id=7)
+        request.session_store.revoke_all()
+
+    shop.listen()
+    run(shop, end_others)
+    verbs = ['INSERT', 'DELETE', 'DELETE'] if autoflush else [
+        'DELETE', 'DELETE', 'INSERT'
+    ]
+    assert [v for v in shop.statements.verbs if v in verbs] == verbs
+
+
 @ON_SQLITE
 def test_revoke_where_keeps_the_own_session(shop):
     """Section 3: "log out everywhere else"."""
