@@ -29,8 +29,12 @@ class Held:
         """Return whether they are what they were; False also if that takes a
         closer look.
         """
+        return self.equals(self.values)
+
+    def equals(self, values: dict[str, Any]) -> bool:
+        """Return whether *values* are what they were, as above."""
         before = self._before
-        return before is not None and _as_bytes(self.values) == before
+        return before is not None and _as_bytes(values) == before
 
 
 def _as_bytes(values: dict[str, Any]) -> bytes | None:

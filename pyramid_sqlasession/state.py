@@ -219,6 +219,8 @@ class State:
         self.pending = Pending()
         if merged:
             self.load(base)
+            if planned is not None:
+                self._hold_on_to(planned.values)
             return
         self.base = base
         # Whoever holds a list out of the session may change it later.
@@ -226,6 +228,20 @@ class State:
         if planned is not None:
             self.pending.touched = set(planned.values)
             self.pending.settled = planned
+
+    def _hold_on_to(self, held: Mapping[str, Any]) -> None:
+        """Have the session hold the same objects as before, so far as they
+        are what was stored: whoever holds them may change them later.
+        """
+        data = self.data
+        kept = Held({
+            key: value for key, value in held.items()
+            if key in dict.keys(data)
+            and Held({key: value}).equals({key: dict.get(data, key)})
+        })
+        dict.update(data, kept.values)
+        self.pending.touched = set(kept.values)
+        self.pending.settled = kept
 
     def _changes(self, differ: Differ) -> Changes:
         pending = self.pending

@@ -522,6 +522,43 @@ def test_a_csrf_token_in_flight_at_a_rotation_goes(meeting, stage, act):
     assert meeting.do(browser, csrf).text != before
 
 
+@pytest.mark.parametrize('meets', [False, True])
+@pytest.mark.parametrize('when', ['in the view', 'in a callback'])
+def test_a_value_that_is_held_across_a_commit(meeting, meets, when):
+    """T8, T9: it is still the session's, though another one wrote meanwhile."""
+    one = meeting.visitor(cart=['a'], other=['x'])
+    again = []
+
+    def hold(request):
+        cart, other = request.session['cart'], request.session['other']
+        cart.append('b')
+        if meets:
+            meeting.do(
+                meeting.site.browser(like=one),
+                lambda request: request.session['other'].append('y'),
+            )
+        if when == 'in a callback':
+            request.add_response_callback(
+                lambda request, response: cart.append('c')
+            )
+            return
+        request.tm.commit()
+        request.tm.begin()
+        cart.append('c')
+        # What another one has changed, it has: this is not the session's.
+        other.append('z')
+        again.append(request.session['cart'] is cart)
+
+    meeting.do(one, hold)
+    assert meeting.do(one, look_at_cart).text == 'abc'
+    assert again in ([], [True])
+
+
+def look_at_cart(request):
+    """Show what is in the cart."""
+    return ''.join(request.session['cart'])
+
+
 def test_a_ghosts_csrf_token_does_not_reach_the_session(meeting):
     """C5, C6: a slow page of before the login stores no token in it."""
     one = meeting.visitor(n=0)
