@@ -55,6 +55,9 @@ Result = TypeVar('Result')
 class Participant(Protocol):
     """A session in a transaction."""
 
+    #: Set when the transaction is about to be aborted, with its savepoints.
+    is_ending: bool
+
     @property
     def ends_token(self) -> bool:
         """Whether other writes of the same session have to come first."""
@@ -71,6 +74,9 @@ class Participant(Protocol):
 
     def prepare(self) -> bool:
         """Before the commit: return whether something will be written."""
+
+    def plan_again(self) -> None:
+        """Have what was changed since :meth:`prepare` be written, too."""
 
     def is_rolled_back(self, transaction: Any) -> bool:
         """Return whether the application's part was rolled back by hand."""
@@ -340,9 +346,11 @@ class SessionDataManager:
     def _before_abort(self) -> None:
         # Not called when a savepoint is rolled back: that calls abort() of
         # who has joined since.
-        if self.is_open and (
-            self._gate.rollback_can_fail or self._leaves_open()
-        ):
+        if not self.is_open:
+            return
+        for participant in self._participants:
+            participant.is_ending = True
+        if self._gate.rollback_can_fail or self._leaves_open():
             for participant in self._participants:
                 participant.roll_back()
 
@@ -373,6 +381,10 @@ class SessionDataManager:
         """
         if self._failure is not None:
             raise self._failure
+        if self._route is Route.JOINED and self._has_work:
+            # Listeners to the flush may have changed the session.
+            for participant in self._participants:
+                participant.plan_again()
         if not self._has_work:
             return
         if self._route is Route.JOINED:

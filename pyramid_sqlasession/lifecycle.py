@@ -153,7 +153,8 @@ class Binding:
     _set_aside: Snapshot | None = None
     #: Whether the session holds a change made in a transaction, or in a view.
     _is_changed_by_view = False
-    _exception: BaseException | None = None
+    #: What the view has raised, while an exception view runs.
+    exception: BaseException | None = None
     #: Kept for the view, if nobody could answer it at the first look.
     _unavailable: SessionStoreUnavailable | None = None
     #: Whether somebody answers for the session, and for its end.
@@ -167,6 +168,12 @@ class Binding:
     _tentative: Outcome | None = None
     #: What an earlier attempt went on from.
     _opened: Base | None = None
+    #: Whether the transaction is about to be aborted, with its savepoints.
+    is_ending = False
+    #: Whether pyramid_tm, or a test, ends the transaction.
+    _is_managed = False
+    #: ``_is_changed_by_view`` and ``_joined_with`` before it took part.
+    _outside: tuple[bool, Snapshot | None] = (False, None)
 
     def __init__(
         self, application: Application, request: Any,
@@ -229,7 +236,7 @@ class Binding:
             self._is_attended = True
             self._attend()
         if not self.is_answered:
-            if self.request.__dict__.get('exception') is not self._exception:
+            if self.request.__dict__.get('exception') is not self.exception:
                 self.notice_exception()
             if not self._is_loaded:
                 self.join(to_read=True)
@@ -364,16 +371,18 @@ class Binding:
     def notice_exception(self) -> None:
         """Set the view's changes aside once an exception view runs."""
         error = self.request.__dict__.get('exception')
-        if error is None or error is self._exception:
+        if error is None or error is self.exception:
             return
-        self._exception = error
+        self.exception = error
         # What a tween above of them has changed is not the view's.
         if self._is_loaded and not self.in_exception_view and (
             self.manager is not None or self._is_changed_by_view
         ):
             if self.state.is_altered:
                 self.watcher.set_aside(self.state.pending.touched, error)
-            self._set_aside = self.state.snapshot()
+            # Of what was in no transaction there is no commit, by a veto.
+            if self.manager is not None:
+                self._set_aside = self.state.snapshot()
             self._start_over()
             # They end with the view's transaction.
             self.savepoints = dict.fromkeys(self.savepoints, RELEASED)
@@ -434,6 +443,9 @@ class Binding:
     def _take_part(self, transaction: Any) -> None:
         self.manager = self.connections.manager_in(transaction)
         self.manager.add(self)
+        self.is_ending = False
+        self._is_managed = is_managed(self.request)
+        self._outside = self._is_changed_by_view, self._joined_with
         # What was done before this transaction survives its abort.
         self._joined_with = None
         if self.state.is_altered:
@@ -443,7 +455,7 @@ class Binding:
     def is_joined_with(self, dbsession: Any) -> bool:
         """Return whether *dbsession* is in the session's transaction."""
         return (
-            self.manager is not None
+            self.manager is not None and not self.is_ending
             and self.connections.begun_dbsession is dbsession
         )
 
@@ -483,6 +495,28 @@ class Binding:
             self._foresee()
         return plan is not None
 
+    def plan_again(self) -> None:
+        """Plan what was changed since, too."""
+        # Not what the application has to be asked for: its SQLAlchemy session
+        # cannot be used any more.
+        if (
+            self.extends or self._is_as_planned
+            or is_to_be_repeated(self.request)
+        ):
+            return
+        self._plan = self.make_plan() or self._plan
+
+    @property
+    def _is_as_planned(self) -> bool:
+        plan, pending = self._plan, self.state.pending
+        if plan is None:
+            return not self.state.is_unsaved
+        planned = pending.planned
+        return (
+            pending.wishes is plan.wishes
+            and planned is not None and planned.is_unchanged()
+        )
+
     def _foresee(self) -> None:
         self._is_saving = True
         try:
@@ -520,14 +554,17 @@ class Binding:
         """Go on from what was written."""
         outcome, self._tentative = self._tentative, None
         self._leave()
-        self.in_exception_view = False
         if outcome is not None:
             self.accept(outcome)
 
     def aborted(self) -> None:
         """Take the session back (see the table at the top)."""
         self._tentative = None
-        kept = self.in_exception_view and not is_managed(self.request)
+        # By pyramid_tm, that is, above of the exception view.
+        kept = (
+            self.in_exception_view and self._is_managed
+            and not is_managed(self.request)
+        )
         kept = kept or self._is_begun_by_subrequest()
         joined_with = self._joined_with
         self._leave()
@@ -535,12 +572,13 @@ class Binding:
             return
         if self.state.is_altered:
             self.watcher.taken_back(self.state.pending.touched)
-        # What remains is not the view's.
-        self._is_changed_by_view = False
+        # What remains is not the view's, unless it was changed before.
+        self._is_changed_by_view, before = self._outside
         if joined_with is not None:
             self.state.restore(joined_with)
         else:
             self._start_over()
+        self._joined_with = before
 
     def _is_begun_by_subrequest(self) -> bool:
         subrequest = beginning_subrequest(self.request)
@@ -559,7 +597,7 @@ class Binding:
     def mark(self) -> tuple[BaseException | None, Snapshot]:
         """Return the state, for :meth:`return_to`."""
         self.notice_exception()
-        return self._exception, self.state.snapshot()
+        return self.exception, self.state.snapshot()
 
     def return_to(
         self, mark: tuple[BaseException | None, Snapshot] | None
@@ -572,7 +610,7 @@ class Binding:
             # Of a request that is over, while its transaction goes on.
             return
         self.notice_exception()
-        if mark is not None and mark[0] is self._exception:
+        if mark is not None and mark[0] is self.exception:
             self.state.restore(mark[1])
         elif self._is_loaded:
             self._start_over()

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from pyramid.threadlocal import get_current_request
 from sqlalchemy import event
@@ -14,6 +15,10 @@ from sqlalchemy.orm import Session
 from pyramid_sqlasession.lifecycle import Binding
 from pyramid_sqlasession.lifecycle import binding_of
 from pyramid_sqlasession.lifecycle import RELEASED
+
+#: Of the savepoints that were made before the session joined, which error the
+#: view had raised by then: its address, as an error holds what has failed.
+_unmarked: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
 
 def follow_savepoints() -> None:
@@ -30,8 +35,13 @@ def follow_savepoints() -> None:
 
 
 def _begun(dbsession: Any, transaction: Any) -> None:
-    if transaction.nested and (binding := _binding_with(dbsession)):
+    if not transaction.nested:
+        return
+    if binding := _binding_with(dbsession):
         binding.savepoints[transaction] = binding.mark()
+    elif (request := get_current_request()) is not None:
+        # The session may join within it.
+        _unmarked[transaction] = id(request.__dict__.get('exception'))
 
 
 def _released(dbsession: Any) -> None:
@@ -46,9 +56,12 @@ def _ended(dbsession: Any, transaction: Any) -> None:
     # SAVEPOINT back on its own, and the block around it is only closed.
     if not transaction.nested:
         return
+    error = _unmarked.pop(transaction, None)
     if binding := _binding_with(dbsession):
+        # Those of a view that has failed end with its transaction.
+        is_current = error == id(binding.exception)
         mark = binding.savepoints.pop(
-            transaction, RELEASED if binding.in_exception_view else None
+            transaction, None if is_current else RELEASED
         )
         if mark is not RELEASED:
             binding.return_to(mark)

@@ -525,7 +525,7 @@ def test_a_csrf_token_in_flight_at_a_rotation_goes(meeting, stage, act):
 @pytest.mark.parametrize('meets', [False, True])
 @pytest.mark.parametrize('when', ['in the view', 'in a callback'])
 def test_a_value_that_is_held_across_a_commit(meeting, meets, when):
-    """T8, T9: it is still the session's, though another one wrote meanwhile."""
+    """T8, T9: it is the session's still, though others wrote meanwhile."""
     one = meeting.visitor(cart=['a'], other=['x'])
     again = []
 
