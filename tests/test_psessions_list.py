@@ -207,6 +207,31 @@ def test_list_by_field(stocked, name, value, found, other):
 
 
 @pytest.mark.parametrize(
+    ('name', 'value'),
+    {name: (name, value) for name, value, *_ in VALUES}.values(),
+    ids=lambda given: given if isinstance(given, str) else '',
+)
+def test_list_without_a_field(stocked, name, value):
+    """Those in which nobody is logged in, say, with other conditions."""
+    stocked.new(**{name: value})
+    id = stocked.new(price=Decimal(7))
+    stocked.new()
+    found = stocked.json('list', '--without', name)
+    assert len(found) == 2
+    (one,) = stocked.json('list', '--without', name, '--field', 'price=7')
+    assert one['id'] == id
+
+
+def test_revoke_without_a_field(in_file, capsys):
+    """The sessions of robots end, and no other ones."""
+    in_file.new(admin=True)
+    in_file.new()
+    code, out, _ = in_file.run('revoke', '--without', 'admin')
+    assert (code, out) == (0, '1 session ended\n')
+    assert len(in_file.json('list')) == 1
+
+
+@pytest.mark.parametrize(
     ('text', 'count'),
     [('true', 1), ('YES', 1), ('1', 1), ('False', 2), ('no', 2), ('0', 2)],
 )

@@ -1,4 +1,6 @@
-"""The conditions that ``--field NAME=VALUE`` stands for."""
+"""The conditions that ``--field NAME=VALUE`` and ``--without NAME`` stand
+for.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,9 @@ from pyramid_sqlasession.scripts.failures import UsageFailure
 
 
 def conditions_of(
-    application: Application, pairs: Iterable[tuple[str, str]]
+    application: Application, pairs: Iterable[tuple[str, str | None]]
 ) -> list[sa.ColumnElement[bool]]:
-    """Return one condition for each (name, value).
+    """Return one condition for each (name, value); None is no value.
 
     :raises UsageFailure: for a field that is not there, or a value that it
         cannot have.
@@ -36,8 +38,10 @@ def conditions_of(
             )
             raise UsageFailure(f'{name!r} is no additional field; {there}')
         if name in where:
-            raise UsageFailure(f'--field {name} is given twice')
-        where[name] = columns[name] == _field_value(application, name, value)
+            raise UsageFailure(f'the field {name!r} is given twice')
+        where[name] = columns[name].is_(None) if value is None else (
+            columns[name] == _field_value(application, name, value)
+        )
     return list(where.values())
 
 

@@ -46,13 +46,25 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def add_fields(parser: argparse.ArgumentParser) -> None:
-    """Add ``--field``; ``fields`` are pairs of name and text."""
+    """Add ``--field`` and ``--without``; ``fields`` are pairs of name and
+    text, or None.
+    """
     parser.add_argument(
         '--field', metavar='NAME=VALUE', action='append', default=[],
         dest='fields', type=pair,
         help='only those with this value of an additional field; several '
         'have to be true together',
     )
+    parser.add_argument(
+        '--without', metavar='NAME', action='append', default=[],
+        dest='fields', type=_no_value,
+        help='only those in which an additional field has no value, such as '
+        'the user of visitors who have not logged in',
+    )
+
+
+def _no_value(name: str) -> tuple[str, None]:
+    return name, None
 
 
 def session_id(text: str) -> uuid.UUID:

@@ -45,12 +45,13 @@ def _check(args: argparse.Namespace) -> None:
     ways = [bool(args.ids), bool(args.fields), args.all]
     if sum(ways) > 1:
         raise UsageFailure(
-            'revoke takes only one of these: ids, --field NAME=VALUE, --all'
+            'revoke takes only one of these: ids, fields (--field '
+            'NAME=VALUE, --without NAME), --all'
         )
     if not any(ways):
         raise UsageFailure(
             'revoke needs to know which: one or more ids, or --field '
-            'NAME=VALUE, or --all'
+            'NAME=VALUE, or --without NAME, or --all'
         )
     if args.all and not args.yes and not sys.stdin.isatty():
         raise UsageFailure(
