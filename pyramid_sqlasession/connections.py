@@ -350,23 +350,6 @@ class Connections:
             or transaction.status != 'Active'
         )
 
-    def perform_for_view(
-        self, work: Callable[[sa.Connection], Result], *, writes: bool
-    ) -> Result:
-        """Do the same when a view asks for it.
-
-        What it has added, and not flushed, is written first, as for a query of
-        its own: at the COMMIT, too, the sessions' rows come after those of the
-        application, and two orders would be a deadlock (T6).
-        """
-        if writes and self.has_dbsession and (
-            active_transaction(self._request) is not None
-        ):
-            dbsession = self._dbsession
-            if dbsession.autoflush:
-                dbsession.flush()
-        return self.perform(work, writes=writes)
-
     def perform(
         self, work: Callable[[sa.Connection], Result], *, writes: bool
     ) -> Result:
@@ -390,3 +373,20 @@ class Connections:
             if writes:
                 self.mark_changed()
             return done
+
+    def perform_for_view(
+        self, work: Callable[[sa.Connection], Result], *, writes: bool
+    ) -> Result:
+        """Do the same, for what a view asks for.
+
+        What it has added, and not flushed, is written first, as for a query of
+        its own: at the COMMIT, too, the sessions' rows come after those of the
+        application, and two orders would be a deadlock (T6).
+        """
+        if writes and self.has_dbsession and (
+            active_transaction(self._request) is not None
+        ):
+            dbsession = self._dbsession
+            if dbsession.autoflush:
+                dbsession.flush()
+        return self.perform(work, writes=writes)

@@ -504,7 +504,7 @@ class Binding:
             or is_to_be_repeated(self.request)
         ):
             return
-        self._plan = self.make_plan() or self._plan
+        self._plan = self.make_plan()
 
     @property
     def _is_as_planned(self) -> bool:

@@ -277,6 +277,28 @@ def test_what_a_listener_to_the_flush_changes(audited):
 
 
 @both_managers
+def test_a_listener_to_the_flush_takes_a_change_back(make_shop):
+    """T1: what is not changed in the end is not written."""
+    site = make_shop()
+
+    @site.view
+    def audit(request):
+        request.session['n'] = 2
+        sa.event.listen(
+            request.dbsession, 'before_flush',
+            lambda *args: request.session.update(n=1),
+        )
+        add_note(request)
+
+    browser = returning(site)
+    site.listen()
+    browser.get('/audit')
+    assert site.data() == STORED
+    assert site.statements.verbs.count('UPDATE') == 0
+    assert site.notes() == ['a note']
+
+
+@both_managers
 def test_a_listener_to_the_flush_stores_what_cannot_be(audited):
     """T1, R6: nothing is committed then, of the application neither."""
     site = audited(object())
