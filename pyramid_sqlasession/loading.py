@@ -85,7 +85,7 @@ def _judged(
     standing = record.standing(token, now)
     if standing is Standing.WRONG and opened is not None:
         # Its grace is over meanwhile.
-        standing = Standing.ROTATED
+        standing = _standing_again(opened, token, record)
     if standing is Standing.WRONG:
         return NOTHING, Found.WRONG_SECRET
     if standing is Standing.ROTATED:
@@ -104,6 +104,14 @@ def _judged(
         return Base(damaged=record, token=token), Found.DAMAGED
     content = Content(application.codec, record.data, first)
     return Base(record, token, content), Found.CURRENT
+
+
+def _standing_again(opened: Base, token: Token, record: Record) -> Standing:
+    """Return what *token* is to the attempt after one that had *opened*."""
+    if opened.token != token:
+        return Standing.ROTATED
+    standing = record.standing(token, None)
+    return Standing.ROTATED if standing is Standing.WRONG else standing
 
 
 def _ending(opened: Base, record: Record | None, now: dt.datetime) -> str:

@@ -179,7 +179,7 @@ class SessionMixin:
     id: Mapped[uuid.UUID] = mapped_column(PublicId, primary_key=True)
     #: SHA-256 of the secret half of the token.
     secret_hash: Mapped[bytes] = mapped_column(_HASH)
-    #: Hashes of tokens that were replaced moments ago.
+    #: Hashes of tokens that were replaced lately.
     retired: Mapped[bytes | None] = mapped_column(_RETIRED)
     #: Counts the writes; each write is guarded by the version it read.
     version: Mapped[int] = mapped_column(sa.BigInteger)

@@ -61,14 +61,18 @@ class Record:
             self.expires, self.lifetime,
         )
 
-    def standing(self, token: Token, now: dt.datetime) -> Standing:
-        """Return what *token* is to this record, in constant time."""
+    def standing(self, token: Token, now: dt.datetime | None) -> Standing:
+        """Return what *token* is to this record, in constant time.
+
+        :param now: None for a request in flight, for which *token* has opened
+            the record already: no grace ends for it.
+        """
         presented = token.secret_hash
         if hmac.compare_digest(presented, self.secret_hash):
             return Standing.CURRENT
         for entry in unpack_retired(self.retired):
             if hmac.compare_digest(presented, entry.secret_hash) and (
-                entry.until > now
+                now is None or entry.until > now
             ):
                 return entry.standing
         return Standing.WRONG

@@ -4,7 +4,7 @@ holds, and what a token is to a record.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 import contextlib
 from dataclasses import dataclass
 from dataclasses import field
@@ -17,7 +17,8 @@ class Standing(enum.Enum):
     """What a token's secret is to a record."""
 
     CURRENT = 'current'
-    #: Replaced by a periodic renewal, still within its grace.
+    #: Replaced by a periodic renewal, still within its grace; to a request
+    #: in flight, beyond it too.
     RENEWED = 'renewed'
     #: Replaced by a rotation (a login), still within its grace.
     ROTATED = 'rotated'
@@ -37,12 +38,18 @@ _ENTRY = struct.Struct('>32sqB')
 _KINDS = {1: Standing.ROTATED, 2: Standing.RENEWED}
 # Fits the column; nobody rotates that often within a grace period.
 _MOST_RETIRED = 16
+# Requests in flight are judged by renewed tokens whose grace is over, and one
+# that began with a token in its grace may meet the next renewal soon.
+_MOST_OVER = 2
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)
 
 
-def pack_retired(entries: Iterable[Retired], now: dt.datetime) -> bytes | None:
-    """Return the column value for those *entries* that still count."""
+def pack_retired(entries: Sequence[Retired], now: dt.datetime) -> bytes | None:
+    """Return the column value for those *entries*, oldest first, that still
+    count.
+    """
+    last = entries[-_MOST_OVER:]
     kinds = {standing: number for number, standing in _KINDS.items()}
     packed = [
         _ENTRY.pack(
@@ -51,6 +58,8 @@ def pack_retired(entries: Iterable[Retired], now: dt.datetime) -> bytes | None:
         )
         for entry in entries
         if entry.until > now
+        # A rotated one is as dead as an unknown one.
+        or (entry.standing is Standing.RENEWED and entry in last)
     ]
     return b''.join(packed[-_MOST_RETIRED:]) or None
 

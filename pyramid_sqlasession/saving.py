@@ -296,7 +296,8 @@ class Saver:
             return 'gone'
         if found.expires <= now:
             return 'expired'
-        standing = found.standing(token, now)
+        # It was good when the request began, and a renewal is no login.
+        standing = found.standing(token, None)
         if standing in (Standing.CURRENT, Standing.RENEWED):
             return None
         return 'rotated'

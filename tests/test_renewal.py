@@ -1,8 +1,11 @@
 """The periodic renewal of a token, and requests that meet it: C5."""
 
 
+from pyramid_retry import BeforeRetry
 import pytest
+from transaction.interfaces import TransientError
 
+from pyramid_sqlasession import SessionInvalidated
 from pyramid_sqlasession import SessionTooLarge
 from pyramid_sqlasession import SessionWriteDropped
 from pyramid_sqlasession import SuspiciousCookie
@@ -13,6 +16,7 @@ from .meeting import flash
 from .meeting import logout
 from .meeting import look
 from .meeting import put
+from .meeting import reasons
 from .meeting import rotate
 from .meeting import set_cookies
 from .meeting import touched
@@ -233,6 +237,157 @@ def test_a_renewal_of_an_aborted_request_counts_all_the_same(renewing):
     seen = renewing.seen(renewing.site.token(one))
     assert seen['n'] == 0
     assert 'a' not in seen
+
+
+# -- requests that outlast the grace ------------------------------------------
+
+
+@pytest.fixture(params=['0', '60s'])
+def lapsing(request, make_meeting):
+    """A ``Meeting`` with renewal, and the next attempt of pyramid_retry."""
+    return make_meeting(
+        **{**RENEWAL, 'renewal_grace': request.param}, retry=True
+    )
+
+
+def outlast(meeting, one, slow, *, renewals=1, act=look):
+    """Have *slow*, a request of *one*, outlast as many renewals, and the
+    grace of the last one; return its response.
+    """
+    for _ in range(renewals):
+        renew(meeting, one, act)
+    meeting.site.clock.advance(minutes=2)
+    return slow.finish()
+
+
+@pytest.mark.parametrize('act', [look, put(b=2)])
+@pytest.mark.parametrize('renewals', [1, 2])
+def test_a_write_in_flight_outlasts_the_grace(lapsing, renewals, act):
+    """C1, C5: it is merged, as it was good when its request began."""
+    one = lapsing.visitor(n=0)
+    slow = lapsing.start(one, put(a=1))
+    with lapsing.site.events(SessionWriteDropped) as seen:
+        response = outlast(lapsing, one, slow, renewals=renewals, act=act)
+    assert set_cookies(response) == []
+    assert seen == []
+    found = lapsing.seen(lapsing.site.token(one))
+    assert (found['n'], found['a']) == (0, 1)
+    assert ('b' in found) is (act is not look)
+
+
+@pytest.mark.parametrize('renewals', [1, 2])
+def test_a_logout_in_flight_outlasts_the_grace(lapsing, renewals):
+    """C4, C5: it ends the session, whoever has its newest token."""
+    one = lapsing.visitor(n=0)
+    slow = lapsing.start(one, logout)
+    with lapsing.site.events(SessionInvalidated) as seen:
+        response = outlast(lapsing, one, slow, renewals=renewals)
+    assert set_cookies(response) == ['']
+    assert len(seen) == 1
+    assert lapsing.site.rows() == []
+
+
+def test_a_login_in_flight_outlasts_the_grace(lapsing):
+    """C5: it goes on with the session's data, and the others' token dies."""
+    one = lapsing.visitor(n=0)
+    slow = lapsing.start(one, rotate)
+    (new,) = set_cookies(outlast(lapsing, one, slow))
+    assert len(lapsing.site.rows()) == 1
+    found = lapsing.seen(new)
+    assert (found['n'], found['login']) == (0, True)
+    assert lapsing.seen(lapsing.site.token(one)) == {}
+
+
+@pytest.mark.parametrize('act', [put(a=1), logout, rotate])
+def test_a_repeated_attempt_outlasts_the_grace(lapsing, act):
+    """C4, C5, T5: the next attempt is the same request still."""
+    one = lapsing.visitor(n=0)
+    runs = []
+
+    def fail_once(request):
+        runs.append(dict(request.session))
+        act(request)
+        if len(runs) == 1:
+            raise TransientError
+
+    slow = lapsing.start(one, fail_once)
+    with lapsing.site.events(SessionWriteDropped, SuspiciousCookie) as seen:
+        response = outlast(lapsing, one, slow)
+    assert [run['n'] for run in runs] == [0, 0]
+    assert seen == []
+    assert len(set_cookies(response)) == (act in (logout, rotate))
+    assert len(lapsing.site.rows()) == (act is not logout)
+    if act is not logout:
+        assert lapsing.site.data()['n'] == 0
+
+
+def test_a_repeated_attempt_with_another_old_token(lapsing):
+    """C5: the next attempt goes on by what it began with, and no other."""
+    one = lapsing.visitor(n=0)
+    old = renew(lapsing, one)
+    lapsing.site.clock.advance(minutes=2)
+
+    def change_cookie(event):
+        event.request.environ['HTTP_COOKIE'] = f'session={old}'
+
+    lapsing.site.registry.registerHandler(change_cookie, [BeforeRetry])
+    runs = []
+
+    def fail_once(request):
+        runs.append(dict(request.session))
+        if len(runs) == 1:
+            raise TransientError
+
+    lapsing.do(one, fail_once)
+    assert [bool(run) for run in runs] == [True, False]
+
+
+@pytest.mark.parametrize('act', [put(a=1), logout])
+@pytest.mark.parametrize('then', [rotate, look])
+def test_a_login_after_a_renewal_ends_what_is_in_flight(lapsing, act, then):
+    """C5: the renewed token is dead for it, in its grace and beyond."""
+    one = lapsing.visitor(n=0)
+    slow = lapsing.start(one, act)
+    renew(lapsing, one)
+    lapsing.do(one, rotate)
+    if then is look:
+        renew(lapsing, one)
+    before = lapsing.site.rows()
+    with lapsing.site.events(SessionWriteDropped) as seen:
+        assert set_cookies(slow.finish()) == []
+    assert reasons(seen) == ([] if act is logout else ['rotated'])
+    assert lapsing.site.rows() == before
+
+
+@pytest.mark.parametrize('act', [look, put(a=1), logout, rotate])
+@pytest.mark.parametrize('renewals', [1, 2])
+def test_a_request_that_begins_after_the_grace(lapsing, act, renewals):
+    """C5, R3: to it the old token is unknown, though others outlast it."""
+    one = lapsing.visitor(n=0)
+    late = lapsing.site.browser(like=one)
+    for _ in range(renewals):
+        renew(lapsing, one)
+    lapsing.site.clock.advance(minutes=2)
+    before = lapsing.site.rows()
+    with lapsing.site.events(SuspiciousCookie) as seen:
+        lapsing.do(late, act)
+    assert len(seen) == 1
+    assert before[0] in lapsing.site.rows()
+    assert lapsing.seen(lapsing.site.token(one))['n'] == 0
+
+
+def test_a_request_that_outlasts_many_renewals(lapsing):
+    """C5: the tokens that are kept for it are few; then it is dropped."""
+    one = lapsing.visitor(n=0)
+    slow = lapsing.start(one, put(a=1))
+    with lapsing.site.events(SessionWriteDropped) as seen:
+        outlast(lapsing, one, slow, renewals=3)
+    assert reasons(seen) == ['rotated']
+    (row,) = lapsing.site.rows()
+    assert len(unpack_retired(row['retired'])) == 2
+    lapsing.do(one, rotate)
+    (row,) = lapsing.site.rows()
+    assert len(unpack_retired(row['retired'])) <= 1
 
 
 # -- C6: CSRF -----------------------------------------------------------------
