@@ -24,6 +24,7 @@ from pyramid_sqlasession.aftercare import end_surplus
 from pyramid_sqlasession.aftercare import send_events
 from pyramid_sqlasession.aftercare import touch
 from pyramid_sqlasession.application import Application
+from pyramid_sqlasession.base import Base
 from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.errors import SessionStoreUnavailable
 from pyramid_sqlasession.latesaving import final
@@ -35,10 +36,12 @@ from pyramid_sqlasession.lifecycle import has_cookie_left
 from pyramid_sqlasession.lifecycle import is_to_be_repeated
 from pyramid_sqlasession.plan import Outcome
 from pyramid_sqlasession.response import cookie_header
+from pyramid_sqlasession.response import ENDED
 from pyramid_sqlasession.response import keep_private
 from pyramid_sqlasession.response import NO_REASON
 from pyramid_sqlasession.response import put_cookie
 from pyramid_sqlasession.response import replace_content
+from pyramid_sqlasession.response import take_cookie
 from pyramid_sqlasession.response import vary
 from pyramid_sqlasession.session import SQLASession
 from pyramid_sqlasession.surroundings import asked_by
@@ -232,6 +235,7 @@ class Answer:
         header, reason = cookie_header(
             binding.application.cookies, outcomes, binding.request,
             binding.now(), asked_by(binding.request),
+            binding.base if self._outer is None else self._last_base(),
         )
         if header is not None:
             # The response may be a subrequest's, with its cookie.
@@ -243,7 +247,19 @@ class Answer:
             keep_private(response)
             if not runs_alone():
                 self._pass_on(outcomes)
+        elif reason is ENDED:
+            # It may be the one of a subrequest, with its cookie.
+            take_cookie(response, binding.application.cookies, outcomes)
         binding.watcher.decided(header is not None, reason)
+
+    def _last_base(self) -> Base:
+        """Return what the session of a subrequest was found to be at last, by
+        the request around it, too, which has gone on.
+        """
+        found = binding_of(self._outer)
+        if found is not None and found.base.ghost:
+            return found.base
+        return self._binding.base
 
     def _counts_most(self, outcomes: tuple[Outcome, ...]) -> bool:
         """Return whether no other cookie of the same response may replace

@@ -112,8 +112,7 @@ class CookiePolicy:
         no longer the first one of ``secret``.
         """
         return len(self._keys) > 1 and (
-            f'{self._prefix}{self.value(token)}'
-            not in environ.get('HTTP_COOKIE', '')
+            self.pair(token) not in environ.get('HTTP_COOKIE', '')
         )
 
     def read(self, environ: dict[str, Any]) -> tuple[Token | None, bool]:
@@ -167,6 +166,12 @@ class CookiePolicy:
         if self._keys:
             return f'{payload}.{_sign(self._keys[0], payload)}'
         return payload
+
+    def pair(self, token: Token) -> str:
+        """Return the name and the value of the cookie that carries *token*,
+        as a header has them.
+        """
+        return f'{self._prefix}{self.value(token)}'
 
     def set_header(self, token: Token, request: Any, seconds: float) -> str:
         """Return the Set-Cookie value that hands out *token*.

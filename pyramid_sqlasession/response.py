@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Iterable
 import datetime as dt
 from typing import Any
 
 from pyramid_sqlasession.base import Base
 from pyramid_sqlasession.cookie import CookiePolicy
-from pyramid_sqlasession.cookie import Token
 from pyramid_sqlasession.plan import Outcome
 
 NO_REASON = 'nothing to update'
+ENDED = 'the session ended while the request ran'
 
 
 def cookie_header(
-    cookies: CookiePolicy, outcomes: Iterable[Outcome], request: Any,
-    now: dt.datetime, asked: Any,
+    cookies: CookiePolicy, outcomes: Collection[Outcome], request: Any,
+    now: dt.datetime, asked: Any, last: Base,
 ) -> tuple[str | None, str]:
     """Return the Set-Cookie value that follows from *outcomes*, or None,
     and the reason in words.
@@ -25,6 +26,8 @@ def cookie_header(
     overwrite the cookie of a login that came first.
 
     :param asked: the request whose scheme counts.
+    :param last: what the session was found to be at last: it may have ended,
+        and nothing was written since.
     """
     base: Base | None = None
     is_removed = False
@@ -34,11 +37,13 @@ def cookie_header(
             base, is_removed = None, True
             reason = 'the session was invalidated'
         if outcome.dropped:
-            reason = 'the session ended while the request ran'
-            if base is not None and _ends(outcome.base, base.token):
+            reason = ENDED
+            if base is not None and _ends(outcome.base, base, outcomes):
                 base = None
         if cause := _cause(cookies, outcome, request):
             base, is_removed, reason = outcome.base, False, cause
+    if base is not None and last.ghost and _ends(last, base, outcomes):
+        base, reason = None, ENDED
     if base is not None and base.record is not None and base.token is not None:
         left = base.record.expires - now
         header = cookies.set_header(base.token, asked, left.total_seconds())
@@ -46,12 +51,23 @@ def cookie_header(
     return (cookies.removal_header(asked) if is_removed else None), reason
 
 
-def _ends(base: Base, token: Token | None) -> bool:
-    """Return whether *token*, which the request has committed itself, opens
-    nothing any more, as *base* was met after it.  (A subrequest's is another
-    one.)
+def _ends(ghost: Base, base: Base, outcomes: Iterable[Outcome]) -> bool:
+    """Return whether the token of *base*, which the request has committed
+    itself, opens nothing any more, as *ghost* was met after it.
     """
-    return base.ghost != 'unavailable' and base.token == token
+    dead, token = ghost.token, base.token
+    if dead is None or token is None or dead.id != token.id or (
+        ghost.ghost == 'unavailable'
+    ):
+        return False
+    # A login ends all tokens before it, those that a subrequest has renewed,
+    # too.  The new one is the browser's if it was a subrequest that logged
+    # in: nobody else has had a token to do it with.
+    return dead == token or ghost.ghost != 'rotated' or not any(
+        outcome.created or outcome.rotated for outcome in outcomes
+        if outcome.base.token is not None
+        and outcome.base.token.id == token.id
+    )
 
 
 def _cause(
@@ -91,6 +107,24 @@ def put_cookie(response: Any, header: str, *, yields: bool) -> None:
     for other in same:
         headers.remove(other)
     headers.append(('Set-Cookie', header))
+
+
+def take_cookie(
+    response: Any, cookies: CookiePolicy, outcomes: Iterable[Outcome]
+) -> None:
+    """Take the Set-Cookie of the session of *outcomes* out again, which has
+    ended since it was added.
+    """
+    dead = {
+        cookies.pair(outcome.base.token) for outcome in outcomes
+        if outcome.base.token is not None
+    }
+    headers = response.headerlist
+    headers[:] = [
+        (name, value) for name, value in headers
+        if name.lower() != 'set-cookie'
+        or value.partition(';')[0] not in dead
+    ]
 
 
 def _cookie_in(header: str) -> tuple[str, str]:

@@ -491,6 +491,38 @@ def test_an_attempt_rotated_and_committed_by_hand(make_shop):
     assert browser.get('/show').text == "{'n': 2, 'list': [1]}"
 
 
+@pytest.mark.parametrize(('change', 'end'), [
+    ('renew', 'rotate'), ('extend', 'rotate'), ('renew', 'invalidate'),
+])
+def test_an_attempt_committed_by_hand_and_the_session_ended(
+    make_shop, change, end
+):
+    """C5, T5: the next attempt only reads, and sends no dead cookie."""
+
+    def work(request):
+        if is_early(request):
+            request.session['n'] = 2
+            request.tm.commit()
+            request.tm.begin()
+            other.get('/end')
+        else:
+            assert dict(request.session) == {}
+
+    site = make_shop(
+        work, renewal_interval='10m' if change == 'renew' else '1h',
+        **{'retry.attempts': '2'},
+    )
+    site.views['end'] = lambda request: getattr(request.session, end)()
+    browser = returning(site)
+    other = site.browser(like=browser)
+    site.clock.advance(minutes=11)
+    response = browser.get('/attempt')
+    assert response.headers.getall('Set-Cookie') == []
+    assert other.get('/show').text == (
+        str(STORED | {'n': 2}) if end == 'rotate' else '{}'
+    )
+
+
 @pytest.fixture
 def unmanaged(make_site):
     """A site with pyramid_retry, and without pyramid_tm's transaction."""

@@ -495,6 +495,67 @@ def test_the_outer_request_writes_after_a_rotation(shop):
 
 
 @both_managers
+@pytest.mark.parametrize(('change', 'looks', 'answers'), [
+    ('renew', 'before', 'outer'), ('renew', 'before', 'inner'),
+    ('renew', 'after', 'outer'), ('extend', 'before', 'inner'),
+])
+def test_a_login_elsewhere_after_a_subrequest(
+    make_shop, change, looks, answers
+):
+    """C5, T9: the subrequest's cookie is dead, and overwrites no other."""
+    shop = make_shop(renewal_interval='10m' if change == 'renew' else '1h')
+    shop.view(inner)
+    shop.views['login'] = lambda request: request.session.rotate()
+
+    @shop.view
+    def outer(request):
+        if looks == 'before':
+            assert request.session['n'] == 1
+        response = run(request, '/inner')
+        # One that shares the transaction is stored now.
+        request.tm.commit()
+        request.tm.begin()
+        other.get('/login')
+        if looks == 'before':
+            request.session['outer'] = True
+        else:
+            assert dict(request.session) == {}
+        return response if answers == 'inner' else None
+
+    # A session that is shared was looked at already.
+    ways = [way for way in WAYS if looks == 'before' or way[0] != with_session]
+    for browser in each_way(shop, ways):
+        other = shop.browser(like=browser)
+        shop.clock.advance(minutes=11)
+        response = browser.get('/outer')
+        assert (shop.registry.way, response.headers.getall('Set-Cookie')) == (
+            shop.registry.way, []
+        )
+        assert other.get('/show').text == str(STORED | {'inner': True})
+
+
+@on_sqlite
+def test_a_revocation_after_a_subrequest_that_rotates(shop):
+    """C4, T9: of a session that is gone no token is sent."""
+
+    @shop.view
+    def inner(request):
+        request.session.rotate()
+
+    @shop.view
+    def outer(request):
+        assert request.session['n'] == 1
+        response = run(request, '/inner')
+        shop.execute('DELETE FROM sessions')
+        request.session['outer'] = True
+        return response
+
+    for browser in each_way(shop, [(with_cookie, True)]):
+        response = browser.get('/outer')
+        assert response.headers.getall('Set-Cookie') == []
+
+
+@both_managers
 @pytest.mark.parametrize('look', [True, False])
 def test_a_subrequest_that_renews_the_token_and_a_retry(make_shop, look):
     """T5, T9: the visitor gets what the first attempt has committed."""
