@@ -50,6 +50,7 @@ from pyramid_sqlasession.surroundings import is_being_finished
 from pyramid_sqlasession.surroundings import outer_of
 from pyramid_sqlasession.surroundings import response_of
 from pyramid_sqlasession.surroundings import runs_alone
+from pyramid_sqlasession.watching import listed
 
 log = logging.getLogger(__name__)
 
@@ -166,14 +167,13 @@ class Answer:
     def _save_rest(self, response: Any) -> None:
         """Save what no transaction has saved."""
         binding = self._binding
+        if binding.in_exception_view:
+            self._save_last_word()
+            return
         try:
             save_now(binding)
         except Exception as error:
             binding.give_up()
-            if binding.in_exception_view:
-                # The visitor gets the error page in any case.
-                _log_unsaved(binding.application, error)
-                return
             said = final(binding, error)
             if not self._answer_error(response, said):
                 if said is error:
@@ -192,12 +192,29 @@ class Answer:
         _log_unsaved(binding.application, error)
         replace_content(response, found)
         if binding.state.is_unsaved:
-            try:
-                save_now(binding)
-            except Exception as later:
-                binding.give_up()
-                _log_unsaved(binding.application, later)
+            self._save_last_word()
         return True
+
+    def _save_last_word(self) -> None:
+        """Save what an exception view did: the visitor gets its page in any
+        case, and the request does not run again.
+        """
+        binding = self._binding
+        binding.is_last_word = True
+        try:
+            save_now(binding)
+        except Exception as error:
+            binding.give_up()
+            _log_unsaved(binding.application, error)
+            return
+        for outcome in binding.outcomes:
+            if outcome.yielded:
+                log.error(
+                    'an exception view changed keys of the session (%s) that '
+                    'another request changed at the same time: this is lost, '
+                    'as the request cannot run again. All else that it '
+                    'changed was stored', listed(outcome.yielded),
+                )
 
     def _touch(self, *, is_given: bool) -> None:
         """Extend the expiry of a session that was only read."""

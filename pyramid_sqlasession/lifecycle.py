@@ -142,6 +142,9 @@ class Binding:
     in_exception_view = False
     #: Whether pyramid_tm may have begun a transaction for the request.
     may_be_managed = False
+    #: Whether what is saved now is of an exception view whose request does
+    #: not run again.
+    is_last_word = False
     #: The response may have the cookie of a subrequest already.
     is_preceded = False
     is_answered = False
@@ -648,11 +651,29 @@ class Binding:
             )
         except SessionConflict as conflict:
             self.watcher.conflicted(conflict.keys)
-            raise
+            rest = self._without_conflict(plan, conflict)
+            if rest is None:
+                raise
+            outcome = self.save(connection, rest)
+            outcome.yielded += tuple(conflict.keys)
+            return outcome
         finally:
             self._is_saving = False
         self.watcher.written(plan, outcome, perf_counter() - started)
         return outcome
+
+    def _without_conflict(
+        self, plan: Plan, conflict: SessionConflict
+    ) -> Plan | None:
+        """Return what of *plan* is to be saved in spite of *conflict*, None
+        if there is nothing.
+        """
+        if not self.is_last_word or not conflict.keys or (
+            # Not half of a login: one user's keys beside another's.
+            plan.wishes.rotate or self.application.saver.is_login(plan)
+        ):
+            return None
+        return plan.without(conflict.keys)
 
     def _is_ours(self, record: Record) -> bool:
         manager = self.manager

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Iterable
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 import datetime as dt
 from typing import Any
 
 from pyramid_sqlasession.base import Base
 from pyramid_sqlasession.changes import Changes
 from pyramid_sqlasession.cookie import Token
+from pyramid_sqlasession.pending import NO_WISHES
 from pyramid_sqlasession.pending import Wishes
 
 
@@ -52,6 +55,19 @@ class Plan:
             self.base.record is not None or self.filled
         )
 
+    def without(self, keys: Collection[str]) -> Plan | None:
+        """Return the same without these keys, None if nothing is left."""
+        changes = self.changes
+        rest = replace(
+            changes, deleted=changes.deleted.difference(keys), assigned={
+                key: value for key, value in changes.assigned.items()
+                if key not in keys
+            },
+        )
+        if not rest and self.wishes is NO_WISHES:
+            return None
+        return replace(self, changes=rest)
+
     def __bool__(self) -> bool:
         return (
             self.base.record is not None or self.filled
@@ -77,6 +93,9 @@ class Outcome:
     merged: bool = False
     #: A new record holds the changes, and nothing of the one before.
     replaced: bool = False
+    #: Keys that keep another request's values, as this one cannot run again
+    #: (``conflict = retry``).
+    yielded: tuple[str, ...] = ()
     #: Id of the record that was deleted.
     removed: str | None = None
     #: (id, reason) of changes that came too late.

@@ -242,7 +242,7 @@ class Saver:
                 extends='expires' in values and not plan.wishes.lifetime,
             ):
                 self._note_update(save, record, after, renewed)
-                if outcome.rotated or self._is_login(plan):
+                if outcome.rotated or self.is_login(plan):
                     outcome.user = self._user_in(values)
                 return
             found = self._look_again(save, record)
@@ -356,7 +356,7 @@ class Saver:
             values.update(self._fields.values(save.extend(data), changes))
         if wishes.rotate and plan.token is not None:
             after = self._renewal.rotated(after, plan.token, now)
-        if wishes.login or self._is_login(plan):
+        if wishes.login or self.is_login(plan):
             after = replace(after, started=now)
         if after.secret_hash != record.secret_hash:
             values.update(token_columns(after))
@@ -411,7 +411,7 @@ class Saver:
         # NULL, or whatever else the column has as its default.
         return None if isinstance(user, sa.ClauseElement) else user
 
-    def _is_login(self, plan: Plan) -> bool:
+    def is_login(self, plan: Plan) -> bool:
         """Return whether the session becomes that of a user, by the key of
         the field alone, or with a rotate() that does not say so.
         """

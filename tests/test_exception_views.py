@@ -609,6 +609,79 @@ def test_the_error_page_of_a_slow_request_merges(accident, stage):
     }
 
 
+@pytest.fixture
+def make_met(make_shop, caplog):
+    """A function that makes a site, with ``conflict = retry``, whose error
+    page does *work* while another request puts n=7; it returns the response,
+    what is stored then, and the errors in the log.
+    """
+
+    def meet(work, **settings):
+        def page(request):
+            work(request.session)
+            two.get('/put')
+
+        site = make_shop(
+            configure=answering(page), conflict='retry', retry=True,
+            additional_fields='n: Integer', **settings,
+        )
+        @site.view
+        def fail(request):
+            # Without a row: SQLite would let no other request write.
+            raise Failure
+
+        @site.view
+        def put(request):
+            request.session['n'] = 7
+
+        one = returning(site)
+        two = site.browser(like=one)
+        response = one.get('/fail')
+        assert site.rows()[0]['n'] == 7
+        return response, site.data(), [
+            record.getMessage() for record in caplog.records
+            if record.levelname == 'ERROR'
+        ]
+
+    return meet
+
+
+@pytest.mark.parametrize('settings', [
+    {}, {'extend_default_fields': lambda defaults, *_: defaults},
+], ids=['plain', 'extended'])
+def test_the_error_page_meets_a_conflict(make_met, settings):
+    """T3, C2, C6: what merges is stored, and nobody's value is lost."""
+
+    def work(session):
+        session['n'] += 1
+        session['m'] = 2
+        session.flash('Please log in')
+
+    _, data, errors = make_met(work, **settings)
+    assert data == {'n': 7, 'list': [1], 'm': 2, '_f_': ['Please log in']}
+    (error,) = errors
+    assert 'keys of the session (n) that another request' in error
+
+
+@on_sqlite
+@pytest.mark.parametrize('work', [
+    lambda session: session.update(n=2),
+    lambda session: session.pop('n'),
+    lambda session: (
+        session.rotate(), session.update(n=2), session.flash('Welcome')
+    ),
+    lambda session: (session.update(n=2, m=2), session.flash('Welcome')),
+], ids=['nothing else', 'a deletion', 'rotate', 'a login without rotate'])
+def test_the_error_page_meets_a_conflict_and_nothing_is_stored(
+    make_met, work
+):
+    """T3, C2: nothing else is there, or it would be half of a login."""
+    response, data, errors = make_met(work, user_field='n')
+    assert 'Set-Cookie' not in response.headers
+    assert data == STORED | {'n': 7}
+    assert errors == ['the session could not be saved']
+
+
 # -- T4 -----------------------------------------------------------------------
 
 

@@ -755,6 +755,24 @@ def test_a_late_conflict_that_is_answered(make_site, context):
 
 
 @on_sqlite
+def test_a_late_conflict_whose_answer_meets_another(make_site):
+    """T3, C2: the page's words are stored, and nobody's value is lost."""
+
+    def page(request):
+        request.session.flash('Sorry!')
+        request.session['n'] += 1
+        site.views['put'] = put(n=9)
+        browser.get('/put')
+
+    site = make_site(
+        conflict='retry', retry=True, configure=answering(page, SessionError)
+    )
+    browser = meeting_late(site)
+    browser.get('/order')
+    assert site.data() == {'n': 9, '_f_': ['Sorry!']}
+
+
+@on_sqlite
 def test_a_late_conflict_of_a_session_that_a_tween_has_seen(make_site):
     """T5, T10: a look above pyramid_tm is no sign that it was not there."""
 
