@@ -50,6 +50,7 @@ from pyramid_sqlasession.surroundings import is_being_finished
 from pyramid_sqlasession.surroundings import outer_of
 from pyramid_sqlasession.surroundings import response_of
 from pyramid_sqlasession.surroundings import runs_alone
+from pyramid_sqlasession.transaction import runs_again
 from pyramid_sqlasession.watching import listed
 
 log = logging.getLogger(__name__)
@@ -175,7 +176,11 @@ class Answer:
         except Exception as error:
             binding.give_up()
             said = final(binding, error)
-            if not self._answer_error(response, said):
+            # The page of one that runs again would be sent to nobody, while
+            # its words were stored.
+            if runs_again(binding.request, said) or (
+                not self._answer_error(response, said)
+            ):
                 if said is error:
                     raise
                 raise said from error
