@@ -173,7 +173,8 @@ class Binding:
     _opened: Base | None = None
     #: Whether the transaction is about to be aborted, with its savepoints.
     is_ending = False
-    #: Whether pyramid_tm, or a test, ends the transaction.
+    #: Whether pyramid_tm, or a test, ends the transaction of the view that
+    #: has raised it.
     _is_managed = False
     #: ``_is_changed_by_view`` and ``_joined_with`` before it took part.
     _outside: tuple[bool, Snapshot | None] = (False, None)
@@ -377,6 +378,7 @@ class Binding:
         if error is None or error is self.exception:
             return
         self.exception = error
+        self._is_managed = is_managed(self.request)
         # What a tween above of them has changed is not the view's.
         if self._is_loaded and not self.in_exception_view and (
             self.manager is not None or self._is_changed_by_view
@@ -447,7 +449,6 @@ class Binding:
         self.manager = self.connections.manager_in(transaction)
         self.manager.add(self)
         self.is_ending = False
-        self._is_managed = is_managed(self.request)
         self._outside = self._is_changed_by_view, self._joined_with
         # What was done before this transaction survives its abort.
         self._joined_with = None

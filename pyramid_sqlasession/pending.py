@@ -23,21 +23,20 @@ class Held:
 
     def __init__(self, values: dict[str, Any]) -> None:
         self.values = values
-        self._before = _as_bytes(values)
+        self._before = as_bytes(values)
 
     def is_unchanged(self) -> bool:
         """Return whether they are what they were; False also if that takes a
         closer look.
         """
-        return self.equals(self.values)
-
-    def equals(self, values: dict[str, Any]) -> bool:
-        """Return whether *values* are what they were, as above."""
         before = self._before
-        return before is not None and _as_bytes(values) == before
+        return before is not None and as_bytes(self.values) == before
 
 
-def _as_bytes(values: dict[str, Any]) -> bytes | None:
+def as_bytes(values: dict[str, Any]) -> bytes | None:
+    """Return bytes that are equal for equal values; None if that takes a
+    closer look.
+    """
     # Never read back, only compared: ``marshal`` tells ``1`` from ``True``,
     # as ``==`` does not, and costs less than the serializer.
     try:

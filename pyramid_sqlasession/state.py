@@ -26,6 +26,7 @@ from pyramid_sqlasession.changes import Differ
 from pyramid_sqlasession.changes import find_changes
 from pyramid_sqlasession.changes import NO_CHANGES
 from pyramid_sqlasession.cookie import new_token
+from pyramid_sqlasession.pending import as_bytes
 from pyramid_sqlasession.pending import Held
 from pyramid_sqlasession.pending import NO_WISHES
 from pyramid_sqlasession.pending import Pending
@@ -236,8 +237,8 @@ class State:
         data = self.data
         kept = Held({
             key: value for key, value in held.items()
-            if key in dict.keys(data)
-            and Held({key: value}).equals({key: dict.get(data, key)})
+            if key in dict.keys(data) and as_bytes({key: value}) is not None
+            and as_bytes({key: value}) == as_bytes({key: dict.get(data, key)})
         })
         dict.update(data, kept.values)
         self.pending.touched = set(kept.values)
