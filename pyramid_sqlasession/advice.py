@@ -164,15 +164,25 @@ def _on_secret(settings: Settings) -> Iterator[str]:
 def _on_references(table: sa.Table) -> Iterator[str]:
     for other in table.metadata.tables.values():
         for constraint in other.foreign_key_constraints:
-            if constraint.referred_table is table and (
+            if _refers_to(constraint, table) and (
                 constraint.ondelete or 'NO ACTION'
             ).upper() in ('NO ACTION', 'RESTRICT'):
                 yield (
                     f'{other.name} refers to {table.name} by a foreign key '
-                    f'without ondelete: as long as a row refers to it, no '
-                    f"session can end or be deleted; give it 'CASCADE' or "
+                    f'that lets no session end or be deleted as long as a '
+                    f"row refers to it; give it ondelete='CASCADE' or "
                     f"'SET NULL'"
                 )
+
+
+def _refers_to(
+    constraint: sa.ForeignKeyConstraint, table: sa.Table
+) -> bool:
+    try:
+        return constraint.referred_table is table
+    # One of the application's that is not in the MetaData, or not yet.
+    except sa.exc.NoReferenceError:
+        return False
 
 
 def _hints(settings: Settings) -> Iterator[str]:

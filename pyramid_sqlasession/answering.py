@@ -444,11 +444,14 @@ def _answering_binding_of(request: Any) -> Binding | None:
 
 def _log_unsaved(application: Application, error: Exception) -> None:
     # A database that is away was warned of; each request meets it.
-    is_away = isinstance(error, SessionStoreUnavailable)
+    is_away, why = isinstance(error, SessionStoreUnavailable), ''
+    if is_away:
+        why = ': the database does not answer'
+        if faults.fault_of(error) is faults.Fault.LOCKED:
+            why = ': it has waited for a lock in vain'
     log.log(
-        logging.ERROR if not is_away or application.losses.is_due()
+        logging.ERROR if not is_away or application.losses.is_due(why)
         else logging.DEBUG,
-        'the session could not be saved%s',
-        ': the database does not answer' if is_away else '',
+        'the session could not be saved%s', why,
         exc_info=None if is_away else error,
     )

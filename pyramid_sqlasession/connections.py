@@ -106,7 +106,7 @@ class Connections:
         """
         if isinstance(found, scoped_session):
             return found()
-        if callable(found) or found is None:
+        if found is None or not hasattr(found, 'connection'):
             raise SessionError(
                 f'request.{self._name} (sqlasession.dbsession) is '
                 f'{shown(found, repr)}, no SQLAlchemy session: have '
@@ -200,7 +200,7 @@ class Connections:
 
     def translated_errors(self) -> AbstractContextManager[None]:
         """Say in our words what an error of the database means."""
-        return self._application.database.translated_errors(writes=True)
+        return self._application.database.translated_errors()
 
     def alone(
         self, work: Callable[[Executor], Result], *, atomic: bool = True
@@ -363,7 +363,7 @@ class Connections:
         if transaction is None:
             with application.database.own_transaction() as connection:
                 return work(connection)
-        with application.database.translated_errors(writes=writes):
+        with application.database.translated_errors():
             # It knows which errors are conflicts (C7), for which pyramid_tm
             # asks those that take part.
             manager = self.manager_in(transaction)
@@ -387,6 +387,9 @@ class Connections:
             active_transaction(self._request) is not None
         ):
             dbsession = self._dbsession
-            if dbsession.autoflush:
+            # Not from within a flush, as SQLAlchemy itself; that is private.
+            if dbsession.autoflush and not getattr(
+                dbsession, '_flushing', False
+            ):
                 dbsession.flush()
         return self.perform(work, writes=writes)

@@ -71,11 +71,7 @@ class Database:
         self._lock = threading.RLock()
         self._shortcuts: dict[int, Shortcut] = {}
         table, is_given = records.table.fullname, settings.model is not None
-        warnings = Seldom()
-        self._translation_of_reads = Translation(table, is_given, warnings)
-        self._translation_of_writes = Translation(
-            table, is_given, warnings, writes=True
-        )
+        self._translation = Translation(table, is_given, Seldom())
         self._quiet_translation = Translation(table, is_given, None)
 
     @property
@@ -210,9 +206,9 @@ class Database:
         except Uncommon:
             pass
         except (exc.DBAPIError, exc.TimeoutError):
-            with self.translated_errors(writes=True):
+            with self.translated_errors():
                 raise
-        with self.translated_errors(writes=True):
+        with self.translated_errors():
             if not dialects.has_cheap_autocommit(self.engine):
                 with self.own_transaction() as connection:
                     return write(connection)
@@ -242,10 +238,7 @@ class Database:
     def own_transaction(self) -> Iterator[sa.Connection]:
         """Give a connection in a transaction of its own, and commit it."""
         engine = self.engine
-        with (
-            self.translated_errors(writes=True),
-            dialects.connect(engine) as connection,
-        ):
+        with self.translated_errors(), dialects.connect(engine) as connection:
             dialects.discard_leftovers(connection)
             if dialects.has_cheap_autocommit(engine):
                 # So is this switch.  Guards and locks are all that a record
@@ -266,18 +259,13 @@ class Database:
             return dialects.connect(self.engine)
 
     def translated_errors(
-        self, *, warns: bool = True, writes: bool = False
+        self, *, warns: bool = True
     ) -> AbstractContextManager[None]:
         """Say in our words what an error of the database means.
 
         :param warns: the log hears of a database that is away.
-        :param writes: whoever waited for a lock in vain may try again.
         :raises SessionStoreUnavailable: if nobody answers, or others have
             locked what is needed for longer than the server lets one wait.
         :raises SessionError: if the table or a column is missing.
         """
-        if not warns:
-            return self._quiet_translation
-        if writes:
-            return self._translation_of_writes
-        return self._translation_of_reads
+        return self._translation if warns else self._quiet_translation

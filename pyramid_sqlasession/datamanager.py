@@ -40,7 +40,6 @@ from zope.interface import implementer
 from pyramid_sqlasession import dialects
 from pyramid_sqlasession import faults
 from pyramid_sqlasession.errors import SessionError
-from pyramid_sqlasession.errors import SessionStoreUnavailable
 from pyramid_sqlasession.transaction import mark_retryable
 from pyramid_sqlasession.transaction import resources_of
 
@@ -382,7 +381,8 @@ class SessionDataManager:
         if self._failure is not None:
             raise self._failure
         if self._route is Route.JOINED and self._has_work:
-            # Listeners to the flush may have changed the session.
+            # Listeners to the flush may have changed it once more.  (A session
+            # with nothing to write before is saved beside the transaction.)
             for participant in self._participants:
                 participant.plan_again()
         if not self._has_work:
@@ -487,8 +487,7 @@ class SessionDataManager:
 
     def should_retry(self, error: BaseException) -> bool:
         """Return whether *error* is a conflict (``transaction`` asks)."""
-        if error is self._final or isinstance(error, SessionStoreUnavailable):
-            # The latter is marked where that makes sense.
+        if error is self._final:
             return False
         return error in self._conflicts or faults.is_retryable(error)
 

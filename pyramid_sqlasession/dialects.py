@@ -29,6 +29,9 @@ from pyramid_sqlasession.pooling import private_connection
 
 log = logging.getLogger(__name__)
 
+# Of a pool: after a restart of the server all are.
+_MOST_LOST = 64
+
 #: MariaDB and MySQL, by the name of their dialect.
 MYSQL = ('mysql', 'mariadb')
 
@@ -67,15 +70,16 @@ def connect(engine: sa.Engine) -> sa.Connection:
     """
     with wrapped_errors(engine):
         connection = engine.connect()
-        if engine.dialect.name == 'sqlite' or not is_closed_by_server(
-            connection.connection.dbapi_connection
-        ):
+        if engine.dialect.name == 'sqlite':
             return connection
-        log.debug('a connection was closed by the server')
-        # And so, after its restart, were the others.
-        invalidate_all(connection, None)
-        connection.close()
-        return engine.connect()
+        for _ in range(_MOST_LOST):
+            if not is_closed_by_server(connection.connection.dbapi_connection):
+                break
+            log.debug('a connection was closed by the server')
+            connection.invalidate()
+            connection.close()
+            connection = engine.connect()
+        return connection
 
 
 def has_cheap_autocommit(engine: sa.Engine) -> bool:

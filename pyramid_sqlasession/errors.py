@@ -138,7 +138,8 @@ class SessionNotSerializable(SessionError, TypeError):
 # In this order: for Pyramid a view for SessionError comes before its own for
 # whatever is a response.
 class SessionStoreUnavailable(SessionError, HTTPServiceUnavailable):
-    """The database of the sessions does not answer.
+    """The database of the sessions does not answer, or a request has waited
+    in vain for a lock there.
 
     Pyramid answers ``503 Service Unavailable`` with it unless the application
     has an exception view for it.  The driver's own error is its

@@ -60,6 +60,7 @@ from pyramid_sqlasession.errors import SessionConflict
 from pyramid_sqlasession.errors import SessionStoreUnavailable
 from pyramid_sqlasession.expiry import Lifetime
 from pyramid_sqlasession.extension import Extension
+from pyramid_sqlasession.loading import is_said_to_be_away
 from pyramid_sqlasession.loading import load
 from pyramid_sqlasession.loading import suspect
 from pyramid_sqlasession.plan import Outcome
@@ -273,7 +274,7 @@ class Binding:
 
     def _load_once(self) -> None:
         if self._unavailable is not None:
-            if not self._is_said_to_be_away:
+            if not is_said_to_be_away(self.request):
                 if not can_be_answered():
                     return
                 raise self._unavailable
@@ -334,11 +335,6 @@ class Binding:
         # No call is made since the last look: no other thread has been here.
         self._thread_inside = me
         return True
-
-    @property
-    def _is_said_to_be_away(self) -> bool:
-        error = self.request.__dict__.get('exception')
-        return isinstance(error, SessionStoreUnavailable)
 
     def alter(self, *what: str) -> None:
         """Make sure that a change can be saved; say so if it cannot."""
@@ -693,7 +689,7 @@ class Binding:
             )
         self.base = outcome.base
         self.state.saved(
-            outcome.base, merged=(
+            outcome.base, self.application.codec.differ, merged=(
                 outcome.merged or outcome.replaced or bool(outcome.dropped)
             ),
         )

@@ -8,6 +8,7 @@ import logging
 from typing import Any
 
 from pyramid_sqlasession import events
+from pyramid_sqlasession import faults
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.base import Base
 from pyramid_sqlasession.base import NOTHING
@@ -52,9 +53,7 @@ def load(
     if token is None:
         return NOTHING, Found.FORGED if is_forged else Found.ABSENT
     now = application.now()
-    if isinstance(
-        request.__dict__.get('exception'), SessionStoreUnavailable
-    ):
+    if is_said_to_be_away(request):
         return Base(token=token, ghost='unavailable'), Found.STILL_UNAVAILABLE
     try:
         record = connections.find(
@@ -70,6 +69,16 @@ def load(
         # It was another session.
         opened = None
     return _judged(application, token, record, opened, now)
+
+
+def is_said_to_be_away(request: Any) -> bool:
+    """Return whether the view was told already that the database is away; one
+    that waited for a lock in vain can still be read from.
+    """
+    error = request.__dict__.get('exception')
+    return isinstance(error, SessionStoreUnavailable) and (
+        faults.fault_of(error) is not faults.Fault.LOCKED
+    )
 
 
 def _judged(

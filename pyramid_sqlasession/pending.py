@@ -23,20 +23,17 @@ class Held:
 
     def __init__(self, values: dict[str, Any]) -> None:
         self.values = values
-        self._before = as_bytes(values)
+        self._before = _as_bytes(values)
 
     def is_unchanged(self) -> bool:
         """Return whether they are what they were; False also if that takes a
         closer look.
         """
         before = self._before
-        return before is not None and as_bytes(self.values) == before
+        return before is not None and _as_bytes(self.values) == before
 
 
-def as_bytes(values: dict[str, Any]) -> bytes | None:
-    """Return bytes that are equal for equal values; None if that takes a
-    closer look.
-    """
+def _as_bytes(values: dict[str, Any]) -> bytes | None:
     # Never read back, only compared: ``marshal`` tells ``1`` from ``True``,
     # as ``==`` does not, and costs less than the serializer.
     try:

@@ -183,9 +183,7 @@ class _Proxy(_Held):
             self._held.close()
 
 
-def invalidate_all(
-    connection: sa.Connection, error: Exception | None
-) -> None:
+def invalidate_all(connection: sa.Connection, error: Exception) -> None:
     """Have the pool replace *connection*, and all that are as old.
 
     SQLAlchemy does so itself where it knows that a connection is lost.

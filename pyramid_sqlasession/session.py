@@ -127,7 +127,7 @@ class SQLASession(dict[str, Any]):
     @property
     def expires(self) -> dt.datetime | None:
         """When the record expires (aware UTC), None if new; after
-        :meth:`set_expiry`, what that leads to.
+        :meth:`set_expiry`, what that leads to by all that is known so far.
         """
         self._source.look()
         lifetime = self._state.pending.wishes.lifetime

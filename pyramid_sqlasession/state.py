@@ -26,7 +26,6 @@ from pyramid_sqlasession.changes import Differ
 from pyramid_sqlasession.changes import find_changes
 from pyramid_sqlasession.changes import NO_CHANGES
 from pyramid_sqlasession.cookie import new_token
-from pyramid_sqlasession.pending import as_bytes
 from pyramid_sqlasession.pending import Held
 from pyramid_sqlasession.pending import NO_WISHES
 from pyramid_sqlasession.pending import Pending
@@ -211,7 +210,7 @@ class State:
         })
         return plan
 
-    def saved(self, base: Base, *, merged: bool) -> None:
+    def saved(self, base: Base, differ: Differ, *, merged: bool) -> None:
         """Go on from *base*, which holds what was just saved.
 
         :param merged: another request's changes are in it, too.
@@ -221,7 +220,7 @@ class State:
         if merged:
             self.load(base)
             if planned is not None:
-                self._hold_on_to(planned.values)
+                self._hold_on_to(planned.values, differ)
             return
         self.base = base
         # Whoever holds a list out of the session may change it later.
@@ -230,15 +229,23 @@ class State:
             self.pending.touched = set(planned.values)
             self.pending.settled = planned
 
-    def _hold_on_to(self, held: Mapping[str, Any]) -> None:
+    def _hold_on_to(self, held: Mapping[str, Any], differ: Differ) -> None:
         """Have the session hold the same objects as before, so far as they
         are what was stored: whoever holds them may change them later.
         """
         data = self.data
+
+        def is_stored(key: str, value: Any) -> bool:
+            if key not in dict.keys(data):
+                return False
+            try:
+                return not differ({key: value}, {key: dict.get(data, key)})
+            # What cannot be stored any more is an error of the next save.
+            except Exception:
+                return True
+
         kept = Held({
-            key: value for key, value in held.items()
-            if key in dict.keys(data) and as_bytes({key: value}) is not None
-            and as_bytes({key: value}) == as_bytes({key: dict.get(data, key)})
+            key: value for key, value in held.items() if is_stored(key, value)
         })
         dict.update(data, kept.values)
         self.pending.touched = set(kept.values)

@@ -14,7 +14,6 @@ from pyramid_sqlasession import faults
 from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.errors import SessionStoreUnavailable
 from pyramid_sqlasession.faults import Fault
-from pyramid_sqlasession.transaction import mark_retryable
 
 log = logging.getLogger(__name__)
 
@@ -55,18 +54,15 @@ class Translation(AbstractContextManager[None]):
     :param table: its name.
     :param is_given: the model is one of the application's.
     :param warnings: how often the log hears that the database is away; None
-        for never.
-    :param writes: it is of writes.
+        for never, and then a wait for a lock stays what it is, too.
     """
 
     def __init__(
-        self, table: str, is_given: bool, warnings: Seldom | None, *,
-        writes: bool = False,
+        self, table: str, is_given: bool, warnings: Seldom | None
     ) -> None:
         self._table = table
         self._hint = _OF_A_MODEL if is_given else _OF_THE_SETTINGS
         self._warnings = warnings
-        self._writes = writes
 
     def __enter__(self) -> None:
         """Nothing."""
@@ -84,12 +80,7 @@ class Translation(AbstractContextManager[None]):
                     'a session has waited for a lock in vain: %s',
                     faults.said_by(error),
                 )
-            said = SessionStoreUnavailable()
-            if self._writes:
-                # Of another request, which has ended when this one runs again.
-                # What locks out those who read (a migration) takes longer.
-                mark_retryable(said)
-            raise said from error
+            raise SessionStoreUnavailable() from error
         if fault is Fault.MISSING:
             raise SessionError(
                 f'the session table {self._table!r}, or one of its columns, '

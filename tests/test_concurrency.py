@@ -4,6 +4,7 @@
 comes and goes meanwhile; then ``slow`` goes on.
 """
 
+from decimal import Decimal
 import threading
 
 import pytest
@@ -524,9 +525,11 @@ def test_a_csrf_token_in_flight_at_a_rotation_goes(meeting, stage, act):
 
 @pytest.mark.parametrize('meets', [False, True])
 @pytest.mark.parametrize('when', ['in the view', 'in a callback'])
-def test_a_value_that_is_held_across_a_commit(meeting, meets, when):
+# What is compared at little cost, and what is not.
+@pytest.mark.parametrize('first', ['a', Decimal(1)], ids=['str', 'Decimal'])
+def test_a_value_that_is_held_across_a_commit(meeting, meets, when, first):
     """T8, T9: it is the session's still, though others wrote meanwhile."""
-    one = meeting.visitor(cart=['a'], other=['x'])
+    one = meeting.visitor(cart=[first], other=['x'])
     again = []
 
     def hold(request):
@@ -550,13 +553,13 @@ def test_a_value_that_is_held_across_a_commit(meeting, meets, when):
         again.append(request.session['cart'] is cart)
 
     meeting.do(one, hold)
-    assert meeting.do(one, look_at_cart).text == 'abc'
+    assert meeting.do(one, look_at_cart).text == f'{first}bc'
     assert again in ([], [True])
 
 
 def look_at_cart(request):
     """Show what is in the cart."""
-    return ''.join(request.session['cart'])
+    return ''.join(map(str, request.session['cart']))
 
 
 def test_a_ghosts_csrf_token_does_not_reach_the_session(meeting):

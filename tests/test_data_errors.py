@@ -406,6 +406,55 @@ def test_a_read_that_waited_in_vain(shop, limited, which):
     assert shop.visitor.get('/read').text == '1'
 
 
+def test_the_page_of_a_view_that_waited_in_vain(make_site):
+    """T4: it reads the session, for which no lock is needed."""
+
+    def sorry(error, request):
+        seen.append(dict(request.session))
+        request.session.flash('sorry')
+        return Response('sorry')
+
+    seen = []
+    shop = with_views(make_site(
+        additional_fields='user_id: Integer', configure=lambda config: (
+            config.add_exception_view(sorry, SessionStoreUnavailable)
+        ),
+    ))
+    give_up_early(shop.engine)
+    browser = shop.browser()
+    browser.get('/write')
+
+    @shop.view
+    def end_others(request):
+        request.session_store.revoke_where(user_id=None)
+
+    with shop.outside.begin() as connection:
+        connection.execute(sa.text('UPDATE sessions SET version = version'))
+        assert browser.get('/end_others').text == 'sorry'
+    assert seen == [{'n': 1}]
+
+
+def test_a_request_without_a_transaction_that_waited_in_vain(make_site):
+    """T5: what it has committed by hand is not done twice."""
+    orders = []
+    shop = with_views(make_site(
+        retry=True, **{'tm.activate_hook': lambda request: False}
+    ))
+    give_up_early(shop.engine)
+    browser = shop.browser()
+    browser.get('/write')
+
+    @shop.view
+    def order(request):
+        orders.append(1)
+        request.session['n'] = 2
+
+    with shop.outside.begin() as connection:
+        connection.execute(sa.text('UPDATE sessions SET version = version'))
+        browser.get('/order', status=503)
+    assert orders == [1]
+
+
 class Identifying:
     """A security policy that asks the session, as pyramid_tm asks it."""
 

@@ -128,6 +128,27 @@ def test_rows_that_refer_to_a_session(make_site, caplog, ondelete):
     assert said == {('ERROR', 'expired sessions cannot be delete')}
 
 
+@on_sqlite
+def test_a_key_to_a_table_that_is_not_mapped(make_site):
+    """D3: what the application has beside its sessions is its own affair."""
+
+    class Base(DeclarativeBase):
+        pass
+
+    class UserSession(SessionMixin, Base):
+        __tablename__ = 'user_sessions'
+
+    class Order(Base):
+        __tablename__ = 'orders'
+        number: Mapped[int] = mapped_column(primary_key=True)
+        customer: Mapped[int] = mapped_column(sa.ForeignKey('legacy.id'))
+
+    site = make_site(model=UserSession, create=False)
+    UserSession.__table__.create(site.outside)
+    run(site, lambda request: request.session.update(n=1))
+    assert field(site, 'version') == 1
+
+
 # SQLite has foreign keys only after a PRAGMA.
 @pytest.mark.parametrize('database', ['postgresql', 'mariadb'], indirect=True)
 def test_own_model_follows_foreign_keys(own):

@@ -487,6 +487,25 @@ def test_what_the_view_has_added_is_written_first(shop, autoflush):
     assert [v for v in shop.statements.verbs if v in verbs] == verbs
 
 
+@pytest.mark.parametrize('moment', ['before_flush', 'after_flush'])
+def test_sessions_are_ended_by_a_listener_to_the_flush(shop, moment):
+    """Section 3: "the password has changed", as a model notices it."""
+
+    def change(request):
+        ended = []
+
+        @sa.event.listens_for(request.dbsession, moment)
+        def end_others(*args):
+            if not ended:
+                ended.append(request.session_store.revoke_where(user_id=7))
+
+        request.dbsession.add(Note(text='changed'))
+        request.dbsession.flush()
+        return ended[0]
+
+    assert run(shop, change) == 3
+
+
 @ON_SQLITE
 def test_revoke_where_keeps_the_own_session(shop):
     """Section 3: "log out everywhere else"."""
