@@ -537,7 +537,7 @@ class Binding:
 
     def open(self) -> None:
         """Open the application's connection, and have it committed."""
-        with self.connections.translated_errors():
+        with self.application.database.translated_errors():
             self.connections.joined()
         self.connections.mark_changed()
 

@@ -1,5 +1,6 @@
 """What a failing or incomplete database does to requests (D1, D2)."""
 
+import contextlib
 import logging
 import sqlite3
 import time
@@ -361,6 +362,26 @@ ALONE = {
 }
 
 
+def limit(engine, sql):
+    """Set a limit for all connections of *engine*; return a list that gets
+    those which are opened later.
+    """
+    opened = []
+
+    def set_up(connection, record):
+        cursor = connection.cursor()
+        cursor.execute(sql)
+        cursor.close()
+        connection.commit()
+        opened.append(record)
+
+    sa.event.listen(engine, 'connect', set_up)
+    engine.dispose()
+    fill_pool(engine)
+    opened.clear()
+    return opened
+
+
 @pytest.fixture
 def limited(shop):
     """A function that sets a limit for all connections of a site with a
@@ -368,40 +389,29 @@ def limited(shop):
     """
     shop.visitor = shop.browser()
     shop.visitor.get('/write')
+    return lambda sql: limit(shop.engine, sql)
 
-    def limit(sql):
-        opened = []
 
-        def set_up(connection, record):
-            cursor = connection.cursor()
-            cursor.execute(sql)
-            cursor.close()
-            connection.commit()
-            opened.append(record)
-
-        sa.event.listen(shop.engine, 'connect', set_up)
-        shop.engine.dispose()
-        fill_pool(shop.engine)
-        opened.clear()
-        return opened
-
-    return limit
+@contextlib.contextmanager
+def locked_table(shop):
+    """Have somebody have the table alone; nothing may wait for it twice."""
+    with shop.outside.connect() as connection:
+        connection.execute(sa.text(ALONE[shop.database.name]))
+        begun = time.monotonic()
+        yield
+        assert time.monotonic() - begun < 1.9
+        connection.rollback()
+        if shop.database.name == 'mariadb':
+            connection.execute(sa.text('UNLOCK TABLES'))
 
 
 @ON_SERVERS
 @pytest.mark.parametrize('which', ['statement', 'lock'])
 def test_a_read_that_waited_in_vain(shop, limited, which):
     """D1: it waits once, and its connection, which is good, is kept."""
-    limit = LIMITS[shop.database.name][which == 'lock']
-    opened = limited(limit)
-    with shop.outside.connect() as connection:
-        connection.execute(sa.text(ALONE[shop.database.name]))
-        begun = time.monotonic()
+    opened = limited(LIMITS[shop.database.name][which == 'lock'])
+    with locked_table(shop):
         shop.visitor.get('/read', status=503)
-        assert time.monotonic() - begun < 1.9
-        connection.rollback()
-        if shop.database.name == 'mariadb':
-            connection.execute(sa.text('UNLOCK TABLES'))
     assert opened == []
     assert shop.visitor.get('/read').text == '1'
 
@@ -481,26 +491,11 @@ def test_a_view_without_session_while_the_table_is_locked(
         configure=lambda config: config.set_security_policy(Identifying()),
     ))
     shop.views['ping'] = ping
-    limit = LIMITS[shop.database.name][which == 'lock']
     visitor = shop.browser()
     visitor.get('/write')
-
-    @sa.event.listens_for(shop.engine, 'connect')
-    def set_up(connection, record):
-        cursor = connection.cursor()
-        cursor.execute(limit)
-        cursor.close()
-        connection.commit()
-
-    shop.engine.dispose()
-    with shop.outside.connect() as connection:
-        connection.execute(sa.text(ALONE[shop.database.name]))
-        begun = time.monotonic()
+    limit(shop.engine, LIMITS[shop.database.name][which == 'lock'])
+    with locked_table(shop):
         assert visitor.get('/ping').text == 'pong'
-        assert time.monotonic() - begun < 1.9
-        connection.rollback()
-        if shop.database.name == 'mariadb':
-            connection.execute(sa.text('UNLOCK TABLES'))
     assert runs == [1]
 
 
