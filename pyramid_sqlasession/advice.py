@@ -13,6 +13,7 @@ import logging
 
 import sqlalchemy as sa
 
+from pyramid_sqlasession.settings import SECURE_PREFIXES
 from pyramid_sqlasession.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -191,9 +192,7 @@ def _hints(settings: Settings) -> Iterator[str]:
             'sqlasession.secret is not set: each cookie that somebody makes '
             'up costs a SELECT; set it to keep them from the database'
         )
-    prefixed = settings.cookie_name.lower().startswith(
-        ('__host-', '__secure-')
-    )
+    prefixed = settings.cookie_name.lower().startswith(SECURE_PREFIXES)
     if settings.cookie_secure is True and not prefixed:
         shared = settings.cookie_domain or settings.cookie_path != '/'
         prefix, who = (

@@ -82,6 +82,20 @@ class Answer:
             response = response_of(request)
             if response is not None:
                 vary(response)
+        if not runs_alone():
+            self._have_callers_vary()
+
+    def _have_callers_vary(self) -> None:
+        """Have the responses vary that are made of what this subrequest reads,
+        or of the error that it ends with (R5).
+        """
+        caller = caller_of(self._binding.request)
+        while caller is not None:
+            if self._has_cookie_of(caller):
+                caller.add_response_callback(
+                    lambda request, response: vary(response)
+                )
+            caller = caller_of(caller)
 
     def _makes_way(self, kind: str, callbacks: Iterable[Any]) -> bool:
         """Return whether *callbacks* come first: once all of them, and then
@@ -153,10 +167,10 @@ class Answer:
         binding.is_answered = True
         self._is_concluded = True
         vary(response)
-        if binding.outcomes:
+        if binding.carried or binding.outcomes:
             end_surplus(
-                binding.application, binding.connections, binding.outcomes,
-                is_given=given,
+                binding.application, binding.connections,
+                binding.carried + binding.outcomes, is_given=given,
             )
         self._touch(is_given=given)
         if self._outer is not None or not runs_alone():
@@ -302,17 +316,23 @@ class Answer:
     def _shares_cookie(self, outer: Any) -> bool:
         # Another browser's session, or a stranger's, must not replace the
         # one of the browser that is answered.
-        cookies = self._binding.application.cookies
-        token, forged = cookies.read(self._binding.request.environ)
-        if (token, forged) != cookies.read(outer.environ):
+        if not self._has_cookie_of(outer):
             return False
         # Of two new sessions the outer one is the browser's.  (One of an
         # application that this one is mounted in has a cookie of its own.)
+        cookies = self._binding.application.cookies
+        token, _ = cookies.read(outer.environ)
         binding = binding_of(outer)
         return token is not None or binding is None or (
             binding.base.record is None
             or binding.application.cookies.key != cookies.key
         )
+
+    def _has_cookie_of(self, other: Any) -> bool:
+        """Return whether the request came with the cookie that *other* has.
+        """
+        read = self._binding.application.cookies.read
+        return read(self._binding.request.environ) == read(other.environ)
 
     def _pass_on(self, outcomes: tuple[Outcome, ...]) -> None:
         """Have the request that runs this subrequest send the cookie, too:

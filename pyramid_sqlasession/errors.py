@@ -171,5 +171,11 @@ def shown(value: object, write: Callable[[object], str] = ascii) -> str:
 
 
 def name_of(key: object) -> str:
-    """Return the name of a key; one that is no str is refused, but told."""
-    return key if isinstance(key, str) else shown(key)
+    """Return the name of a key, for a text.
+
+    One that is no str is refused, but told; a name that somebody else may
+    have chosen begins no line of the log.
+    """
+    if isinstance(key, str) and key.isprintable() and len(key) <= 60:
+        return key
+    return shown(key)

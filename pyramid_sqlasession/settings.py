@@ -27,6 +27,11 @@ from pyramid_sqlasession.values import is_hidden
 from pyramid_sqlasession.values import PREFIX
 from pyramid_sqlasession.values import without_passwords
 
+#: How the names of cookies begin, in small letters, that browsers refuse
+#: without ``Secure`` (RFC 6265bis, section 4.1.3; those with "http" are
+#: newer, and ask for ``HttpOnly``, too).
+SECURE_PREFIXES = ('__secure-', '__host-', '__http-')
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -246,7 +251,7 @@ def _clash(
 def _check_cookie(settings: Settings, given: Mapping[str, Any]) -> None:
     name = settings.cookie_name
     insecure = settings.cookie_secure is False
-    if name.lower().startswith(('__host-', '__secure-')) and insecure:
+    if name.lower().startswith(SECURE_PREFIXES) and insecure:
         raise bad_value(
             'cookie_secure', given['cookie_secure'],
             f'browsers refuse the cookie {name!r} without Secure: set it to '
@@ -263,6 +268,14 @@ def _check_cookie(settings: Settings, given: Mapping[str, Any]) -> None:
                 'cookie_path', settings.cookie_path,
                 f'browsers accept the cookie {name!r} only with the path /',
             )
+    if name.lower().startswith(('__http-', '__host-http-')) and (
+        not settings.cookie_httponly
+    ):
+        raise bad_value(
+            'cookie_httponly', given['cookie_httponly'],
+            f'browsers refuse the cookie {name!r} without HttpOnly: set it '
+            f'to true, or choose another {PREFIX}cookie_name',
+        )
     always_secure = settings.cookie_secure is True
     if settings.cookie_samesite == 'None' and not always_secure:
         raise bad_value(

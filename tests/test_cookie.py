@@ -581,6 +581,8 @@ HTTP = {'wsgi.url_scheme': 'http'}
         ({'cookie_name': '__Secure-s', 'cookie_path': '/a'}, HTTP,
          '__Secure-s',
          ['Max-Age=86400', 'Path=/a', 'Secure', 'HttpOnly', 'SameSite=Lax']),
+        ({'cookie_name': '__Http-s'}, HTTP, '__Http-s',
+         ['Max-Age=86400', 'Path=/', 'Secure', 'HttpOnly', 'SameSite=Lax']),
     ],
     ids=lambda given: str(given)[:40] if isinstance(given, dict) else '',
 )

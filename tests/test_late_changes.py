@@ -244,11 +244,16 @@ def test_a_first_look_that_is_too_late(free, caplog, moment):
 
 @on_sqlite
 @pytest.mark.parametrize(
-    ('key', 'name'), [(5, '(5)'), (10**5000, '(something of type int)')],
-    ids=['int', 'huge'],
+    ('key', 'name'), [
+        (5, '(5)'), (10**5000, '(something of type int)'),
+        # It would begin a line of the log that says something else.
+        ('a\nERROR x', r"('a\nERROR x')"), ('\x1b[2J', r"('\x1b[2J')"),
+        ('k' * 1000, "('kkk"), ('Grüße', '(Grüße)'),
+    ],
+    ids=['int', 'huge', 'lines', 'escape', 'long', 'not ASCII'],
 )
-def test_a_late_key_that_is_no_str(free, caplog, key, name):
-    """T8: it is named as well, and the response goes out."""
+def test_a_late_key_of_any_kind(free, caplog, key, name):
+    """T8: it is named as well, in one line, and the response goes out."""
 
     @free.view
     def work(request):
@@ -261,6 +266,7 @@ def test_a_late_key_that_is_no_str(free, caplog, key, name):
     caplog.clear()
     browser.get('/work')
     assert any(name in message for message in errors(caplog))
+    assert all(len(message) < 300 for message in errors(caplog))
     assert free.data() == STORED
 
 

@@ -116,6 +116,19 @@ def test_values_in_json(plain):
     }
 
 
+def test_integers_of_any_size(plain):
+    """R6: Python refuses to write one of so many digits; it is in hex."""
+    long = 10 ** 5000
+    id = plain.new(a=[long, {-long}], b={'c': (long, 10 ** 600)})
+    data = plain.json('show', id)['data']
+    assert data['a'] == [hex(long), [hex(-long)]]
+    assert data['b'] == {'c': [hex(long), 10 ** 600]}
+    shown = plain.done('show', id)
+    assert shown.count(hex(long)) == 3
+    assert f'{{{hex(-long)}}}' in shown
+    assert str(10 ** 600) in shown
+
+
 def test_show_of_an_expired_session(stocked):
     """A session that has expired is shown for as long as it is there."""
     id = stocked.new(ago=48 * HOUR)

@@ -491,6 +491,28 @@ def test_an_attempt_rotated_and_committed_by_hand(make_shop):
     assert browser.get('/show').text == "{'n': 2, 'list': [1]}"
 
 
+def test_an_attempt_that_logged_in_and_committed_by_hand(make_shop):
+    """Section 2, T5: ``max_sessions_per_user`` holds for its login, too."""
+
+    def work(request):
+        if 'user_id' not in request.session:
+            request.session['user_id'] = 7
+            request.tm.commit()
+            request.tm.begin()
+
+    site = make_shop(
+        work, additional_fields='user_id: Integer', max_sessions_per_user='1',
+        **{'retry.attempts': '2'},
+    )
+    browsers = [site.browser() for _ in range(2)]
+    for browser in browsers:
+        browser.get('/attempt?bare')
+        site.clock.advance(seconds=1)
+    assert [browser.get('/show').text for browser in browsers] == [
+        '{}', "{'user_id': 7}"
+    ]
+
+
 @pytest.mark.parametrize(('change', 'end'), [
     ('renew', 'rotate'), ('extend', 'rotate'), ('renew', 'invalidate'),
 ])

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from pyramid.httpexceptions import HTTPForbidden
 from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.wsgi import wsgiapp2
@@ -904,7 +905,7 @@ def test_a_page_made_of_what_a_subrequest_read_varies(shop):
     def log_in(request):
         request.session['user'] = 'Ada'
 
-    for kind in (with_environ, with_transaction):
+    for kind in (with_cookie, with_environ, with_transaction):
         for tweens in (True, False):
             shop.registry.way = kind, tweens
             browser = shop.browser(HTTP_COOKIE='other=1')
@@ -916,6 +917,46 @@ def test_a_page_made_of_what_a_subrequest_read_varies(shop):
             answer = browser.get('/outer')
             assert answer.text == 'user Ada'
             assert answer.headers.get('Vary') == 'Cookie', shop.registry.way
+
+
+@both_managers
+def test_a_page_about_a_subrequest_that_failed_varies(shop):
+    """R5: "please log in" is not for who is logged in."""
+
+    @shop.view
+    def inner(request):
+        if 'n' in request.session:
+            raise HTTPForbidden
+
+    @shop.view
+    def outer(request):
+        try:
+            run(request, '/inner')
+        except HTTPForbidden:
+            return 'forbidden'
+
+    for browser in each_way(shop, [
+        (kind, False) for kind in (with_cookie, with_environ, with_transaction)
+    ]):
+        answer = browser.get('/outer')
+        assert answer.text == 'forbidden', shop.registry.way
+        assert answer.headers.get('Vary') == 'Cookie', shop.registry.way
+
+
+@both_managers
+def test_a_page_made_of_what_everybody_sees_does_not_vary(shop):
+    """R4, R5: a subrequest without the cookie says nothing of the visitor."""
+    shop.view(show_user)
+
+    @shop.view
+    def outer(request):
+        blank = Request.blank('/show_user')
+        return request.invoke_subrequest(blank, use_tweens=True).text
+
+    answer = start_over(shop).get('/outer')
+    assert answer.text == 'user None'
+    assert 'Vary' not in answer.headers
+
 
 
 @both_managers

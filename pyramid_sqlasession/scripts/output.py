@@ -11,6 +11,9 @@ import sys
 from typing import Any
 from typing import TextIO
 
+# The least number of digits that Python may be told to refuse.
+_LONG: int = 10 ** sys.int_info.str_digits_check_threshold
+
 
 def say(text: str) -> None:
     """Write a line to stderr."""
@@ -74,6 +77,13 @@ def shown(value: Any) -> str:
     return text if text.isprintable() else repr(text)[1:-1]
 
 
+def is_long(value: int) -> bool:
+    """Return whether *value* is to be shown in hexadecimal: of more digits
+    Python refuses to make decimal ones.
+    """
+    return abs(value) >= _LONG
+
+
 def json_value(value: Any) -> Any:
     """Return what stands for *value* in JSON."""
     if isinstance(value, dict):
@@ -81,7 +91,7 @@ def json_value(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [json_value(item) for item in value]
     if isinstance(value, set | frozenset):
-        return [json_value(item) for item in sorted(value, key=repr)]
+        return sorted(map(json_value, value), key=repr)
     if isinstance(value, enum.Enum):
         return value.name
     if isinstance(value, dt.datetime | dt.date | dt.time):
@@ -92,6 +102,8 @@ def json_value(value: Any) -> Any:
         return value.hex()
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
+    if isinstance(value, int) and is_long(value):
+        return hex(value)
     if isinstance(value, str | int | float | None):
         return value
     return str(value)

@@ -19,6 +19,7 @@ from pyramid_sqlasession.scripts.options import add_command
 from pyramid_sqlasession.scripts.options import add_json
 from pyramid_sqlasession.scripts.options import session_id
 from pyramid_sqlasession.scripts.output import bold
+from pyramid_sqlasession.scripts.output import is_long
 from pyramid_sqlasession.scripts.output import json_value
 from pyramid_sqlasession.scripts.output import put
 from pyramid_sqlasession.scripts.output import put_json
@@ -116,7 +117,26 @@ def _put_record(record: dict[str, Any], data: dict[str, Any] | None) -> None:
         put('  (empty)')
     else:
         # repr: types can be told apart, and no control character is left.
-        put(textwrap.indent(pprint.pformat(data, sort_dicts=False), '  '))
+        written = pprint.pformat(_writable(data), sort_dicts=False)
+        put(textwrap.indent(written, '  '))
+
+
+class _Long(int):
+    """An int that is shown in hexadecimal."""
+
+    def __repr__(self) -> str:
+        return hex(self)
+
+
+def _writable(value: Any) -> Any:
+    """Return *value* with each int so that it can be shown."""
+    if isinstance(value, dict):
+        return {key: _writable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return type(value)(map(_writable, value))
+    if isinstance(value, int) and is_long(value):
+        return _Long(value)
+    return value
 
 
 def _put_pairs(pairs: dict[str, Any]) -> None:
