@@ -11,16 +11,12 @@ from typing import Any
 
 from pyramid_sqlasession.application import found_in
 from pyramid_sqlasession.application import utcnow
+from pyramid_sqlasession.changes import LOGIN
 from pyramid_sqlasession.durations import duration
 from pyramid_sqlasession.errors import SessionArgumentError
 from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.session import SQLASession
 from pyramid_sqlasession.settings import Settings
-
-#: Before the key of the user's id, the key of when that user logged in, in
-#: seconds since the epoch.  Of each key its own: who logs in as a visitor has
-#: not said the administrator's password again.
-LOGIN = '_login_'
 
 
 class SessionAuthenticationHelper:

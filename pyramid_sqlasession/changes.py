@@ -19,6 +19,10 @@ from pyramid_sqlasession.errors import name_of
 
 FLASH = '_f_'
 CSRF = '_csrft_'
+#: Before the key of the user's id, the key of when that user logged in, in
+#: seconds since the epoch.  Of each key its own: who logs in as a visitor has
+#: not said the administrator's password again.
+LOGIN = '_login_'
 
 #: Reserved key of the stored data, for what no view sees: see ``Heads``.
 HEADS = '_fh_'

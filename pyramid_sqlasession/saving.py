@@ -26,6 +26,7 @@ from pyramid_sqlasession.base import Base
 from pyramid_sqlasession.base import NOTHING
 from pyramid_sqlasession.changes import apply_changes
 from pyramid_sqlasession.changes import conflicting_keys
+from pyramid_sqlasession.changes import LOGIN
 from pyramid_sqlasession.codec import Codec
 from pyramid_sqlasession.codec import Content
 from pyramid_sqlasession.codec import DamagedData
@@ -246,10 +247,14 @@ class Saver:
                     outcome.user = self._user_in(values)
                 return
             found = self._look_again(save, record)
-            reason = self._ending(found, token, save.now)
-            if reason == 'rotated' and plan.wishes.rotate:
-                # This request logs in too: a session of its own, with
-                # nothing of the other's.
+            reason = None
+            # A subrequest may have rotated in the same transaction.
+            if found is None or not save.is_ours(found):
+                reason = self._ending(found, token, save.now)
+            if reason == 'rotated' and (
+                plan.wishes.rotate and self._is_whole_login(plan)
+            ):
+                # A session of its own, with nothing of the other's.
                 self._replace(save)
                 outcome.rotated = True
                 return
@@ -417,6 +422,18 @@ class Saver:
         """
         return bool(self._user_key) and (
             plan.changes.assigned.get(self._settings.user_field) is not None
+        )
+
+    def _is_whole_login(self, plan: Plan) -> bool:
+        """Return whether what was changed alone is the session of a user.
+
+        What else a request changes as it rotates, at a second factor say, is
+        for the user whom it has found in the session: to nobody, and to who
+        logs in there next, it means nothing.
+        """
+        assigned = plan.changes.assigned
+        return assigned.get(self._settings.user_field) is not None or any(
+            LOGIN + key in assigned for key in assigned
         )
 
     # -- expiry --------------------------------------------------------------

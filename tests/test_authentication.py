@@ -348,6 +348,36 @@ def test_the_limit_ends_no_login_of_meanwhile(make_club, userid):
     assert asked(club, browsers[0]) == str(userid)
 
 
+@pytest.mark.parametrize('prefix', ['', 'auth.'])
+def test_two_logins_at_once(club, prefix):
+    """C5: two sessions, each of them whole, whatever the key is."""
+    helper, browser = SessionAuthenticationHelper(prefix), shopper(club, n=1)
+
+    def log_in(request):
+        helper.remember(request, GRACE)
+
+    slow = club.start(browser, log_in)
+    club.do(browser, lambda request: helper.remember(request, ADA) and None)
+    (cookie,) = acts.set_cookies(slow.finish())
+    assert club.do(browser, helper.authenticated_userid).text == str(ADA)
+    seen = club.seen(cookie)
+    assert seen[f'{prefix}user_id'] == GRACE
+    assert f'_login_{prefix}user_id' in seen
+    assert 'n' not in seen
+
+
+def test_a_password_that_is_confirmed_twice(club):
+    """C5: the second confirmation leaves the user where the first one did."""
+    browser = club.site.browser()
+    club.do(browser, login())
+    club.site.clock.advance(minutes=5)
+    slow = club.start(browser, login())
+    club.do(browser, login())
+    assert acts.set_cookies(slow.finish()) == []
+    assert asked(club, browser) == str(ADA)
+    assert [row['user_id'] for row in club.site.rows()] == [ADA]
+
+
 @pytest.mark.parametrize('database', ['sqlite'], indirect=True)
 def test_a_damaged_id_keeps_nobody_from_logging_in(make_club):
     """Section 2: SQLite keeps any value as an id; such a session ends, too."""

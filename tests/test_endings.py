@@ -402,7 +402,7 @@ def test_two_logins_at_once_have_two_sessions(meeting):
     old = meeting.site.token(one)
 
     def login(request):
-        request.session['who'] = 'slow'
+        request.session['user_id'] = 2
         request.session.rotate()
 
     slow = meeting.start(one, login)
@@ -410,7 +410,7 @@ def test_two_logins_at_once_have_two_sessions(meeting):
     with meeting.site.events(SessionCreated, SessionRotated) as seen:
         (cookie,) = set_cookies(slow.finish())
     assert [type(event) for event in seen] == [SessionCreated, SessionRotated]
-    assert meeting.seen(cookie) == {'who': 'slow'}
+    assert meeting.seen(cookie) == {'user_id': 2}
     assert meeting.seen(meeting.site.token(one))['secret'] == 1
     assert meeting.seen(old) == {}
     assert len(meeting.site.rows()) == 2
@@ -424,7 +424,7 @@ def test_the_later_of_two_logins_goes_on_with_its_own(meeting):
     def log_in(request):
         request.session['cart']
         request.session.rotate()
-        request.session['name'] = 'late'
+        request.session['user_id'] = 2
         request.tm.commit()
         request.tm.begin()
         left.append(dict(request.session))
@@ -433,8 +433,29 @@ def test_the_later_of_two_logins_goes_on_with_its_own(meeting):
     slow = meeting.start(one, log_in)
     meeting.do(one, rotate)
     (cookie,) = set_cookies(slow.finish())
-    assert left == [{'name': 'late'}]
-    assert meeting.seen(cookie) == {'name': 'late', 'more': 1}
+    assert left == [{'user_id': 2}]
+    assert meeting.seen(cookie) == {'user_id': 2, 'more': 1}
+
+
+def test_a_second_factor_that_is_sent_twice(meeting):
+    """C5: not in a session of its own: the next user there has passed none."""
+    one = meeting.visitor()
+    user_id = meeting.seen(meeting.site.token(one))['user_id']
+
+    def pass_it(request):
+        assert request.session['user_id'] == user_id
+        request.session['assurance'] = 2
+        request.session.rotate()
+
+    slow = meeting.start(one, pass_it)
+    meeting.do(one, pass_it)
+    with meeting.site.events() as seen:
+        assert set_cookies(slow.finish()) == []
+    assert reasons(seen) == ['rotated']
+    assert len(meeting.site.rows()) == 1
+    assert meeting.seen(meeting.site.token(one)) == {
+        'user_id': user_id, 'assurance': 2,
+    }
 
 
 def test_a_login_in_flight_loses_against_a_logout(meeting):

@@ -26,7 +26,7 @@ TABLE = """
             | write  touch  rotate  renew  invalidate revoke  expire  clean
 write       | merged merged rotated merged gone       gone    expired gone
 touch       | silent silent silent  silent nothing    nothing nothing nothing
-rotate      | merged merged own     merged gone       gone    expired gone
+rotate      | merged merged rotated merged gone       gone    expired gone
 renew       | silent renewed silent silent nothing    nothing nothing nothing
 invalidate  | ended  ended  silent  ended  nothing    nothing ended   nothing
 revoke      | ended  ended  ended   ended  nothing    nothing nothing nothing
@@ -36,10 +36,11 @@ clean       | silent silent silent  silent nothing    nothing nothing nothing
 
 # PostgreSQL above READ COMMITTED, if the first one's transaction has read
 # before: it runs again after the second one, with a cookie that opens
-# nothing any more. A login begins a new session then; and when the session
+# nothing any more. A rotation begins a new session then; and when the session
 # has expired is known from before, whether or not its row is there.
 REPEATED = {
     ('write', 'clean'): 'expired',
+    ('rotate', 'rotate'): 'own',
     **{('rotate', second): 'new'
        for second in ('invalidate', 'revoke', 'clean')},
 }

@@ -1,5 +1,6 @@
 """Subrequests, with all that they may share (T9)."""
 
+import ast
 from functools import partial
 
 from pyramid.httpexceptions import HTTPForbidden
@@ -104,6 +105,43 @@ def test_a_subrequest_loses_nothing(shop, caplog):
             'n': 1, 'list': [1, 'inner'], 'inner': 2,
             'before': True, 'after': True,
         })
+    assert errors(caplog) == []
+
+
+@pytest.mark.parametrize('when', ['before', 'after', 'both'])
+@both_managers
+def test_a_subrequest_that_rotates_as_well(shop, when, caplog):
+    """T9: in one transaction nothing is lost, and the last token counts."""
+
+    @shop.view
+    def inner(request):
+        request.session['inner'] = True
+        request.session.rotate()
+
+    @shop.view
+    def outer(request):
+        if when != 'after':
+            request.session['before'] = True
+            request.session.rotate()
+        run(request, '/inner')
+        if when != 'before':
+            request.session['after'] = True
+            request.session.rotate()
+
+    expected = {'n': 1, 'list': [1], 'inner': True}
+    if when != 'after':
+        expected['before'] = True
+    if when != 'before':
+        expected['after'] = True
+    ways = [
+        (kind, tweens) for kind, tweens in WAYS if kind is not with_cookie
+    ]
+    for browser in each_way(shop, ways):
+        browser.get('/outer')
+        shop.clock.advance(minutes=2)
+        seen = ast.literal_eval(browser.get('/show').text)
+        assert (shop.registry.way, seen) == (shop.registry.way, expected)
+        assert len(shop.rows()) == 1
     assert errors(caplog) == []
 
 
