@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import contextlib
 import copy
 from dataclasses import dataclass
+from dataclasses import replace
 import datetime as dt
 from decimal import Decimal
 from typing import Any
@@ -124,15 +125,53 @@ class State:
         """
         if self.pending.wishes.ended is not None:
             return
-        later, after = self._changes(differ), self.pending
-        _, heads = self.base.content.known()
+        base, later, after = self.base, self._changes(differ), self.pending
         self.restore(earlier)
+        if earlier.pending.wishes.ended is not None:
+            self._add_to_new(base, later, after)
+            return
+        if earlier.pending.wishes.rotate:
+            # Whoever has planted the token before can derive it.
+            later = replace(later, csrf=None)
+        _, heads = base.content.known()
+        if later.flash:
+            # What is taken from the queues already.
+            _, heads = apply_changes(
+                self._changes(differ), *base.content.known()
+            )
         data, _ = apply_changes(later, self.plain(), heads)
         if later.csrf is not None:
             # The later page is the one that is sent.
             data[CSRF] = later.csrf
         self.fill(data)
         self.pending.add(after)
+
+    def _add_to_new(
+        self, ended: Base, later: Changes, after: Pending
+    ) -> None:
+        """Put on top of a new session what was done to the one before it,
+        *ended*: only what is new, as the rest may be another user's.
+        """
+        known, _ = ended.content.known()
+        data, _ = apply_changes(
+            Changes(
+                {
+                    key: value for key, value in later.assigned.items()
+                    if key not in known
+                },
+                flash={
+                    key: replace(change, taken=0)
+                    for key, change in later.flash.items()
+                },
+            ),
+            self.plain(), {},
+        )
+        self.fill(data)
+        rotates = after.wishes.rotate
+        after.wishes = replace(after.wishes, rotate=False, login=False)
+        self.pending.add(after)
+        if rotates:
+            self.rotate(login=False)
 
     def plain(self) -> dict[str, Any]:
         """Return a plain dict with the same values."""
@@ -167,7 +206,8 @@ class State:
         if record is not None:
             pending.wish(rotate=True, login=login or pending.wishes.login)
             pending.token = new_token(record.id)
-        elif pending.token is not None:
+        elif pending.token is not None or self.base.damaged is not None:
+            # By it alone, not by the one that came, a CSRF token is made.
             pending.token = new_token()
         dict.pop(self.data, CSRF, None)
 

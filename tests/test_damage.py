@@ -55,6 +55,24 @@ def test_damaged_and_rotated(visitor):
     )
 
 
+@pytest.mark.parametrize('rotates', [False, True])
+def test_the_csrf_token_of_a_login_with_a_damaged_record(quick, rotates):
+    """R8, C5: whoever has planted the token of before cannot derive it."""
+    quick.store(a=1)
+    made = []
+
+    def work(session):
+        if made and rotates:
+            session.rotate()
+        made.append(session.get_csrf_token())
+
+    quick.visit(work)
+    damage(quick.site, data='garbage')
+    quick.visit(work)
+    before, after = made
+    assert (after == before) is not rotates
+
+
 def test_damaged_and_begun_anew(visitor):
     """R8: invalidate() and a write in one request: one row, the new one."""
     visitor.store(a=1)

@@ -2,6 +2,8 @@
 T4).
 """
 
+import ast
+
 from pyramid.httpexceptions import HTTPFound
 from pyramid.response import Response
 from pyramid.tweens import EXCVIEW
@@ -258,6 +260,82 @@ def test_a_rotating_view_and_a_commit(accident):
     browser = returning(site)
     browser.get('/fail')
     assert browser.get('/show').text == "{'n': 1, 'list': [1]}"
+
+
+def end_and_say_so(request):
+    """A view's words after the end of the session."""
+    request.session.invalidate()
+    request.session.flash('Good-bye')
+    request.session['view'] = 1
+
+
+def add_to_list(request):
+    """An exception view's note of where the visitor was."""
+    request.session['list'].append('/fail')
+    request.session['page'] = 1
+    request.session.flash('Sorry')
+
+
+@on_sqlite
+@pytest.mark.parametrize('rotates', [False, True])
+def test_a_view_that_ends_the_session_and_a_commit(accident, rotates):
+    """C4, T3: nothing that the exception view has found is in the next one."""
+
+    def page(request):
+        add_to_list(request)
+        if rotates:
+            request.session.rotate()
+
+    site = accident(end_and_say_so, page, **LET_PASS)
+    browser = returning(site)
+    (before,) = site.rows()
+    browser.get('/fail')
+    (row,) = site.rows()
+    assert row['id'] != before['id']
+    assert ast.literal_eval(browser.get('/show').text) == {
+        'view': 1, 'page': 1, '_f_': ['Good-bye', 'Sorry'],
+    }
+
+
+@on_sqlite
+@pytest.mark.parametrize('view', [
+    end_and_say_so,
+    lambda request: (
+        request.session.pop_flash(), request.session.flash('Good-bye')
+    ),
+])
+def test_a_message_of_the_view_and_a_commit(accident, view):
+    """C6, T3: an exception view that pops takes none that it has not seen."""
+    seen = []
+
+    def page(request):
+        seen.extend(request.session.pop_flash())
+
+    site = accident(view, page, **LET_PASS)
+    site.views['flash'] = lambda request: request.session.flash('Hello')
+    browser = returning(site)
+    browser.get('/flash')
+    browser.get('/fail')
+    assert seen == ['Hello']
+    assert ast.literal_eval(browser.get('/show').text)['_f_'] == ['Good-bye']
+
+
+@on_sqlite
+@pytest.mark.parametrize('view', [
+    lambda request: request.session.rotate(), end_and_say_so,
+])
+def test_a_csrf_token_of_before_the_login_and_a_commit(accident, view):
+    """C5, T3: whoever has planted the cookie knows it; it is not kept."""
+    derived = []
+
+    def page(request):
+        derived.append(request.session.get_csrf_token())
+
+    site = accident(view, page, **LET_PASS)
+    site.views['csrf'] = lambda request: request.session.get_csrf_token()
+    browser = returning(site)
+    browser.get('/fail')
+    assert browser.get('/csrf').text not in derived
 
 
 #: What can be asked for beside data, and what its row is like afterwards.
