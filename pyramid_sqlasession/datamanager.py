@@ -80,6 +80,9 @@ class Participant(Protocol):
     def is_rolled_back(self, transaction: Any) -> bool:
         """Return whether the application's part was rolled back by hand."""
 
+    def is_joined_with(self, dbsession: Any) -> bool:
+        """Return whether it takes part together with *dbsession*."""
+
     def open_connection(self) -> sa.Connection | None:
         """Return the application's connection if one is open already."""
 
@@ -179,6 +182,12 @@ class SessionDataManager:
         #: Of the preparations for the commit.
         self._failure: Exception | None = None
         self._has_work = False
+        #: With whose connection the records were written, in a transaction
+        #: of the application's.
+        self._writer: Participant | None = None
+        #: Whether what was written is committed.  Others may fail after it:
+        #: a mail server, say, in tpc_finish().
+        self._is_committed = False
         #: Errors that are conflicts, although only we can know it.
         self._conflicts: list[BaseException] = []
         #: An error after which the request must not run again, whatever has
@@ -245,15 +254,20 @@ class SessionDataManager:
         """
         if self._gate.is_apart:
             return self._connection
+        _, connection = self._opened()
+        return connection
+
+    def _opened(self) -> tuple[Participant | None, sa.Connection | None]:
+        """Return who has a connection of the application open, and it."""
         opened = [
-            connection
+            (participant, connection)
             for participant in self._participants
             if (connection := participant.open_connection()) is not None
         ]
-        for connection in opened:
+        for participant, connection in opened:
             if dialects.is_writing(connection):
-                return connection
-        return opened[0] if opened else None
+                return participant, connection
+        return opened[0] if opened else (None, None)
 
     def add(self, participant: Participant) -> None:
         """Let *participant* take part."""
@@ -388,7 +402,7 @@ class SessionDataManager:
         if not self._has_work:
             return
         if self._route is Route.JOINED:
-            connection = self.open_connection()
+            writer, connection = self._opened()
             if connection is None:
                 raise SessionError(
                     'request.dbsession (sqlasession.dbsession) is another '
@@ -397,6 +411,7 @@ class SessionDataManager:
                     'does'
                 )
             self._write_inside(self._gate.inside(connection))
+            self._writer = writer
 
     def _write_inside(self, connection: Any) -> None:
         # Who writes alone has to see the error of a connection that is to be
@@ -422,6 +437,12 @@ class SessionDataManager:
                 self._conflicts.append(error)
             raise
 
+    def notice_commit(self, dbsession: Any) -> None:
+        """Note that *dbsession* was committed, with all that was written."""
+        writer = self._writer
+        if writer is not None and writer.is_joined_with(dbsession):
+            self._is_committed = True
+
     def tpc_vote(self, transaction: Any) -> None:
         """Commit what the application's connection does not commit."""
         if self._has_work and self._route is Route.ALONE:
@@ -430,6 +451,7 @@ class SessionDataManager:
                 self._write,
                 atomic=len(participants) != 1 or participants[0].is_atomic,
             )
+            self._is_committed = True
         elif self._connection is not None:
             self._commit_apart()
 
@@ -442,6 +464,7 @@ class SessionDataManager:
                         work(connection)
                     self._write_inside(connection)
                 dialects.commit(connection)
+                self._is_committed = True
                 self._close()
                 return
             except (sa.exc.DBAPIError, SessionError) as error:
@@ -477,7 +500,10 @@ class SessionDataManager:
             participant.aborted()
 
     def tpc_abort(self, transaction: Any) -> None:
-        """The commit failed."""
+        """The commit failed, of one of those that take part."""
+        if self._is_committed:
+            self.tpc_finish(transaction)
+            return
         # pyramid_tm asks should_retry only about errors of the view; one of
         # the commit itself has to be marked while it passes by.
         error = sys.exc_info()[1]

@@ -20,6 +20,9 @@ what happened                  the view's changes          an exception
 commit                         stored in the transaction   (there are none)
 commit though a view failed    stored in the transaction   stored with them
 (commit veto)
+commit, and an error after     stored in the transaction   stored in a
+COMMIT (a mail server's)                                   transaction of
+                                                           their own
 abort, veto, doom, failed      gone                        stored in a
 COMMIT by pyramid_tm                                       transaction of
                                                            their own
@@ -174,6 +177,8 @@ class Binding:
     _opened: Base | None = None
     #: Whether the transaction is about to be aborted, with its savepoints.
     is_ending = False
+    #: Whether the record is another one than what was loaded.
+    _is_outdated = False
     #: Whether pyramid_tm, or a test, ends the transaction of the view that
     #: has raised it.
     _is_managed = False
@@ -578,6 +583,11 @@ class Binding:
             self.state.restore(joined_with)
         else:
             self._start_over()
+            if self._is_outdated:
+                # A loop in the view (``request.tm.attempts()``) would meet
+                # the same conflict again and again.
+                self._is_loaded = self._is_outdated = False
+                self._opened = self.base
         self._joined_with = before
 
     def _is_begun_by_subrequest(self) -> bool:
@@ -650,6 +660,7 @@ class Binding:
             self.watcher.conflicted(conflict.keys)
             rest = self._without_conflict(plan, conflict)
             if rest is None:
+                self._is_outdated = True
                 raise
             outcome = self.save(connection, rest)
             outcome.yielded += tuple(conflict.keys)

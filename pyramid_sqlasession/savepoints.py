@@ -45,10 +45,15 @@ def _begun(dbsession: Any, transaction: Any) -> None:
 
 
 def _released(dbsession: Any) -> None:
-    # Also told of the commit of the whole transaction, which has no mark.
+    binding = _binding_with(dbsession)
+    if binding is None:
+        return
     transaction = dbsession.get_nested_transaction()
-    if transaction is not None and (binding := _binding_with(dbsession)):
+    if transaction is not None:
         binding.savepoints[transaction] = RELEASED
+    elif binding.manager is not None:
+        # Of the whole transaction.
+        binding.manager.notice_commit(dbsession)
 
 
 def _ended(dbsession: Any, transaction: Any) -> None:
