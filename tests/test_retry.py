@@ -491,6 +491,89 @@ def test_an_attempt_rotated_and_committed_by_hand(make_shop):
     assert browser.get('/show').text == "{'n': 2, 'list': [1]}"
 
 
+def by_attempts(request, act):
+    """Run *act* by the loop of the package transaction."""
+    for attempt in request.tm.attempts(3):
+        with attempt:
+            act()
+
+
+def by_hand(request, act):
+    """Run *act* until it can be committed."""
+    for _ in range(3):
+        request.tm.begin()
+        act()
+        try:
+            request.tm.commit()
+            return
+        except transaction.interfaces.TransientError:
+            request.tm.abort()
+
+
+@pytest.mark.parametrize('loop', [by_attempts, by_hand])
+def test_a_view_that_runs_its_transaction_again(make_site, loop):
+    """C2, T9: after a conflict it goes on from what there is now."""
+    site = make_site(
+        conflict='retry', **{'tm.activate_hook': lambda request: False}
+    )
+    with_views(site)
+    seen = []
+
+    @site.view
+    def attempt(request):
+        def count():
+            seen.append(request.session['n'])
+            request.session['n'] += 1
+            if len(seen) == 1:
+                other.get('/count')
+
+        loop(request, count)
+
+    @site.view
+    def count(request):
+        request.session['n'] += 1
+
+    browser = returning(site)
+    other = site.browser(like=browser)
+    browser.get('/attempt')
+    assert seen == [1, 2]
+    assert site.data() == {'n': 3, 'list': [1]}
+
+
+@on_sqlite
+def test_a_view_that_runs_again_when_its_session_has_ended(make_site):
+    """C4, C2: it stores nothing, and begins no other session."""
+    site = make_site(
+        conflict='retry', **{'tm.activate_hook': lambda request: False}
+    )
+    with_views(site)
+    seen = []
+
+    @site.view
+    def attempt(request):
+        def count():
+            seen.append(request.session.get('n'))
+            request.session['n'] = 10 * len(seen)
+            other.get('/count' if len(seen) == 1 else '/end')
+
+        by_attempts(request, count)
+
+    @site.view
+    def count(request):
+        request.session['n'] += 5
+
+    @site.view
+    def end(request):
+        request.session.invalidate()
+
+    browser = returning(site)
+    other = site.browser(like=browser)
+    answer = browser.get('/attempt')
+    assert seen == [1, 6]
+    assert site.rows() == []
+    assert answer.headers.getall('Set-Cookie') == []
+
+
 def test_an_attempt_that_logged_in_and_committed_by_hand(make_shop):
     """Section 2, T5: ``max_sessions_per_user`` holds for its login, too."""
 
