@@ -26,6 +26,8 @@ def save_now(binding: Binding) -> Token | None:
     """
     plan = binding.make_plan()
     if plan is not None:
+        if binding.in_exception_view:
+            _abort_what_is_left(binding)
         if is_given(binding):
             _save_given(binding, plan)
         elif _may_use_dbsession(binding):
@@ -66,6 +68,21 @@ def final(binding: Binding, error: Exception) -> Exception:
     )
     found.__cause__ = error
     return found
+
+
+def _abort_what_is_left(binding: Binding) -> None:
+    """End the transaction of the view that failed, if nobody has.
+
+    An error in a before-commit hook leaves it open, with its locks: a write
+    beside it would wait for the request itself.
+    """
+    request = binding.request
+    if (
+        active_transaction(request) is not None
+        and not is_managed(request) and outer_of(request) is None
+    ):
+        binding.part()
+        request.tm.abort()
 
 
 def _save_given(binding: Binding, plan: Plan) -> None:

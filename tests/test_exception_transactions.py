@@ -12,8 +12,10 @@ from pyramid_sqlasession import SessionNotSerializable
 
 from .failing import answering
 from .failing import Failure
+from .failing import give_up_early
 from .shop import add_note
 from .shop import both_managers
+from .shop import flash_error
 from .shop import returning
 from .shop import STORED
 from .site import get_dbsession
@@ -101,6 +103,32 @@ def test_what_is_said_after_a_commit_by_hand(make_accident, work, log):
     browser.get('/fail')
     assert site.notes() == ['n was 1']
     assert site.data() == SORRY
+
+
+# -- a transaction that nobody has ended --------------------------------------
+
+@both_managers
+@views
+def test_a_before_commit_hook_that_fails(make_shop, work):
+    """T3: the words are stored after an abort, and wait for no lock."""
+    site = make_shop(configure=answering(flash_error))
+    browser = returning(site)
+
+    def refuse():
+        raise Failure
+
+    @site.view
+    def fail(request):
+        work(request)
+        request.dbsession.execute(
+            sa.text('UPDATE sessions SET version = version')
+        )
+        request.tm.get().addBeforeCommitHook(refuse)
+
+    give_up_early(site.engine)
+    browser.get('/fail')
+    assert site.notes() == []
+    assert site.data() == STORED | {'_f_': ['Please log in']}
 
 
 # -- savepoints ---------------------------------------------------------------
