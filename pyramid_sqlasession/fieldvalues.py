@@ -29,10 +29,9 @@ _WORDS = {
     dt.time: 'a time', dt.timedelta: 'a timedelta', Decimal: 'a Decimal',
 }
 
-# Types whose values are accepted beside the column's own: no digit is lost.
-_ALSO: dict[type, tuple[type, ...]] = {
-    float: (int,), Decimal: (int,), dict: (list,), list: (dict,),
-}
+# Types whose values are accepted beside the column's own: no digit is lost (of
+# an int of 15 digits at most, in a float).
+_ALSO: dict[type, tuple[type, ...]] = {float: (int,), Decimal: (int,)}
 
 
 def stored(
@@ -51,32 +50,66 @@ def stored(
             )
         # Or it would be the null of JSON, which is not NULL.
         return sa.null() if isinstance(column.type, sa.JSON) else None
-    if isinstance(column.type, sa.JSON):
+    return _fitting(name, value, column.type, dialect)
+
+
+def _fitting(
+    name: str, value: Any, type_: Any, dialect: Callable[[], sa.Dialect]
+) -> Any:
+    """Return *value*, which is not None, as it is stored, if it fits *type_*.
+
+    :raises SessionFieldError: if it does not.
+    """
+    if isinstance(type_, sa.JSON):
         return _check_json(name, value)
-    if isinstance(column.type, sa.Enum):
-        return _check_enum(name, value, column.type)
-    if isinstance(column.type, (postgresql.INET, postgresql.CIDR)):
-        return _check_address(name, value, column.type)
-    kind = _python_type(column.type)
+    if isinstance(type_, sa.Enum):
+        return _check_enum(name, value, type_)
+    if isinstance(type_, (postgresql.INET, postgresql.CIDR)):
+        return _check_address(name, value, type_)
+    kind = _python_type(type_)
     if kind is None:
-        if isinstance(column.type, sa.types.TypeDecorator):
-            _check_bound(name, value, column.type, dialect())
+        if isinstance(type_, sa.types.TypeDecorator):
+            _check_bound(name, value, type_, dialect())
         return value
     _check_kind(name, value, kind)
-    _check_limits(name, value, column.type)
+    if isinstance(type_, sa.ARRAY):
+        return _fitting_items(name, value, type_.item_type, dialect)
+    _check_limits(name, value, type_)
     if kind in (float, Decimal):
         _check_number(name, value, kind)
-        _check_digits(name, value, column.type)
+        _check_digits(name, value, type_)
     if isinstance(value, dt.timedelta):
         _check_span(name, value)
     if isinstance(value, dt.datetime):
-        return _in_utc(name, value, column.type)
+        return _in_utc(name, value, type_)
     if isinstance(value, str):
-        if isinstance(column.type, sa.Uuid):
+        if isinstance(type_, sa.Uuid):
             return _check_uuid(name, value)
         # Drivers adapt by the exact type, and Markup is none they know.
         return str.__str__(value)
     return value
+
+
+def _fitting_items(
+    name: str, value: list[Any], type_: Any,
+    dialect: Callable[[], sa.Dialect],
+) -> list[Any]:
+    """Return the items of an ARRAY as they are stored, if they fit *type_*.
+
+    :raises SessionFieldError: if one does not.
+    """
+    def fitting(item: Any) -> Any:
+        # A list is another dimension, unless it is a value itself.
+        if isinstance(item, list) and not isinstance(type_, sa.JSON):
+            return [fitting(one) for one in item]
+        return None if item is None else _fitting(name, item, type_, dialect)
+
+    try:
+        return [fitting(item) for item in value]
+    except SessionFieldError as error:
+        raise SessionFieldError(
+            name, value, f'a list whose items fit: {error.type}'
+        ) from None
 
 
 def _in_utc(name: str, value: dt.datetime, type_: Any) -> dt.datetime:

@@ -7,6 +7,7 @@ import uuid
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
+from sqlalchemy.dialects import postgresql
 import webob.exc
 
 from pyramid_sqlasession import SessionError
@@ -144,6 +145,47 @@ def test_value_that_does_not_fit_a_type_of_one_database(
         site, lambda request: request.session.update(extra=value), words
     )
     assert site.rows() == []
+
+
+@pytest.mark.parametrize('database', ['postgresql'], indirect=True)
+@pytest.mark.parametrize(('item', 'value', 'words'), [
+    # JSON takes a dict and a list.
+    (sa.Integer(), {'a': 1}, 'takes a list'),
+    (sa.Integer(), ['seven'], 'a list whose items fit: an int'),
+    (sa.Integer(), [7, None, 1.5], 'a list whose items fit: an int'),
+    (sa.Integer(), [[7], [True]], 'a list whose items fit: an int'),
+    (sa.Integer(), [2**31], 'a list whose items fit: an int of 32 bits'),
+    (sa.String(4), ['fives'], 'a list whose items fit: at most 4'),
+    (postgresql.JSONB(), [[1], [{1, 2}]], 'a list whose items fit: what JSON'),
+], ids=shown)
+def test_value_that_does_not_fit_an_array(make_site, item, value, words):
+    """D3: nor does a list fit of which an item does not."""
+    site = make_site(additional_fields={'extra': sa.ARRAY(item)})
+    error = refused(
+        site, lambda request: request.session.update(extra=value), words
+    )
+    assert (error.field, error.value) == ('extra', value)
+    assert site.rows() == []
+
+
+@pytest.mark.parametrize('database', ['postgresql'], indirect=True)
+@pytest.mark.parametrize(('item', 'value', 'kept'), [
+    (sa.Integer(), [7, None, -8], [7, None, -8]),
+    (sa.Integer(), [], []),
+    (sa.Integer(), [[1, 2], [3, 4]], [[1, 2], [3, 4]]),
+    (postgresql.JSONB(), [{'a': [1]}, 2], [{'a': [1]}, 2]),
+    (
+        # In UTC, whatever the time zone of the connection (E4).
+        sa.DateTime(timezone=True), [dt.datetime(2026, 1, 2, 3)],
+        [dt.datetime(2026, 1, 2, 3, tzinfo=dt.UTC)],
+    ),
+], ids=shown)
+def test_value_that_fits_an_array(make_site, item, value, kept):
+    """D3: each item is kept as a field of its type keeps it."""
+    site = make_site(additional_fields={'extra': sa.ARRAY(item)})
+    site.set_time_zone('Asia/Tokyo', '+09:00')
+    run(site, lambda request: request.session.update(extra=value))
+    assert field(site, 'extra') == kept
 
 
 @pytest.mark.parametrize('database', ['mariadb'], indirect=True)
