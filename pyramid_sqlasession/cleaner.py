@@ -41,8 +41,9 @@ _REST = 10.0
 # refuses the later one, which then finds that it is gone.
 _ATTEMPTS = 5
 
-# At most this many intervals between two attempts while the database is down.
-_LONGEST_BACK_OFF = 8
+# So often the interval is doubled while the database is down: to eight times
+# itself.
+_MOST_DOUBLINGS = 3
 
 
 class Cleaner:
@@ -210,9 +211,8 @@ def _run(
     failures = 0
     while True:
         # Jitter: many workers that start together shall not clean together.
-        wait = interval * min(2**failures, _LONGEST_BACK_OFF)
         jitter = random.uniform(0.8, 1.2)  # noqa: S311 - no secret
-        if stop.wait(wait * jitter):
+        if stop.wait(interval * 2**failures * jitter):
             return
         if (working := cleaner()) is None or application() is None:
             return
@@ -236,7 +236,7 @@ def _run(
                     'attempts follow: %s: %s', type(error).__name__,
                     faults.said_by(cause or error),
                 )
-            failures = min(failures + 1, 3)
+            failures = min(failures + 1, _MOST_DOUBLINGS)
         else:
             if failures:
                 log.info('expired sessions are deleted again')

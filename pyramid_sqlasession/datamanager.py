@@ -394,24 +394,21 @@ class SessionDataManager:
         """
         if self._failure is not None:
             raise self._failure
-        if self._route is Route.JOINED and self._has_work:
-            # Listeners to the flush may have changed it once more.  (A session
-            # with nothing to write before is saved beside the transaction.)
-            for participant in self._participants:
-                participant.plan_again()
-        if not self._has_work:
+        if self._route is not Route.JOINED or not self._has_work:
             return
-        if self._route is Route.JOINED:
-            writer, connection = self._opened()
-            if connection is None:
-                raise SessionError(
-                    'request.dbsession (sqlasession.dbsession) is another '
-                    'SQLAlchemy session each time: make it once for a '
-                    'request, as config.add_request_method(..., reify=True) '
-                    'does'
-                )
-            self._write_inside(self._gate.inside(connection))
-            self._writer = writer
+        # Listeners to the flush may have changed it once more.  (A session
+        # with nothing to write before is saved beside the transaction.)
+        for participant in self._participants:
+            participant.plan_again()
+        writer, connection = self._opened()
+        if connection is None:
+            raise SessionError(
+                'request.dbsession (sqlasession.dbsession) is another '
+                'SQLAlchemy session each time: make it once for a request, '
+                'as config.add_request_method(..., reify=True) does'
+            )
+        self._write_inside(self._gate.inside(connection))
+        self._writer = writer
 
     def _write_inside(self, connection: Any) -> None:
         # Who writes alone has to see the error of a connection that is to be

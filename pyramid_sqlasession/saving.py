@@ -180,8 +180,9 @@ class Saver:
     # -- invalidate ----------------------------------------------------------
 
     def _end(self, save: _Save, ended: Base) -> None:
-        record = ended.record or ended.damaged
+        record, token = ended.record or ended.damaged, ended.token
         assert record is not None
+        assert token is not None
         secret_hash = record.secret_hash
         for _ in range(_ATTEMPTS):
             if self._records.delete(save.connection, record.id, secret_hash):
@@ -194,10 +195,9 @@ class Saver:
             if found is None and save.plan.has_revoked:
                 # "Log out everywhere" and then here: it was this request.
                 save.outcome.removed = str(record.id)
-            if ended.token is None or found is None or (
-                self._ending(found, ended.token, save.now) is not None
-            ):
+            if self._ending(found, token, save.now) is not None:
                 return
+            assert found is not None
             secret_hash = found.secret_hash
         # A logout that did not happen must not look like one.
         raise SessionConflict([])
@@ -258,12 +258,13 @@ class Saver:
                 self._replace(save)
                 outcome.rotated = True
                 return
-            if reason is not None or found is None:
-                outcome.dropped.append((str(record.id), reason or 'gone'))
+            if reason is not None:
+                outcome.dropped.append((str(record.id), reason))
                 # Dead for the rest of the request too: no later write may
                 # begin a session that overwrites the cookie of a login.
-                outcome.base = Base(token=token, ghost=reason or 'gone')
+                outcome.base = Base(token=token, ghost=reason)
                 return
+            assert found is not None
             try:
                 base = self._merge_onto(save, found, token)
             except DamagedData as error:
@@ -359,7 +360,8 @@ class Saver:
             text = values['data'] = write(data, heads)
         if changes or self._settings.extend_default_fields is not None:
             values.update(self._fields.values(save.extend(data), changes))
-        if wishes.rotate and plan.token is not None:
+        if wishes.rotate:
+            assert plan.token is not None
             after = self._renewal.rotated(after, plan.token, now)
         if wishes.login or self.is_login(plan):
             after = replace(after, started=now)
