@@ -240,21 +240,7 @@ def session_model(
     :raises TypeError: for another base.
     """
     parsed = read_fields(fields)
-    if isinstance(base_or_metadata, sa.MetaData):
-        base: type[Any] = registry(metadata=base_or_metadata).generate_base()
-    elif isinstance(base_or_metadata, type) and hasattr(
-        base_or_metadata, 'metadata'
-    ):
-        base = base_or_metadata
-    else:
-        raise TypeError(
-            f'a declarative base class or a MetaData is needed, not '
-            f'{base_or_metadata!r}'
-        )
-    is_dataclass = issubclass(base, MappedAsDataclass)
-    if is_dataclass:
-        # The mixin cannot be one.
-        base = base.registry.generate_base()
+    base = _base_of(base_or_metadata)
     made = base.metadata.info.setdefault('sqlasession', {})
     key = (schema, table_name, tuple(map(repr, parsed)))
     if key in made:
@@ -287,6 +273,26 @@ def session_model(
     name = f'Session_{schema or ""}_{table_name}'
     model = made[key] = type(name, (SessionMixin, base), attributes)
     return model
+
+
+def _base_of(base_or_metadata: Any) -> Any:
+    """Return the class to build the model on.
+
+    :raises TypeError: for what is neither a base class nor a ``MetaData``.
+    """
+    if isinstance(base_or_metadata, sa.MetaData):
+        return registry(metadata=base_or_metadata).generate_base()
+    if not isinstance(base_or_metadata, type) or not hasattr(
+        base_or_metadata, 'metadata'
+    ):
+        raise TypeError(
+            f'a declarative base class or a MetaData is needed, not '
+            f'{base_or_metadata!r}'
+        )
+    base: Any = base_or_metadata
+    is_dataclass = issubclass(base_or_metadata, MappedAsDataclass)
+    # The mixin cannot be one.
+    return base.registry.generate_base() if is_dataclass else base
 
 
 def model_of(settings: Settings) -> type[Any]:
