@@ -309,10 +309,9 @@ class Connections:
         if not self.is_apart:
             engine = self._engine_beside(manager)
             return (self.joined() if engine is None else None), engine
-        engine = self._application.engine
-        if pooling.has_one_connection(engine):
+        if self._application.database.has_one_connection:
             return manager.own_connection(), None
-        return None, engine
+        return None, self._application.engine
 
     def _engine_beside(self, manager: SessionDataManager) -> sa.Engine | None:
         """Return the engine to read with, None for the joined connection.

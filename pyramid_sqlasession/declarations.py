@@ -47,16 +47,19 @@ class Field:
     unique: bool = False
     nullable: bool = True
 
-    def error(self, problem: str) -> ConfigurationError:
-        """Return the error for a column that cannot be made."""
-        kind = self.type if isinstance(self.type, str) else repr(self.type)
+    @property
+    def arguments(self) -> str:
+        """Those of the type as they are written, '' if there are none."""
         given = [
             *map(repr, self.args),
             *(f'{name}={value!r}' for name, value in self.kwargs),
         ]
-        if given:
-            kind = f'{kind}({", ".join(given)})'
-        return _bad_field(f'{self.name}: {kind}', problem)
+        return f'({", ".join(given)})' if given else ''
+
+    def error(self, problem: str) -> ConfigurationError:
+        """Return the error for a column that cannot be made."""
+        kind = self.type if isinstance(self.type, str) else repr(self.type)
+        return _bad_field(f'{self.name}: {kind}{self.arguments}', problem)
 
 
 def read_fields(value: Any) -> tuple[Field, ...]:

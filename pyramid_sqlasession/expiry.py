@@ -30,7 +30,7 @@ _LATEST = dt.datetime(9999, 12, 30, tzinfo=dt.UTC)
 
 
 def lifetime_of(
-    value: dt.timedelta | dt.datetime | float | int | None, now: dt.datetime
+    value: dt.timedelta | dt.datetime | float | None, now: dt.datetime
 ) -> Lifetime:
     """Return what the argument of ``set_expiry`` means.
 

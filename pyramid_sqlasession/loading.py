@@ -34,7 +34,7 @@ _SUSPICIOUS = 'sqlasession.suspicious'
 def load(
     application: Application, request: Any, connections: Connections,
     manager: SessionDataManager | None, *, in_exception_view: bool,
-    carried: Sequence[Outcome] = (), opened: Base | None = None,
+    carried: Sequence[Outcome], opened: Base | None,
 ) -> tuple[Base, Found]:
     """Return what the session of *request* starts from, and why.
 

@@ -55,19 +55,13 @@ def _words(value: Any) -> str:
 
 
 def _field(field: Field) -> str:
-    kind = _words(field.type)
-    if field.args or field.kwargs:
-        arguments = [
-            *map(repr, field.args),
-            *(f'{name}={value!r}' for name, value in field.kwargs),
-        ]
-        kind += f'({", ".join(arguments)})'
     flags = (
         ('index', field.index), ('unique', field.unique),
         ('not null', not field.nullable),
     )
-    words = [kind, *(word for word, is_set in flags if is_set)]
-    return f'{field.name}: {" ".join(words)}'
+    words = [word for word, is_set in flags if is_set]
+    kind = _words(field.type) + field.arguments
+    return f'{field.name}: {" ".join([kind, *words])}'
 
 
 def _size(count: int) -> str:

@@ -39,7 +39,7 @@ class Seldom:
     def __init__(self) -> None:
         self._said: dict[str, float] = {}
 
-    def is_due(self, what: str = '') -> bool:
+    def is_due(self, what: str) -> bool:
         """Return whether it is time for *what*; whoever asks says it then."""
         now = time.monotonic()
         if now - self._said.get(what, -math.inf) < _BETWEEN_WARNINGS:

@@ -25,12 +25,8 @@ from pyramid_sqlasession.serializers import Serializer
 PREFIX = 'sqlasession.'
 
 
-class _Unset:
-    def __repr__(self) -> str:
-        return 'unset'
-
-
-UNSET: Any = _Unset()
+#: What a reader returns for a value that means "not set".
+UNSET: Any = object()
 
 
 def bad_value(key: str, value: object, problem: str) -> ConfigurationError:
