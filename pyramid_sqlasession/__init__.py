@@ -111,10 +111,15 @@ def includeme(config: Any) -> None:
     - the session factory: ``request.session``, a :class:`SQLASession`;
     - ``request.session_store``, a :class:`SessionStore`;
     - pyramid_tm, unless it is included already;
-    - a subscriber to ``ApplicationCreated``, which starts the cleaner;
+    - a subscriber to ``ApplicationCreated``, which finds the engine, gives
+      advice in the log, creates the table if ``create_table`` is set, and
+      starts the cleaner;
+    - listeners to all SQLAlchemy sessions of the process, once, which follow
+      their savepoints;
     - an introspectable, ``pyramid_sqlasession``, with the settings.
 
-    :raises pyramid.exceptions.ConfigurationError: for a wrong setting.
+    A wrong setting is a :exc:`pyramid.exceptions.ConfigurationError`, raised
+    when the configuration is committed, or the application is created.
     """
     from pyramid_sqlasession.wiring import register
 

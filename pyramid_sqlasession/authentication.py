@@ -66,8 +66,10 @@ class SessionAuthenticationHelper:
         fixation), and its absolute timeout begins anew.  What is in the
         session stays, unless it belongs to another user: then it goes.
 
+        :param kw: is not used.
         :returns: no headers; the cookie comes with the response.
         :raises SessionArgumentError: if *userid* is None (a ``TypeError``).
+        :raises SessionError: if another factory makes ``request.session``.
         """
         if userid is None:
             raise SessionArgumentError(
@@ -88,7 +90,9 @@ class SessionAuthenticationHelper:
     def forget(self, request: Any, **kw: Any) -> list[tuple[str, str]]:
         """Log out: the session ends, on the server too.
 
+        :param kw: is not used.
         :returns: no headers; the cookie is removed with the response.
+        :raises SessionError: if another factory makes ``request.session``.
         """
         self._session(request).invalidate()
         return []

@@ -1,8 +1,9 @@
 """Which connection a request's session is read and written with.
 
 Through the application's own ``request.dbsession`` wherever there is one: one
-connection, one COMMIT.  Beside it only what is a single statement, and only
-while the request holds no other connection.
+connection, one COMMIT.  Beside it only what is a single statement, or has
+nothing to be committed with, and only while the request holds no connection
+that could be used.
 """
 
 from __future__ import annotations

@@ -117,7 +117,8 @@ class CookiePolicy:
         )
 
     def read(self, environ: dict[str, Any]) -> tuple[Token | None, bool]:
-        """Return the token that came, and whether one was badly signed.
+        """Return the token that came; without one, whether one was badly
+        signed.
 
         Of several cookies of the name the first that is well formed (and
         well signed) counts: another path or a subdomain can set more.

@@ -278,4 +278,5 @@ def elected(connection: sa.Connection, name: str) -> Iterator[bool]:
                     sa.text('SELECT RELEASE_LOCK(:lock)'), {'lock': lock}
                 )
     else:
+        # SQLite has one writer at a time; the next one finds nothing left.
         yield True

@@ -3,7 +3,7 @@
 Three quarters of the time of a single statement by its key are spent in the
 layers above: contexts, results and rows that one row has no use for.  What is
 here skips them, for the types that a record is made of, and raises
-:class:`Uncommon` for whatever else it meets, before anything is executed.
+:class:`Uncommon` for whatever else it meets, before anything is written.
 
 Knows neither records nor sessions.
 """

@@ -37,7 +37,9 @@ class ISessionInvalidated(Interface):
 
 
 class ISessionsExpired(Interface):
-    """The cleaner deleted expired sessions."""
+    """The cleaner, or ``psessions <your.ini> expire``, deleted expired
+    sessions.
+    """
 
     count = Attribute('How many (int, never 0).')
 

@@ -89,8 +89,8 @@ _ON_POSTGRESQL: dict[type, tuple[int, bool, Convert, Convert]] = {
 class Psycopg:
     """psycopg's own binding of libpq (``psycopg.pq``).
 
-    A statement is prepared as psycopg prepares it: from the fifth use of a
-    connection on (``prepare_threshold``), or never (None).  Inside of a
+    A statement is prepared as psycopg prepares it: at the sixth use of a
+    connection (``prepare_threshold``), or never (None).  Inside of a
     transaction it is not: psycopg deallocates what is prepared after each
     ROLLBACK, and to be told so there would cost the transaction.
     """

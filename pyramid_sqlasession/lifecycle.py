@@ -132,7 +132,8 @@ class Binding:
 
     #: What the cookie led to; None as long as nobody has looked.
     found: Found | None = None
-    #: What was loaded, or saved last.
+    #: What was loaded, or saved last; invalidate() leaves it, and empties
+    #: ``state.base``.
     base = NOTHING
     #: Of the transaction that the session takes part in.
     manager: SessionDataManager | None = None
@@ -143,6 +144,8 @@ class Binding:
     carried: tuple[Outcome, ...] = ()
     #: How many of these an earlier attempt has left; they come first.
     inherited = 0
+    #: Whether the view has failed: what looks now is an exception view, or a
+    #: tween above of it.
     in_exception_view = False
     #: Whether pyramid_tm may have begun a transaction for the request.
     may_be_managed = False
@@ -151,7 +154,9 @@ class Binding:
     is_last_word = False
     #: The response may have the cookie of a subrequest already.
     is_preceded = False
+    #: Whether it was saved for the response: it joins no transaction any more.
     is_answered = False
+    #: Whether the request has ended: a change is an error in the log.
     is_over = False
     #: The state to come back to if the transaction is aborted, or a view
     #: without one fails.

@@ -162,8 +162,9 @@ _DATA = sa.Text().with_variant(mysql.LONGTEXT(**_EXACTLY), *MYSQL)
 class SessionMixin:
     """Declarative mixin with the columns that a session record needs.
 
-    Every further column of the class is an additional field: it takes the
-    value that the session has under its name.
+    Every further column of the class that the database does not compute is
+    an additional field: it takes the value that the session has under its
+    name.
 
     .. code-block:: python
 

@@ -35,7 +35,9 @@ from pyramid_sqlasession.retired import unpack_retired
 # Not frozen: that makes three times as dear what each request does.
 @dataclass(slots=True)
 class Record:
-    """A row, without the additional fields; nobody changes it."""
+    """A row, without ``sweep``, which follows from ``expires``, and without
+    the additional fields; nobody changes it.
+    """
 
     id: uuid.UUID
     secret_hash: bytes = field(repr=False)

@@ -26,8 +26,9 @@ from pyramid_sqlasession.errors import shown
 #: The limit of nesting, as the walks are recursive.
 MAX_DEPTH = 100
 
-# Python refuses to convert longer digit strings (CVE-2020-10735); such an
-# integer is written in hexadecimal, which has no quadratic cost.
+# orjson has integers of 64 bits.  A larger one is written in hexadecimal: the
+# cost of decimal digits is quadratic, and of more than 4300 Python refuses to
+# make a number (CVE-2020-10735).
 _SMALL_INT = 1 << 63
 
 # As a number, bytes are searched for it at a quarter of the time.

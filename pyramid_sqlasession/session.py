@@ -57,7 +57,10 @@ class SQLASession(dict[str, Any]):
     """The ``request.session`` of an application (``ISession``).
 
     A ``dict`` in every respect.  Nothing is loaded before the first access
-    and nothing is written before the transaction commits.
+    and nothing is written before the transaction commits.  So whatever looks
+    at it may raise :exc:`SessionStoreUnavailable`, and what cannot be stored
+    is an error of the commit (:exc:`SessionNotSerializable`,
+    :exc:`SessionTooLarge`, :exc:`SessionFieldError`).
 
     What reads a dict past its methods (``orjson``) does not load it: give it
     ``dict(session)``.

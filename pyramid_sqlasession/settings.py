@@ -35,7 +35,9 @@ SECURE_PREFIXES = ('__secure-', '__host-', '__http-')
 
 @dataclass(frozen=True)
 class Settings:
-    """The effective settings of one application; durations in seconds."""
+    """The effective settings of one application; durations in seconds, sizes
+    in bytes.
+    """
 
     secret: tuple[str, ...] = field(default=(), repr=False)
     dbsession: str = 'dbsession'
@@ -64,9 +66,11 @@ class Settings:
     cookie_name: str = 'session'
     cookie_path: str = '/'
     cookie_domain: str | None = None
+    #: None is ``auto``: by the scheme of each request.
     cookie_secure: bool | None = None
     cookie_httponly: bool = True
     cookie_samesite: str = 'Lax'
+    #: None is ``session``: until the browser closes.
     cookie_max_age: float | None = 86400.0
     cookie_partitioned: bool = False
     #: ``cookie_max_age`` is not set: the browser keeps the cookie as long
@@ -291,7 +295,7 @@ def _check_cookie(settings: Settings, given: Mapping[str, Any]) -> None:
         )
 
 
-#: Settings whose value is not shown in errors.
+#: Settings of whose value nothing is shown if their name is misspelt.
 _SECRET = {'secret', 'encryption_keys', 'url', 'engine'}
 
 

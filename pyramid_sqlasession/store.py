@@ -60,6 +60,10 @@ class StoredSession:
     .. attribute:: data
 
        The content, a dict; empty if it cannot be read.
+
+    .. attribute:: fields
+
+       All additional fields, a dict.
     """
 
     def __init__(
@@ -90,7 +94,8 @@ class SessionStore:
     """The sessions in the database.
 
     ``request.session_store`` works in the transaction of the request; what
-    it writes is committed or rolled back with it.
+    it writes is committed or rolled back with it.  Without a transaction each
+    method has one of its own.
 
     Each method raises :class:`SessionStoreUnavailable` if the database does
     not answer, and :class:`SessionError` if the table or a column is missing.
@@ -128,6 +133,7 @@ class SessionStore:
 
         :raises SessionFieldError: for an unknown field, or a value that
             does not fit it.
+        :raises SessionError: for a value that the database alone refuses.
         """
         with _understood(fields):
             return self._rows(self._where(fields))
@@ -152,10 +158,12 @@ class SessionStore:
         None stands for those in which the field has no value.
 
         :param except_id: the one to keep, mostly ``request.session.id``.
-        :raises SessionArgumentError: without a field (a ``TypeError``): it
-            would end everybody's session.
+        :raises SessionArgumentError: without a field, which would end
+            everybody's session, and for an *except_id* that is no id (a
+            ``TypeError``).
         :raises SessionFieldError: for an unknown field, or a value that
             does not fit it.
+        :raises SessionError: for a value that the database alone refuses.
         """
         if not fields:
             raise SessionArgumentError(
@@ -166,7 +174,11 @@ class SessionStore:
             return self._remove(self._where(fields) + self._except(except_id))
 
     def revoke_all(self, except_id: str | None = None) -> int:
-        """End the sessions of everybody; return how many."""
+        """End the sessions of everybody; return how many.
+
+        :param except_id: the one to keep.
+        :raises SessionArgumentError: if that is no id (a ``TypeError``).
+        """
         return self._remove(self._except(except_id))
 
     def delete_expired(self) -> int:

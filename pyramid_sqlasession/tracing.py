@@ -168,7 +168,7 @@ class Trace(Watcher):
 
     @property
     def summary(self) -> str:
-        """What became of the session, in a word; '' if nothing."""
+        """What became of the session, in a word; '' if nobody looked."""
         if self.found is None:
             return ''
         written = [write for write in self.writes if write.is_committed]
