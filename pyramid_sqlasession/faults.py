@@ -141,6 +141,10 @@ def _errno_of(error: BaseException | None) -> int | None:
     return number if isinstance(number, int) else None
 
 
+#: What PostgreSQL says of a value of another type: datatype_mismatch and
+#: cannot_coerce.
+_TYPE_STATES = {'42804', '42846'}
+
 #: What MariaDB and MySQL say of a value, by errors of several classes.
 _TOO_LONG = 1406
 _VALUE_ERRNOS = {1264, 1265, 1292, 1366, _TOO_LONG, 1411}
@@ -154,6 +158,7 @@ def is_about_value(error: exc.DBAPIError) -> bool:
     return (
         isinstance(error, exc.DataError)
         or state[:2] == '22'
+        or state in _TYPE_STATES
         or _errno_of(error.orig) in _VALUE_ERRNOS
     )
 

@@ -66,6 +66,8 @@ def _fitting(
         return _check_enum(name, value, type_)
     if isinstance(type_, (postgresql.INET, postgresql.CIDR)):
         return _check_address(name, value, type_)
+    if isinstance(type_, postgresql.HSTORE):
+        return _check_texts(name, value)
     kind = _python_type(type_)
     if kind is None:
         if isinstance(type_, sa.types.TypeDecorator):
@@ -110,6 +112,16 @@ def _fitting_items(
         raise SessionFieldError(
             name, value, f'a list whose items fit: {error.type}'
         ) from None
+
+
+def _check_texts(name: str, value: Any) -> Any:
+    # psycopg lets any error through that it meets in another value.
+    if not isinstance(value, dict) or not all(
+        isinstance(key, str) and isinstance(text, str | None)
+        for key, text in value.items()
+    ):
+        raise SessionFieldError(name, value, 'a dict of str to str or None')
+    return value
 
 
 def _in_utc(name: str, value: dt.datetime, type_: Any) -> dt.datetime:
@@ -183,9 +195,11 @@ def _python_type(type_: Any) -> type | None:
         return None
     try:
         kind = type_.python_type
+    # SQLAlchemy 2.0.
     except NotImplementedError:
         return None
-    return kind if isinstance(kind, type) else None
+    # Of what it does not know SQLAlchemy 2.1 says that it is an object.
+    return kind if isinstance(kind, type) and kind is not object else None
 
 
 _NUMBERS = (int, float, Decimal)

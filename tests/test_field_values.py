@@ -169,6 +169,26 @@ def test_value_that_does_not_fit_an_array(make_site, item, value, words):
 
 
 @pytest.mark.parametrize('database', ['postgresql'], indirect=True)
+@pytest.mark.parametrize('value', [['a'], {'a': 1}, {'a': ['b']}], ids=shown)
+def test_value_that_does_not_fit_an_hstore(make_site, value):
+    """D3: it takes texts alone, and a driver fails over all else."""
+    site = make_site(
+        additional_fields={'extra': postgresql.HSTORE()}, create=False
+    )
+    with site.outside.begin() as connection:
+        connection.execute(sa.text('CREATE EXTENSION hstore'))
+        site.application.records.create_table(connection)
+    refused(
+        site, lambda request: request.session.update(extra=value),
+        'takes a dict',
+    )
+    assert site.rows() == []
+    texts = {'a': '1', 'b': None}
+    run(site, lambda request: request.session.update(extra=texts))
+    assert field(site, 'extra') == texts
+
+
+@pytest.mark.parametrize('database', ['postgresql'], indirect=True)
 @pytest.mark.parametrize(('item', 'value', 'kept'), [
     (sa.Integer(), [7, None, -8], [7, None, -8]),
     (sa.Integer(), [], []),
@@ -494,6 +514,21 @@ def test_what_only_the_database_refuses(make_site, beside_data):
             run(site, lambda request, ask=ask: ask(request.session_store))
 
 
+@pytest.mark.parametrize('database', ['postgresql'], indirect=True)
+@pytest.mark.parametrize(('declared', 'value'), [
+    ('MACADDR', 5), ('INT4RANGE', [1, 2]),
+])
+def test_a_type_that_only_the_database_refuses(make_site, declared, value):
+    """D3: of which type a value has to be, SQLAlchemy does not know of all."""
+    site = make_site(
+        additional_fields=f'extra: sqlalchemy.dialects.postgresql.{declared}'
+    )
+    words = rf'value of the additional fields \(extra\): .*{declared.lower()}'
+    with pytest.raises(SessionError, match=words):
+        run(site, lambda request: request.session.update(extra=value))
+    assert site.rows() == []
+
+
 @pytest.mark.parametrize('database', ['mariadb'], indirect=True)
 def test_a_moment_that_mariadb_refuses(make_site):
     """D3: whichever class the driver has for the error."""
@@ -560,13 +595,20 @@ class Label(sa.types.UserDefinedType):
     def get_col_spec(self, **kw):
         return 'VARCHAR(20)'
 
+    def bind_processor(self, dialect):
+        return str
+
 
 @on_sqlite
-def test_type_that_tells_nothing_of_its_values(make_site):
-    """D3: they are the database's affair then."""
+@pytest.mark.parametrize(
+    'value', ['new', True, 5, dt.datetime(2026, 1, 2), dt.timedelta.max],
+    ids=shown,
+)
+def test_type_that_tells_nothing_of_its_values(make_site, value):
+    """D3: they are its own affair then, and the database's."""
     site = make_site(additional_fields=f'label: {__name__}.Label')
-    run(site, lambda request: request.session.update(label='new'))
-    assert field(site, 'label') == 'new'
+    run(site, lambda request: request.session.update(label=value))
+    assert field(site, 'label') == str(value)
 
 
 @on_sqlite
