@@ -242,7 +242,7 @@ class Answer:
             if outcome.created or outcome.updated:
                 return
         base = binding.state.base
-        if base.record is None or base.ghost:
+        if base.record is None:
             return
         application = binding.application
         now = application.now()

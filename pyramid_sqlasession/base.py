@@ -37,7 +37,7 @@ class Base:
     token: Token | None = None
     content: Content = _NOTHING
     #: Why the session is dead, although the request goes on: reads are
-    #: empty, writes are dropped, no cookie is sent.
+    #: empty, writes are dropped, no cookie is sent.  There is no record then.
     ghost: str | None = None
     #: A record whose data cannot be read: only invalidate() touches it.
     damaged: Record | None = None

@@ -173,7 +173,9 @@ class Shortcut:
     def _compile_first(
         self, key: Any, statement: Any, values: Mapping[str, Any]
     ) -> Compiled | None:
-        if id(statement) not in self._known or self._driver is None:
+        # Or nobody would ask: see driver().
+        assert self._driver is not None
+        if id(statement) not in self._known:
             # Made for these values (SQL expressions); another one may get
             # its address.
             return None
