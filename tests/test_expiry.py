@@ -455,6 +455,26 @@ def test_set_expiry_is_taken_back_by_an_abort(shop):
 
 
 @on_sqlite
+@pytest.mark.parametrize(('login', 'hours'), [(False, 2), (True, 5)])
+def test_expires_before_a_login_is_stored(make_shop, login, hours):
+    """E1: it tells what will be stored: a login begins the limit anew."""
+    shop = make_shop(expiration='9h', absolute_timeout='10h')
+    browser = shop.browser()
+    browser.get('/write')
+    shop.clock.advance(hours=8)
+
+    @shop.view
+    def log_in(request):
+        request.session.rotate(login=login)
+        request.session.set_expiry(dt.timedelta(hours=5))
+        return request.session.expires.isoformat()
+
+    end = shop.clock() + dt.timedelta(hours=hours)
+    assert browser.get('/log_in').text == end.isoformat()
+    assert shop.rows()[0]['expires'] == end
+
+
+@on_sqlite
 def test_set_expiry_alone_stores_nothing(shop):
     """R1: an empty session with a lifetime is still an empty session."""
 
