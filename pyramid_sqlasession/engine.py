@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from pyramid_sqlasession import dialects
+from pyramid_sqlasession import pooling
 from pyramid_sqlasession.settings import Settings
 from pyramid_sqlasession.values import is_hidden
 from pyramid_sqlasession.values import PREFIX
@@ -140,6 +141,7 @@ def _made(
     if level is not None:
         _check_isolation(engine.dialect, f'{prefix}isolation_level', level)
     dialects.prepare_engine(engine)
+    pooling.add_own(engine)
     return engine
 
 

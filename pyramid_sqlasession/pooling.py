@@ -1,5 +1,5 @@
-"""Connections of an engine's pool: one for a statement, one past the pool, and
-the first one of all.
+"""Connections of an engine's pool: one for a statement, one past the pool, the
+first one of all, and those that a child process has inherited.
 
 Knows neither statements nor databases.
 """
@@ -292,3 +292,33 @@ def _translated(engine: sa.Engine, error: Any) -> exc.DBAPIError:
         None, None, error, dialect.loaded_dbapi.Error, dialect=dialect
     )
     return translated
+
+
+# -- after a fork ------------------------------------------------------------
+
+# Those that the package makes: of the others, whoever makes them decides.
+_own_engines: weakref.WeakSet[sa.Engine] = weakref.WeakSet()
+
+# Some drivers tell the server goodbye when a connection is collected, and
+# then the parent, whose it is, has lost it.
+_of_the_parent: list[pool.Pool] = []
+
+
+def add_own(engine: sa.Engine) -> None:
+    """Have child processes connect anew: two on one connection read each
+    other's answers.
+    """
+    _own_engines.add(engine)
+
+
+def _connect_anew() -> None:
+    """After a fork, in the child."""
+    for engine in list(_own_engines):
+        # A database in memory has been copied, and would be lost.
+        if not has_one_connection(engine):
+            _of_the_parent.append(engine.pool)
+            engine.dispose(close=False)
+
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_connect_anew)

@@ -1,5 +1,9 @@
 """Sessions with an engine of their own (T0)."""
 
+import gc
+import os
+import weakref
+
 import pytest
 import sqlalchemy as sa
 import transaction
@@ -534,6 +538,57 @@ def test_a_database_in_memory(make_house, with_dbsession):
     assert browser.get('/show').text == str(STORED)
     assert browser.get('/revoke').text == "{'n': 9}"
     assert house.data() == {'n': 9}
+
+
+def in_child(look):
+    """Return whether ``look()`` is true in a forked process."""
+    child = os.fork()
+    if not child:
+        # Whatever happens, no second pytest goes on.
+        code = 1
+        try:
+            code = 0 if look() else 1
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status) == 0
+
+
+@pytest.mark.parametrize('database', ['postgresql', 'mariadb'], indirect=True)
+def test_a_forked_process_connects_anew(make_house, settings, database):
+    """T0, E3: the connection in the pool is the parent's, and stays so."""
+    house = make_house(**settings)
+    browser = house.start_over()
+    identity = sa.text({
+        'postgresql': 'SELECT pg_backend_pid()',
+        'mariadb': 'SELECT CONNECTION_ID()',
+    }[database.name])
+
+    def connected():
+        with house.engine.connect() as connection:
+            return connection.scalar(identity)
+
+    before, pool = connected(), weakref.ref(house.engine.pool)
+
+    def look():
+        gc.collect()
+        return (
+            browser.get('/show').text == str(STORED)
+            and connected() != before
+            # Not collected, by which some drivers end the parent's.
+            and pool() is not None
+        )
+
+    assert in_child(look)
+    assert connected() == before
+
+
+@pytest.mark.parametrize('database', ['sqlite'], indirect=True)
+def test_a_forked_process_has_its_database_in_memory(make_house):
+    """T0: it is a copy, and not thrown away."""
+    house = make_house(url='sqlite://')
+    browser = house.start_over()
+    assert in_child(lambda: browser.get('/show').text == str(STORED))
 
 
 @pytest.mark.parametrize('database', ['sqlite'], indirect=True)
