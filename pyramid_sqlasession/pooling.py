@@ -311,9 +311,14 @@ def add_own(engine: sa.Engine) -> None:
     _own_engines.add(engine)
 
 
+def own_engines() -> list[sa.Engine]:
+    """Return the engines that the package has made, which somebody has."""
+    return list(_own_engines)
+
+
 def _connect_anew() -> None:
     """After a fork, in the child."""
-    for engine in list(_own_engines):
+    for engine in own_engines():
         # A database in memory has been copied, and would be lost.
         if not has_one_connection(engine):
             _of_the_parent.append(engine.pool)

@@ -19,25 +19,33 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def stop_session_cleaners() -> Iterator[None]:
-    """Stop the cleaners of all applications that the test creates."""
+    """Stop the cleaners of all applications that the test creates, and close
+    the connections of an engine that the package makes for one.
+    """
     from pyramid_sqlasession.cleaner import running_cleaners
+    from pyramid_sqlasession.pooling import own_engines
 
-    before = set(running_cleaners())
+    before = {*running_cleaners(), *own_engines()}
     yield
     for cleaner in set(running_cleaners()) - before:
         cleaner.stop()
+    for engine in set(own_engines()) - before:
+        engine.dispose()
 
 
 @pytest.fixture(scope='session')
 def no_session_cleaners() -> Iterator[None]:
-    """Stop every cleaner when the run ends; for applications of a session
-    scope.
+    """Stop every cleaner, and close the connections of all engines that the
+    package has made, when the run ends; for applications of a session scope.
     """
     yield
     from pyramid_sqlasession.cleaner import running_cleaners
+    from pyramid_sqlasession.pooling import own_engines
 
     for cleaner in running_cleaners():
         cleaner.stop()
+    for engine in own_engines():
+        engine.dispose()
 
 
 class FrozenClock:

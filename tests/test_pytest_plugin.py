@@ -390,6 +390,61 @@ def test_cleaners_of_a_run(suite):
     done.assert_outcomes(passed=1)
 
 
+CONNECTIONS = """
+    from application import main
+    import pytest
+    import sqlalchemy as sa
+
+    kept, closed = [], []
+
+    @pytest.fixture
+    def make_app(dbengine, tmp_path):
+        def make():
+            app = main(dbengine, **{
+                'sqlasession.url': f'sqlite:///{tmp_path}/own.sqlite',
+                'sqlasession.check_expiration_interval': '0',
+            })
+            engine = app.registry['sqlasession'].engine
+            sa.event.listen(engine, 'close', lambda *_: closed.append(app))
+            engine.connect().close()
+            kept.append(app)
+        return make
+"""
+
+
+def test_connections_of_a_test(suite):
+    """stop_session_cleaners closes those of engines made in it, no others."""
+    suite(CONNECTIONS + """
+    def test_before(make_app):
+        make_app()
+
+    def test_closed(make_app, stop_session_cleaners):
+        make_app()
+        assert closed == []
+
+    def test_after():
+        assert closed == kept[1:]
+    """).assert_outcomes(passed=3)
+
+
+def test_connections_of_a_run(suite):
+    """no_session_cleaners closes those that the package has, at the end."""
+    suite(CONNECTIONS + """
+    @pytest.fixture(scope='session', autouse=True)
+    def look():
+        yield
+        assert closed == kept != []
+
+    @pytest.fixture(scope='session')
+    def first(look, no_session_cleaners):
+        pass
+
+    def test_made(first, make_app):
+        make_app()
+        assert closed == []
+    """).assert_outcomes(passed=1)
+
+
 def test_nothing_is_automatic(suite):
     """A suite that asks for no fixture of ours runs none of them."""
     done = suite("""

@@ -7,7 +7,7 @@ from webtest import TestApp
 
 
 @pytest.fixture
-def counter() -> TestApp:
+def counter(stop_session_cleaners: None) -> TestApp:
     return TestApp(main({}, **{
         'sqlalchemy.url': 'sqlite://',
         'sqlasession.create_table': 'true',
