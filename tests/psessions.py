@@ -81,6 +81,17 @@ class AgentSession(SessionMixin, Base):
     agent: Mapped[str | None] = mapped_column(sa.String(64))
 
 
+class PartitionedSession(SessionMixin, Base):
+    """A model whose rows are in partitions."""
+
+    __tablename__ = 'partitioned_sessions'
+    __table_args__ = {
+        'postgresql_partition_by': 'HASH (id)',
+        'mysql_partition_by': 'KEY (id)', 'mysql_partitions': '2',
+        'mariadb_partition_by': 'KEY (id)', 'mariadb_partitions': '2',
+    }
+
+
 def shop(global_config, **settings):
     """The application of the ini files."""
     config = configurator_of_ini(settings)

@@ -10,6 +10,12 @@ from pyramid_sqlasession.scripts.output import readable_bytes
 from pyramid_sqlasession.scripts.stats import _DISK
 
 from .psessions import HOUR
+from .psessions import PartitionedSession
+
+PARTITION = (
+    'CREATE TABLE part_{0} PARTITION OF partitioned_sessions '
+    'FOR VALUES WITH (MODULUS 2, REMAINDER {0})'
+)
 
 
 def test_stats_of_nothing(stocked):
@@ -40,6 +46,25 @@ def test_stats(stocked, database):
     assert stats['table'] == 'sessions'
     at = dt.datetime.fromisoformat(stats['at'])
     assert HOUR > dt.datetime.now(dt.UTC) - at >= 0 * HOUR
+
+
+def test_stats_of_partitions(database, make_command):
+    """The bytes on disk are those of the table's partitions."""
+    kind = PartitionedSession
+    made = make_command(
+        database.url, model=f'{kind.__module__}.{kind.__name__}'
+    )
+    made.done('table')
+    if database.name == 'postgresql':
+        with database.create_engine().begin() as connection:
+            for number in range(2):
+                connection.exec_driver_sql(PARTITION.format(number))
+    for _ in range(4):
+        made.new()
+    stats = made.json('stats')
+    assert stats['live'] == 4
+    assert stats['disk']['table'] >= 4096
+    assert stats['disk']['indexes'] >= 4096
 
 
 def test_stats_is_the_default(stocked):

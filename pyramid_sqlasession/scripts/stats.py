@@ -112,9 +112,13 @@ def _buckets(found: dict[str, Any], column: str) -> dict[str, int]:
 
 
 _DISK = {
+    # A table that is partitioned has nothing itself; another one is not in its
+    # tree.
     'postgresql': """
-        SELECT pg_table_size(CAST(:quoted AS regclass)),
-               pg_indexes_size(CAST(:quoted AS regclass))""",
+        SELECT SUM(pg_table_size(relid)), SUM(pg_indexes_size(relid)) FROM (
+            SELECT CAST(:quoted AS regclass) AS relid UNION
+            SELECT relid FROM pg_partition_tree(CAST(:quoted AS regclass))
+        ) AS parts""",
     'mysql': """
         SELECT data_length, index_length FROM information_schema.tables
         WHERE table_schema = COALESCE(:schema, DATABASE())
