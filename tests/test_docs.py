@@ -745,6 +745,27 @@ def test_own_model(make_app, ada, engine):
     assert key.ondelete == 'CASCADE'
 
 
+@pytest.mark.parametrize('database', ['mariadb'], indirect=True)
+def test_own_model_in_a_latin1_database(database):
+    """The settings page's class holds whatever a browser says that it is."""
+    engine = database.create_engine()
+    with engine.begin() as connection:
+        connection.exec_driver_sql('ALTER DATABASE CHARACTER SET latin1')
+    models = importlib.import_module('myapp.models')
+    models.Base.metadata.create_all(engine)
+    app = importlib.import_module('myapp').main({}, dbengine=engine, **{
+        'sqlasession.model': 'myapp.models.UserSession',
+        'sqlasession.extend_default_fields': 'myapp.sessions.device_fields',
+        'sqlasession.check_expiration_interval': '0',
+    })
+    agent = ''.join(map(chr, range(0x80, 0x100)))
+    browser = Browser(app, extra_environ={'HTTP_USER_AGENT': agent})
+    browser.send('/put', item='tea')
+    assert [row['user_agent'] for row in rows(engine, 'user_sessions')] == [
+        agent
+    ]
+
+
 def test_engine_function(make_app, engine):
     """The function of the start page is called with the registry."""
     app = make_app(create_table=False)

@@ -56,6 +56,8 @@ class Order(Base):
 # begin UserSession
 class UserSession(SessionMixin, Base):
     __tablename__ = 'user_sessions'
+    # A column of latin1 cannot hold all that browsers send.
+    __table_args__ = {'mariadb_charset': 'utf8mb4', 'mysql_charset': 'utf8mb4'}
 
     user_id: Mapped[int | None] = mapped_column(
         ForeignKey('users.id', ondelete='CASCADE'), index=True
