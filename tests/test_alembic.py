@@ -189,6 +189,22 @@ def test_created_table_needs_no_migration(database, metadata):
         assert differences(connection, metadata) == []
 
 
+@pytest.mark.parametrize('database', ['postgresql'], indirect=True)
+def test_table_in_a_schema(database):
+    """Nothing differs where Alembic looks into schemas, as it has to."""
+    metadata = sa.MetaData()
+    session_model(metadata, schema='web', fields=FIELDS)
+    engine = database.create_engine()
+    with engine.begin() as connection:
+        # Nobody else makes it.
+        connection.exec_driver_sql('CREATE SCHEMA web')
+        migrate(connection, metadata)
+    with engine.connect() as connection:
+        assert differences(connection, metadata, include_schemas=True) == []
+        # The docs say so.
+        assert differences(connection, metadata) != []
+
+
 def test_new_field_is_found(database):
     """A field added in the ini file is one column to add."""
     before = sa.MetaData()
