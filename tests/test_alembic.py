@@ -5,10 +5,13 @@ ini file and ``Base.metadata``, and starts no application.
 """
 
 import io
+from pathlib import Path
+import re
 
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.autogenerate import produce_migrations
+from alembic.autogenerate import render_python_code
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
@@ -21,6 +24,7 @@ from sqlalchemy.orm import mapped_column
 
 from pyramid_sqlasession import session_model
 from pyramid_sqlasession import SessionMixin
+from pyramid_sqlasession.model import _ON_MYSQL
 from pyramid_sqlasession.settings import read_settings
 
 #: As in the cookiecutter: every constraint has a name.
@@ -203,6 +207,27 @@ def test_table_in_a_schema(database):
         assert differences(connection, metadata, include_schemas=True) == []
         # The docs say so.
         assert differences(connection, metadata) != []
+
+
+@pytest.mark.parametrize('database', ['sqlite'], indirect=True)
+def test_types_that_revisions_name(database):
+    """The docs name those of ours that have to stay where they are."""
+    metadata = sa.MetaData()
+    session_model(metadata, fields=[
+        f'field{number}: {kind.__name__}'
+        for number, kind in enumerate(_ON_MYSQL)
+    ])
+    with database.create_engine().connect() as connection:
+        context = MigrationContext.configure(connection)
+        script = produce_migrations(context, metadata)
+    code = render_python_code(script.upgrade_ops)
+    page = Path(__file__).parents[1] / 'docs' / 'api.rst'
+    (named,) = re.findall(
+        r'Migrations name .*?(?=\n\n)', page.read_text(), re.DOTALL
+    )
+    assert {*re.findall(r'pyramid_sqlasession\.model\.(\w+)', code)} == {
+        *re.findall(r'``(\w+)``', named)
+    }
 
 
 def test_new_field_is_found(database):
