@@ -540,6 +540,17 @@ def test_a_database_in_memory(make_house, with_dbsession):
     assert house.data() == {'n': 9}
 
 
+@pytest.mark.parametrize('database', ['postgresql'], indirect=True)
+def test_an_option_that_no_ini_file_can_say(make_house, settings):
+    """T0: what ``main()`` puts into the settings gets to the driver."""
+    prefix = 'sqlasession.engine' if 'url' in settings else 'sqlalchemy'
+    house = make_house(**{
+        f'{prefix}.connect_args': {'prepare_threshold': None},
+    }, **settings)
+    with house.engine.connect() as connection:
+        assert connection.connection.prepare_threshold is None
+
+
 def in_child(look):
     """Return whether ``look()`` is true in a forked process."""
     child = os.fork()
