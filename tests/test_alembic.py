@@ -209,6 +209,24 @@ def test_table_in_a_schema(database):
         assert differences(connection, metadata) != []
 
 
+def test_renamed_table(database):
+    """After rename_table nothing differs but names of indexes."""
+    before, after = sa.MetaData(), sa.MetaData()
+    session_model(before, 'sessions', fields='user_id: Integer index')
+    session_model(after, 'web_sessions', fields='user_id: Integer index')
+    engine = database.create_engine()
+    before.create_all(engine)
+    with engine.begin() as connection:
+        context = MigrationContext.configure(connection)
+        Operations(context).rename_table('sessions', 'web_sessions')
+    with engine.begin() as connection:
+        kinds = {found[0] for found in differences(connection, after)}
+        assert kinds == {'remove_index', 'add_index'}
+        migrate(connection, after)
+    with engine.connect() as connection:
+        assert differences(connection, after) == []
+
+
 @pytest.mark.parametrize('database', ['sqlite'], indirect=True)
 def test_types_that_revisions_name(database):
     """The docs name those of ours that have to stay where they are."""
