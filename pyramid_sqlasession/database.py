@@ -29,6 +29,7 @@ from pyramid_sqlasession.engine import find_engine
 from pyramid_sqlasession.records import Executor
 from pyramid_sqlasession.records import Record
 from pyramid_sqlasession.records import Records
+from pyramid_sqlasession.records import SINGLE
 from pyramid_sqlasession.settings import Settings
 from pyramid_sqlasession.shortcut import Shortcut
 from pyramid_sqlasession.statements import Uncommon
@@ -213,7 +214,12 @@ class Database:
                 with self.own_transaction() as connection:
                     return write(connection)
             try:
-                return self._aside(write, self.engine)
+                return self._aside(
+                    lambda connection: write(
+                        connection.execution_options(**{SINGLE: True})
+                    ),
+                    self.engine,
+                )
             except _StaleConnection as error:
                 raise error.original from error
 

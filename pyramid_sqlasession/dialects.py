@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterator
-from collections.abc import Mapping
 from contextlib import contextmanager
 import hashlib
 import logging
@@ -98,14 +97,6 @@ def locks_rows(dialect: sa.Dialect) -> bool:
     SQLite has one writer at a time anyway, and no such clause.
     """
     return dialect.name != 'sqlite'
-
-
-def keeps_locks(options: Mapping[str, Any]) -> bool:
-    """Return whether a lock that a statement takes outlives it.
-
-    :param options: the execution options of its connection.
-    """
-    return options.get('isolation_level') != 'AUTOCOMMIT'
 
 
 def rollback_can_fail(dialect: sa.Dialect) -> bool:

@@ -94,6 +94,12 @@ class Executor(Protocol):
         """Return how it is executed."""
 
 
+#: The execution option of what is there for one statement, and commits it at
+#: once.  Not so a connection that the application has in autocommit: there is
+#: no other way to write with that one.
+SINGLE = 'sqlasession_single'
+
+
 #: What a :class:`Record` is made of, in its order.
 COLUMNS = tuple(one.name for one in fields(Record))
 

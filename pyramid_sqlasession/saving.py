@@ -20,7 +20,6 @@ import uuid
 
 import sqlalchemy as sa
 
-from pyramid_sqlasession import dialects
 from pyramid_sqlasession import faults
 from pyramid_sqlasession.base import Base
 from pyramid_sqlasession.base import NOTHING
@@ -43,6 +42,7 @@ from pyramid_sqlasession.plan import Plan
 from pyramid_sqlasession.records import Executor
 from pyramid_sqlasession.records import Record
 from pyramid_sqlasession.records import Records
+from pyramid_sqlasession.records import SINGLE
 from pyramid_sqlasession.renewal import derived_csrf
 from pyramid_sqlasession.renewal import Renewal
 from pyramid_sqlasession.renewal import token_columns
@@ -51,9 +51,11 @@ from pyramid_sqlasession.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# On servers the second look locks the row, so two attempts are enough; more
-# only where nothing locks (Galera between nodes).
-_ATTEMPTS = 5
+# On servers the second look locks the row, so two attempts are enough.  More
+# only where nothing keeps a lock: between the nodes of a Galera cluster, and
+# where the application has its connection in autocommit.  Whoever is refused
+# there has met another request that was stored: so many may come at once.
+_ATTEMPTS = 50
 
 #: From the data to be stored to the additional fields.
 Extend = Callable[[Mapping[str, Any]], dict[str, Any]]
@@ -64,7 +66,8 @@ IsOurs = Callable[[Record], bool]
 
 
 class WriteRefused(Exception):
-    """A guarded write met another one, where nothing locks.
+    """A guarded write met another one, where only one statement can be
+    executed.
 
     Doing it again in a transaction, in which the second look keeps others
     away, needs two attempts however many requests there are.
@@ -170,10 +173,10 @@ class Saver:
     def _look_again(self, save: _Save, record: Record) -> Record | None:
         """Return the record as it is now, for a second guarded write.
 
-        :raises WriteRefused: if the connection cannot lock the row.
+        :raises WriteRefused: if the connection is for one statement.
         """
         connection = save.connection
-        if not dialects.keeps_locks(connection.get_execution_options()):
+        if SINGLE in connection.get_execution_options():
             raise WriteRefused
         return self._records.look_again(connection, record.id, save.now)
 
@@ -401,8 +404,8 @@ class Saver:
         Not where only one statement can be executed: whoever is refused
         there comes again with a transaction.
         """
-        if self._fields.unique and dialects.keeps_locks(
-            save.connection.get_execution_options()
+        if self._fields.unique and (
+            SINGLE not in save.connection.get_execution_options()
         ):
             rivals = self._fields.rivals(values)
             if rivals is not None:

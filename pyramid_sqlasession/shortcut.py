@@ -25,6 +25,7 @@ from pyramid_sqlasession.drivers import Driver
 from pyramid_sqlasession.drivers import driver_of
 from pyramid_sqlasession.records import Record
 from pyramid_sqlasession.records import Records
+from pyramid_sqlasession.records import SINGLE
 from pyramid_sqlasession.statements import Compiled
 from pyramid_sqlasession.statements import Uncommon
 
@@ -257,8 +258,8 @@ class Bare:
         self.dialect = shortcut.engine.dialect
 
     def get_execution_options(self) -> Mapping[str, Any]:
-        """Say that no lock outlives a statement."""
-        return {'isolation_level': 'AUTOCOMMIT'}
+        """Say that it is for one statement."""
+        return {SINGLE: True}
 
     def execute(self, statement: Any, values: Mapping[str, Any]) -> Written:
         """Execute a write.
