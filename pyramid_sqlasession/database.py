@@ -227,11 +227,12 @@ class Database:
     def _aside(
         work: Callable[[sa.Connection], Result], engine: sa.Engine
     ) -> Result:
-        with dialects.connect(engine) as connection:
+        with (
+            dialects.connect(engine) as connection,
+            dialects.committed_at_once(connection),
+        ):
             try:
                 dialects.discard_leftovers(connection)
-                if dialects.has_cheap_autocommit(engine):
-                    connection.execution_options(isolation_level='AUTOCOMMIT')
                 with dialects.wrapped_errors(engine):
                     return work(connection)
             except exc.DBAPIError as error:
@@ -244,12 +245,12 @@ class Database:
     def own_transaction(self) -> Iterator[sa.Connection]:
         """Give a connection in a transaction of its own, and commit it."""
         engine = self.engine
-        with self.translated_errors(), dialects.connect(engine) as connection:
+        with (
+            self.translated_errors(),
+            dialects.connect(engine) as connection,
+            dialects.in_transaction(connection),
+        ):
             dialects.discard_leftovers(connection)
-            if dialects.has_cheap_autocommit(engine):
-                # So is this switch.  Guards and locks are all that a record
-                # needs; a higher level would refuse what they let merge.
-                connection.execution_options(isolation_level='READ COMMITTED')
             try:
                 with dialects.wrapped_errors(engine):
                     yield connection

@@ -91,6 +91,105 @@ def has_cheap_autocommit(engine: sa.Engine) -> bool:
     return engine.dialect.name == 'postgresql'
 
 
+@contextmanager
+def committed_at_once(connection: sa.Connection) -> Iterator[None]:
+    """Have the one statement of the block be committed at once where that is
+    cheap; elsewhere it is not committed.
+    """
+    if not has_cheap_autocommit(connection.engine):
+        yield
+    elif _is_begun(connection):
+        yield
+        connection.commit()
+    else:
+        with _as_it_was(connection, 'autocommit') as raw:
+            raw.autocommit = True
+            yield
+
+
+@contextmanager
+def in_transaction(connection: sa.Connection) -> Iterator[None]:
+    """Have the block run in a transaction, which it commits, also where the
+    application has its connections in autocommit (not on SQLite, where the
+    driver alone knows when to begin one).
+
+    PostgreSQL: at READ COMMITTED.  Guards and locks are all that a record
+    needs; a higher level would refuse what they let merge.
+    """
+    if connection.dialect.name in MYSQL and _is_autocommit(connection):
+        connection.exec_driver_sql('BEGIN')
+    if not has_cheap_autocommit(connection.engine) or _is_begun(connection):
+        yield
+        return
+    with _as_it_was(connection, 'isolation_level', 'autocommit') as raw:
+        if hasattr(raw, 'isolation_level'):
+            # psycopg says it with BEGIN, which costs no round trip.
+            connection.dialect.set_isolation_level(raw, 'READ COMMITTED')
+        else:
+            raw.autocommit = False
+            with wrapped_errors(connection.engine):
+                connection.exec_driver_sql(
+                    'SET TRANSACTION ISOLATION LEVEL READ COMMITTED'
+                )
+        yield
+
+
+@contextmanager
+def _as_it_was(connection: sa.Connection, *names: str) -> Iterator[Any]:
+    """Give the driver's connection, whose attributes *names* are afterwards
+    what they were.
+
+    SQLAlchemy's option ``isolation_level`` sets them to what the first
+    connection had before a listener of the application could say anything:
+    the application would go on at another level than it has chosen.
+    """
+    raw: Any = connection.connection.dbapi_connection
+    before = {
+        name: getattr(raw, name) for name in names if hasattr(raw, name)
+    }
+    try:
+        yield raw
+    finally:
+        if not connection.invalidated:
+            try:
+                # Within a transaction they cannot be set.
+                connection.rollback()
+                for name, value in before.items():
+                    setattr(raw, name, value)
+            except Exception as error:
+                log.debug('a connection is given up: %s', error)
+                connection.invalidate(error)
+
+
+def _is_begun(connection: sa.Connection) -> bool:
+    """Return whether a connection of the pool is in a transaction already.
+
+    PostgreSQL: a listener of the application to ``checkout`` has set a
+    ``search_path``, say, which a ROLLBACK would take back.
+    """
+    raw: Any = connection.connection.dbapi_connection
+    if connection.dialect.driver == 'pg8000':
+        return bool(getattr(raw, '_in_transaction', False))
+    # 0 is idle, with psycopg and psycopg2.
+    info = getattr(raw, 'info', None)
+    return bool(getattr(info, 'transaction_status', 0))
+
+
+def _is_autocommit(connection: sa.Connection) -> bool:
+    """Return whether a connection to MariaDB or MySQL is in autocommit, by
+    the driver's own word: there are many ways to tell it so.
+    """
+    dialect = connection.dialect
+    if getattr(dialect, 'skip_autocommit_rollback', False):
+        # A transaction that we begin would never be rolled back.
+        return False
+    raw: Any = connection.connection.dbapi_connection
+    if hasattr(raw, 'get_autocommit'):
+        return bool(raw.get_autocommit())
+    # MySQL's own driver would have to ask the server.
+    return dialect.driver == 'mariadbconnector' and bool(raw.autocommit)
+
+
 def locks_rows(dialect: sa.Dialect) -> bool:
     """Return whether ``SELECT … FOR UPDATE`` exists.
 
@@ -128,7 +227,8 @@ def prepare_engine(engine: sa.Engine) -> None:
 def read_committed(connection: sa.Connection) -> None:
     """Have many rows deleted or written at READ COMMITTED.
 
-    No gap locks on MariaDB, no serialization failures on PostgreSQL.
+    No gap locks on MariaDB, no serialization failures on PostgreSQL.  For a
+    connection that no request of the application is going to get.
     """
     if locks_rows(connection.dialect):
         connection.execution_options(isolation_level='READ COMMITTED')
