@@ -23,6 +23,7 @@ from sqlalchemy import exc
 from sqlalchemy.orm import scoped_session
 import zope.sqlalchemy
 
+from pyramid_sqlasession import dialects
 from pyramid_sqlasession import faults
 from pyramid_sqlasession import pooling
 from pyramid_sqlasession.application import Application
@@ -369,7 +370,9 @@ class Connections:
             manager = self.manager_in(transaction)
             if not self.has_dbsession:
                 return manager.perform(work, writes=writes)
-            done = work(self.joined())
+            connection = self.joined()
+            with dialects.unstreamed(connection):
+                done = work(connection)
             if writes:
                 self.mark_changed()
             return done

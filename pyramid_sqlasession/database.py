@@ -188,7 +188,8 @@ class Database:
             return self.shortcut(connection.engine).find_inside(
                 connection, id, now
             )
-        return self._records.find(connection, id, now)
+        with dialects.unstreamed(connection):
+            return self._records.find(connection, id, now)
 
     def inside(self, connection: sa.Connection) -> Executor:
         """Return what executes in *connection*'s transaction."""

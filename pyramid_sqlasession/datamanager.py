@@ -407,7 +407,8 @@ class SessionDataManager:
                 'SQLAlchemy session each time: make it once for a request, '
                 'as config.add_request_method(..., reify=True) does'
             )
-        self._write_inside(self._gate.inside(connection))
+        with dialects.unstreamed(connection):
+            self._write_inside(self._gate.inside(connection))
         self._writer = writer
 
     def _write_inside(self, connection: Any) -> None:

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Mapping
+import contextlib
+from contextlib import AbstractContextManager
 from contextlib import contextmanager
 import hashlib
 import logging
@@ -188,6 +191,36 @@ def _is_autocommit(connection: sa.Connection) -> bool:
         return bool(raw.get_autocommit())
     # MySQL's own driver would have to ask the server.
     return dialect.driver == 'mariadbconnector' and bool(raw.autocommit)
+
+
+#: Options that have results read bit by bit.
+STREAMING = {'stream_results', 'yield_per', 'max_row_buffer'}
+_AS_IT_IS = contextlib.nullcontext()
+
+
+def unstreamed(connection: sa.Connection) -> AbstractContextManager[None]:
+    """Have the block's statements executed as others are although the
+    application streams what it reads with *connection*.
+
+    Some drivers would send all with a cursor of the server, of which an
+    UPDATE is none.
+    """
+    options = connection.get_execution_options()
+    if options and not STREAMING.isdisjoint(options):
+        return _unstreamed(connection, options)
+    return _AS_IT_IS
+
+
+@contextmanager
+def _unstreamed(
+    connection: sa.Connection, options: Mapping[str, Any]
+) -> Iterator[None]:
+    before = {name: options[name] for name in STREAMING & options.keys()}
+    connection.execution_options(**dict.fromkeys(before))
+    try:
+        yield
+    finally:
+        connection.execution_options(**before)
 
 
 def locks_rows(dialect: sa.Dialect) -> bool:

@@ -19,6 +19,7 @@ import uuid
 import sqlalchemy as sa
 from sqlalchemy import exc
 
+from pyramid_sqlasession import dialects
 from pyramid_sqlasession import faults
 from pyramid_sqlasession import pooling
 from pyramid_sqlasession.drivers import Driver
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 _echo = logging.getLogger('sqlalchemy.engine')
 
 # They say nothing about a single statement.
-_HARMLESS = {'isolation_level', 'yield_per', 'stream_results'}
+_HARMLESS = {'isolation_level', *dialects.STREAMING}
 
 # Of additional fields with a default, those that a session has no value for
 # are left out: with some of them there is no end of statements.  (So many are

@@ -1101,6 +1101,21 @@ def test_not_while_something_is_wanted_of_the_connection(quick, want):
 
 
 @both
+def test_what_is_wanted_of_other_results(quick):
+    """T1: that the application streams its own says nothing about it."""
+    browser = quick.browser()
+    browser.get('/count')
+    (row,) = quick.rows()
+    shortcut = quick.application.database.shortcut(quick.engine)
+    with quick.engine.connect() as connection:
+        connection.execute(sa.text('SELECT 1'))
+        connection.execution_options(
+            stream_results=True, yield_per=5, max_row_buffer=5
+        )
+        assert shortcut.find_inside(connection, row['id'], quick.clock())
+
+
+@both
 def test_many_meet_at_one_record(quick, stage):
     """C2: ``merge`` never fails, however many save at one moment."""
     browser = quick.browser()
