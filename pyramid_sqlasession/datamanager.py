@@ -359,8 +359,6 @@ class SessionDataManager:
     def _before_abort(self) -> None:
         # Not called when a savepoint is rolled back: that calls abort() of
         # who has joined since.
-        if not self.is_open:
-            return
         for participant in self._participants:
             participant.is_ending = True
         if self._gate.rollback_can_fail or self._leaves_open():

@@ -571,10 +571,7 @@ class Binding:
         """Take the session back (see the table at the top)."""
         self._tentative = None
         # By pyramid_tm, that is, above of the exception view.
-        kept = (
-            self.in_exception_view and self._is_managed
-            and not is_managed(self.request)
-        )
+        kept = self._is_managed and not is_managed(self.request)
         kept = kept or self._is_begun_by_subrequest()
         joined_with = self._joined_with
         self._leave()

@@ -303,7 +303,8 @@ class Saver:
         """Return why a write comes too late, or None if it does not."""
         if found is None:
             return 'gone'
-        if found.expires <= now:
+        # Of a damaged one nobody can tell.
+        if found.data is not None and found.expires <= now:
             return 'expired'
         # It was good when the request began, and a renewal is no login.
         standing = found.standing(token, None)

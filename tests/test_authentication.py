@@ -2,6 +2,7 @@
 
 import datetime as dt
 import inspect
+import sqlite3
 
 import pyramid.authentication
 from pyramid.response import Response
@@ -298,6 +299,48 @@ def test_a_login_by_the_key_alone_counts(make_club):
         club.do(browser, acts.put(user_id=ADA))
     (row,) = club.site.rows()
     assert row['user_id'] == ADA
+
+
+@on_sqlite
+def test_a_login_that_only_the_extension_knows(make_club):
+    """max_sessions_per_user, D3: rotate() is one, whatever names the user."""
+
+    def extend(defaults, session, request):
+        return {'user_id': session.get('who')}
+
+    def log_in(request):
+        request.session['who'] = ADA
+        request.session.rotate()
+
+    club = make_club(extend_default_fields=extend, max_sessions_per_user='1')
+    browsers = [shopper(club, cart=['tea']) for _ in range(2)]
+    for browser in browsers:
+        club.site.clock.advance(seconds=1)
+        club.do(browser, log_in)
+    (row,) = club.site.rows()
+    assert row['user_id'] == ADA
+    assert club.do(browsers[1], acts.look).text != '{}'
+
+
+@on_sqlite
+@pytest.mark.parametrize('message', [
+    'unable to open database file', 'the table is worn out',
+])
+def test_a_limit_that_cannot_be_held(make_club, caplog, message):
+    """Section 2: the login is stored by then, and is answered."""
+    club = make_club(max_sessions_per_user='1')
+    browsers = [club.site.browser() for _ in range(2)]
+
+    @sa.event.listens_for(club.site.engine, 'do_execute')
+    def refuse(cursor, statement, parameters, context):
+        if statement.startswith('DELETE'):
+            raise sqlite3.OperationalError(message)
+
+    for browser in browsers:
+        club.do(browser, login())
+        club.site.clock.advance(seconds=1)
+    assert [asked(club, browser) for browser in browsers] == [str(ADA)] * 2
+    assert 'surplus sessions were not ended' in caplog.text
 
 
 @pytest.mark.parametrize('rotates', [False, True])

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from pyramid_sqlasession import SessionConflict
 from pyramid_sqlasession import SessionWriteDropped
 
+from .failing import on_sqlite
 from .meeting import add_note
 from .meeting import add_one
 from .meeting import brief
@@ -20,6 +21,7 @@ from .meeting import csrf
 from .meeting import data_of
 from .meeting import drop
 from .meeting import flash
+from .meeting import logout
 from .meeting import look
 from .meeting import look_only
 from .meeting import ON_ONE_SERVER
@@ -221,6 +223,22 @@ def test_retry_without_pyramid_retry_is_a_clear_error(make_meeting, case):
     with pytest.raises(SessionConflict, match='pyramid_retry') as caught:
         slow.finish()
     assert caught.value.keys == ['n' if case == 'both count' else 'm']
+    assert meeting.site.rows() == before
+
+
+@on_sqlite
+@pytest.mark.parametrize(('name', 'act'), [
+    ('update', put(a=1)), ('delete', logout),
+])
+def test_a_write_that_always_meets_another(meeting, monkeypatch, name, act):
+    """C1, C7: where nothing locks, it ends as a conflict, never unsaid."""
+    one = meeting.visitor(n=0)
+    before = meeting.site.rows()
+    monkeypatch.setattr(
+        meeting.site.application.records, name, lambda *args, **kw: False
+    )
+    with pytest.raises(SessionConflict):
+        meeting.do(one, act)
     assert meeting.site.rows() == before
 
 

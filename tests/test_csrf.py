@@ -26,6 +26,14 @@ def test_csrf_token_of_a_stored_session(visitor):
     assert visitor.visit(lambda session: session.get_csrf_token()) == token
 
 
+def test_csrf_token_of_a_session_that_began_with_it(visitor):
+    """C6: the first one is derived there, too: forms outlive a clear()."""
+    token = visitor.visit(lambda session: session.get_csrf_token())
+    visitor.visit(lambda session: session.clear())
+    assert visitor.content == {}
+    assert visitor.visit(lambda session: session.get_csrf_token()) == token
+
+
 def test_new_csrf_token(visitor):
     """R10: new_csrf_token() is another one, from then on."""
     first = visitor.visit(lambda session: session.get_csrf_token())

@@ -9,6 +9,9 @@ from .damaging import check_damaged
 from .damaging import damage
 from .damaging import raw_rows
 from .failing import on_sqlite
+from .meeting import logout
+from .meeting import look
+from .meeting import set_cookies
 from .site import Note
 from .visitor import state
 from .visitor import Visitor
@@ -82,8 +85,28 @@ def test_damaged_and_begun_anew(visitor):
     assert len(visitor.site.rows()) == 1
 
 
+@on_sqlite
+def test_a_logout_from_a_damaged_session_that_is_renewed(make_meeting):
+    """R8, C5: repaired and renewed meanwhile, it is removed all the same."""
+    meeting = make_meeting(renewal_interval='10m')
+    one = meeting.visitor(n=0)
+    (row,) = meeting.site.rows()
+    damage(meeting.site, data='garbage')
+    slow = meeting.start(one, logout)
+    damage(meeting.site, data=row['data'])
+    meeting.site.clock.advance(minutes=10)
+    assert set_cookies(meeting.do(one, look)) != []
+    slow.finish()
+    assert meeting.site.rows() == []
+
+
 def test_damaged_beside_a_request_in_flight(visitor, stage):
     """R8: damaged between load and save: never overwritten."""
+    check_damaged_meanwhile(visitor, stage, 'garbage')
+
+
+def check_damaged_meanwhile(visitor, stage, data):
+    """Assert R8 for a record with these *data* between load and save."""
     visitor.store(a=1)
 
     @visitor.site.view
@@ -94,12 +117,10 @@ def test_damaged_beside_a_request_in_flight(visitor, stage):
     other = visitor.site.browser(like=visitor.browser)
     running = stage.run(other.get, '/slow')
     stage.wait('changed')
-    damage(visitor.site, data='garbage', version=7)
+    damage(visitor.site, data=data, version=7)
     stage.let('changed')
     assert running.result().status_int == 200
-    assert {row['data'] for row in visitor.site.rows()} == {
-        'garbage', '{"n":1}'
-    }
+    assert {row['data'] for row in visitor.site.rows()} == {data, '{"n":1}'}
 
 
 def test_damage_that_only_touched_the_text(visitor, stage):
@@ -148,6 +169,12 @@ def test_null_where_a_value_belongs(lax, caplog, column):
     lax.store(a=1)
     lax.site.execute(f'UPDATE sessions SET {column} = NULL')
     check_damaged(lax, caplog)
+
+
+@on_sqlite
+def test_null_beside_a_request_in_flight(lax, stage):
+    """R8: NULL instead of the data, between load and save."""
+    check_damaged_meanwhile(lax, stage, None)
 
 
 @on_sqlite

@@ -589,6 +589,53 @@ def test_application_has_its_own_view(refused, kind):
     assert shop.visitor.get('/read').text == '1'
 
 
+class Curious:
+    """A security policy that looks at the session, and once more."""
+
+    def __init__(self):
+        self.seen = []
+
+    def authenticated_userid(self, request):
+        user = request.session.get('user')
+        self.seen.append((user, len(request.session)))
+        return user
+
+    identity = authenticated_userid
+
+
+@ON_SQLITE
+def test_who_asks_for_the_user_before_the_view(refused):
+    """D1, T10: is told of nobody; the view has the error, if it looks."""
+    policy = Curious()
+    shop = refused(
+        configure=lambda config: config.set_security_policy(policy)
+    )
+    policy.seen.clear()
+    assert shop.visitor.get('/ignore').text == 'fine'
+    shop.visitor.get('/read', status=503)
+    assert policy.seen == [(None, 0)] * 2
+    assert shop.refusal.count == 2
+
+
+@ON_SQLITE
+def test_who_writes_before_the_view(refused):
+    """D1, T8: hears at once that it is lost, whether the view looks or not."""
+
+    class Writing(Curious):
+        """A security policy that counts the requests."""
+
+        def authenticated_userid(self, request):
+            request.session['count'] = 1
+
+        identity = authenticated_userid
+
+    shop = refused(
+        configure=lambda config: config.set_security_policy(Writing())
+    )
+    with pytest.raises(SessionStoreUnavailable):
+        shop.visitor.get('/ignore')
+
+
 @ON_SQLITE
 def test_error_page_of_another_error_can_look_at_the_session(refused):
     """D1, T4: a layout that greets the visitor does not fail again."""

@@ -15,6 +15,7 @@ from pyramid_sqlasession import SessionInvalidated
 from pyramid_sqlasession import SessionRotated
 from pyramid_sqlasession import SessionWriteDropped
 
+from .failing import on_sqlite
 from .meeting import add_note
 from .meeting import brief
 from .meeting import data_of
@@ -573,6 +574,35 @@ def test_a_ghost_of_several_logins_is_a_ghost(meeting, rotations):
         meeting.site.clock.advance(seconds=10)
     before = meeting.site.rows()
     assert set_cookies(meeting.do(ghost, put(a=1))) == []
+    assert meeting.site.rows() == before
+
+
+@ON_ONE_SERVER
+def test_a_ghost_of_the_last_of_many_logins(make_meeting):
+    """C5: the newest of the dead tokens are kept, as many as there is room.
+    """
+    meeting = make_meeting(renewal_grace='1h')
+    one = meeting.visitor(n=0)
+    for _ in range(30):
+        ghost = meeting.site.browser(like=one)
+        meeting.do(one, rotate)
+    before = meeting.site.rows()
+    assert len(before[0]['retired']) <= 1024
+    assert set_cookies(meeting.do(ghost, put(a=1))) == []
+    assert meeting.site.rows() == before
+
+
+@on_sqlite
+def test_a_write_in_flight_that_outlasts_its_session(make_meeting):
+    """E1, C4: it is dropped, as what was ended meanwhile, to the moment."""
+    meeting = make_meeting(expiration='1h')
+    one = meeting.visitor(n=0)
+    slow = meeting.start(one, put(a=1))
+    before = meeting.site.rows()
+    meeting.site.clock.advance(hours=1)
+    with meeting.site.events(SessionWriteDropped) as seen:
+        assert set_cookies(slow.finish()) == []
+    assert reasons(seen) == ['expired']
     assert meeting.site.rows() == before
 
 

@@ -1,5 +1,6 @@
 """A transaction that outlives the request (T7)."""
 
+from pyramid.request import Request
 import pytest
 import sqlalchemy as sa
 
@@ -61,6 +62,29 @@ def test_surplus_sessions_end_in_a_given_transaction(make_given):
         site.clock.advance(seconds=1)
     given.commit()
     assert len(site.rows()) == 1
+
+
+@on_sqlite
+@pytest.mark.parametrize('kept', [True, False])
+def test_a_plain_subrequest_in_a_given_transaction(make_given, kept):
+    """T7, T9: what it stores is a part of it, though it says not so."""
+    site, given = make_given()
+
+    @site.view
+    def outer(request):
+        request.session.get('n')
+        shared = ('tm.manager', 'app.dbsession')
+        inner = Request.blank(
+            '/fill', environ={name: request.environ[name] for name in shared}
+        )
+        request.invoke_subrequest(inner)
+
+    given.browser().get('/outer')
+    if kept:
+        given.commit()
+    else:
+        given.abort()
+    assert len(site.rows()) == kept
 
 
 @pytest.mark.parametrize('database', ['postgresql'], indirect=True)

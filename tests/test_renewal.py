@@ -1,5 +1,6 @@
 """The periodic renewal of a token, and requests that meet it: C5."""
 
+import datetime as dt
 
 from pyramid_retry import BeforeRetry
 import pytest
@@ -11,6 +12,8 @@ from pyramid_sqlasession import SessionWriteDropped
 from pyramid_sqlasession import SuspiciousCookie
 from pyramid_sqlasession.retired import unpack_retired
 
+from .damaging import damage
+from .failing import on_sqlite
 from .meeting import csrf
 from .meeting import flash
 from .meeting import logout
@@ -87,6 +90,37 @@ def test_a_renewal_of_a_session_above_a_new_limit(make_meeting):
     with pytest.raises(SessionTooLarge):
         meeting.do(one, put(a=1))
     assert meeting.seen(meeting.site.token(one))['n'] == 'x' * 300
+
+
+@on_sqlite
+def test_a_renewal_extends_no_expiry_that_reading_does_not(make_meeting):
+    """C5, E2: with ``disable_touch`` a new token is all that one gets."""
+    meeting = make_meeting(**RENEWAL, disable_touch='true')
+    one = meeting.visitor(n=0)
+    (before,) = meeting.site.rows()
+    old = renew(meeting, one)
+    (after,) = meeting.site.rows()
+    assert [after[name] for name in ('accessed', 'expires', 'sweep')] == [
+        before[name] for name in ('accessed', 'expires', 'sweep')
+    ]
+    assert meeting.seen(old)['n'] == 0
+
+
+@on_sqlite
+def test_a_renewal_moves_no_expiry_backwards(renewing):
+    """C3, C5: another machine, whose clock is ahead, has moved it on."""
+    one = renewing.visitor(n=0)
+    (row,) = renewing.site.rows()
+    renewing.site.clock.advance(minutes=10)
+    slow = renewing.start(one, look)
+    ahead = {
+        name: row[name] + dt.timedelta(minutes=11)
+        for name in ('accessed', 'expires')
+    }
+    damage(renewing.site, **ahead)
+    assert set_cookies(slow.finish()) != []
+    (after,) = renewing.site.rows()
+    assert {name: after[name] for name in ahead} == ahead
 
 
 def test_a_write_in_flight_merges_with_a_renewal(renewing):

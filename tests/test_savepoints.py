@@ -380,6 +380,31 @@ def test_whose_savepoint_is_rolled_back(make_shop, looks, whose):
     assert site.data() == STORED | {'error': True}
 
 
+@on_sqlite
+@pytest.mark.parametrize('looks', [False, True])
+def test_a_savepoint_of_a_dbsession_that_outlives_its_view(make_shop, looks):
+    """T3, T9: rolled back at last, it takes none of the page's words back."""
+    made = []
+
+    def answer(request):
+        request.session['error'] = True
+        made.pop().rollback()
+
+    site = make_shop(configure=answering(answer))
+
+    @site.view
+    def fail(request):
+        add_note(request)
+        if looks:
+            request.session['n'] = 2
+        made.append(request.dbsession.begin_nested())
+        raise Failure
+
+    browser = returning(site)
+    browser.get('/fail')
+    assert site.data() == STORED | {'error': True}
+
+
 class Named(list):
     """A list of a class of its own."""
 
@@ -612,6 +637,26 @@ def test_a_savepoint_in_an_exception_view(make_shop, mark):
 
     returning(site).get('/fail')
     assert site.data() == STORED | {'page': 1}
+
+
+@on_sqlite
+def test_a_savepoint_of_another_database(shop):
+    """T9: of a SQLAlchemy session that is not the transaction's."""
+
+    @shop.view
+    def work(request):
+        request.session['a'] = 1
+        add_note(request)
+        engine = sa.create_engine('sqlite://')
+        with sa.orm.Session(engine) as other:
+            savepoint = other.begin_nested()
+            request.session['b'] = 2
+            savepoint.rollback()
+        engine.dispose()
+
+    shop.browser().get('/work')
+    assert shop.data() == {'a': 1, 'b': 2}
+    assert shop.notes() == ['a note']
 
 
 def test_revoking_within_a_savepoint(shop):

@@ -10,6 +10,8 @@ from pyramid_sqlasession import SessionMixin
 
 from .failing import on_sqlite
 from .fields import run
+from .meeting import Meeting
+from .meeting import open_snapshot
 from .site import Note
 
 
@@ -78,6 +80,24 @@ def test_a_default_that_an_expired_session_has(make_site):
 
 
 @on_sqlite
+def test_a_unique_value_that_the_extension_returns(make_site):
+    """E1, D3: an expired session frees it, whatever key it follows from."""
+
+    def extend(defaults, session, request):
+        return {'seat': session.get('place')}
+
+    site = make_site(
+        additional_fields='seat: String(8) unique', expiration='1h',
+        extend_default_fields=extend,
+    )
+    run(site, lambda request: request.session.update(place='7A'))
+    site.clock.advance(hours=2)
+    browser = run(site, lambda request: request.session.update(n=1))
+    run(site, lambda request: request.session.update(place='7A'), browser)
+    assert [row['seat'] for row in site.rows()] == ['7A']
+
+
+@on_sqlite
 def test_a_unique_value_of_a_session_that_is_over(make_site):
     """E1: an absolute timeout that was set later frees it as well."""
 
@@ -93,6 +113,29 @@ def test_a_unique_value_of_a_session_that_is_over(make_site):
     site.clock.advance(days=1)
     run(site, sit)
     assert len(site.rows()) == 1
+
+
+@on_sqlite
+def test_a_login_to_a_session_that_is_over_meanwhile(make_site, stage):
+    """E1, D3: it goes on, and does not stand in its own way."""
+    settings = {
+        'additional_fields': 'seat: String(8) unique',
+        'extend_default_fields': lambda defaults, session, request: defaults,
+    }
+    browser = run(
+        make_site(expiration='30d', **settings),
+        lambda request: request.session.update(seat='7A'),
+    )
+    meeting = Meeting(make_site(
+        expiration='1d', absolute_timeout='1d', create=False, **settings
+    ), stage)
+    slow = meeting.start(
+        browser, lambda request: request.session.rotate(login=True),
+        before=open_snapshot,
+    )
+    meeting.site.clock.advance(days=1)
+    slow.finish()
+    assert meeting.site.data() == {'seat': '7A'}
 
 
 class Seated(DeclarativeBase):
