@@ -451,6 +451,30 @@ def test_a_savepoint_before_the_first_look(shop, mark):
         assert (change, shop.rows()) == (change, before)
 
 
+@pytest.mark.parametrize(
+    'database', ['postgresql', 'mariadb'], indirect=True
+)
+def test_who_has_joined_after_a_savepoint_joins_again(shop):
+    """T9, T2: what is written after the rollback is the transaction's."""
+
+    @shop.view
+    def work(request):
+        add_note(request)
+        request.dbsession.flush()
+        savepoint = request.tm.savepoint()
+        request.session['a'] = 1
+        savepoint.rollback()
+        request.session['b'] = 2
+        if 'doom' in request.GET:
+            request.tm.doom()
+
+    shop.browser().get('/work?doom=1')
+    assert shop.rows() == []
+    shop.browser().get('/work')
+    assert shop.data() == {'b': 2}
+    assert shop.notes() == ['a note']
+
+
 def test_a_savepoint_of_a_new_visitor(shop, mark):
     """T9, R1: nothing but what was rolled back: nothing is stored."""
 
