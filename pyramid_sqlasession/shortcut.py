@@ -32,9 +32,6 @@ from pyramid_sqlasession.statements import Uncommon
 
 log = logging.getLogger(__name__)
 
-# The logger that SQL echo goes to.
-_echo = logging.getLogger('sqlalchemy.engine')
-
 # They say nothing about a single statement.
 _HARMLESS = {'isolation_level', *dialects.STREAMING}
 
@@ -150,8 +147,8 @@ class Shortcut:
             getattr(engine, '_has_events', True)
             or getattr(self._dialect, '_has_events', True)
             or engine.get_execution_options()
-            or engine.echo
-            or _echo.isEnabledFor(logging.INFO)
+            # SQL echo, by the engine's own flag or by its logger's level.
+            or engine.logger.isEnabledFor(logging.INFO)
         ):
             raise Uncommon
         return driver

@@ -275,11 +275,14 @@ def test_not_while_something_is_wanted_of_the_engine(quick, want):
 
 
 @both
-def test_not_while_a_logger_wants_the_statements(quick, caplog):
+@pytest.mark.parametrize('logger', ['', '.Engine', '.Engine.shop'])
+def test_not_while_a_logger_wants_the_statements(make_quick, caplog, logger):
     """SQL echo by the configuration of logging, also later on."""
+    quick = make_quick(engine_options={'logging_name': 'shop'})
     browser = quick.browser()
     browser.get('/count')
-    with caplog.at_level(logging.INFO, 'sqlalchemy.engine'):
+    caplog.clear()
+    with caplog.at_level(logging.INFO, f'sqlalchemy.engine{logger}'):
         browser.get('/show')
     assert 'FROM sessions' in caplog.text
 
