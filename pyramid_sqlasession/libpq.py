@@ -165,15 +165,14 @@ class Psycopg:
         driver = pooled.dbapi_connection
         pgconn = driver.pgconn
         sent = parameters_of(compiled, values)
-        uses = pooled.info.get(_INFO)
-        if uses is None:
-            if driver.info.encoding != 'utf-8':
-                raise Uncommon
-            uses = pooled.info[_INFO] = {}
         if pgconn.transaction_status != (_IN_TRANSACTION if inside else _IDLE):
             # psycopg sends BEGIN with the first statement of its own.
             raise Uncommon
+        if pgconn.parameter_status(b'client_encoding') != b'UTF8':
+            # Each time: any statement can set it.
+            raise Uncommon
         if not inside:
+            uses = pooled.info.setdefault(_INFO, {})
             result = self._execute_prepared(
                 driver, uses, compiled, sent, wanted
             )

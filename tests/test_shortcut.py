@@ -304,6 +304,32 @@ def test_another_encoding_takes_the_long_way(make_quick):
 
 
 @postgresql
+@pytest.mark.parametrize('scope', ['LOCAL', 'SESSION'])
+def test_an_encoding_that_is_set_later_takes_the_long_way(make_quick, scope):
+    """R6: by a view that exports something, say, and for how long ever."""
+    quick = make_quick(engine_options={'pool_size': 1, 'max_overflow': 0})
+
+    @quick.view
+    def export(request):
+        request.dbsession.execute(
+            sa.text(f"SET {scope} client_encoding TO 'LATIN1'")
+        )
+        request.session['name'] = 'é'
+
+    @quick.view
+    def rename(request):
+        request.session['name'] += 'ö'
+
+    browser = quick.browser()
+    browser.get('/count')
+    browser.get('/export')
+    assert quick.data() == {'n': 1, 'name': 'é'}
+    assert (found(quick) is Uncommon) == (scope == 'SESSION')
+    browser.get('/rename')
+    assert quick.data() == {'n': 1, 'name': 'éö'}
+
+
+@postgresql
 def test_a_column_of_another_type_takes_the_long_way(quick):
     """R8: a number that is no integer there is not read as one."""
     browser = quick.browser()
