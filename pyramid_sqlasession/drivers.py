@@ -66,9 +66,11 @@ def driver_of(engine: sa.Engine) -> Driver:
     :raises Uncommon: if there is none here.
     """
     dialect = engine.dialect
-    if dialect.name == 'sqlite' and dialect.driver == 'pysqlite':
+    # create_engine(paramstyle=...) has statements compiled otherwise.
+    kind = (dialect.name, dialect.driver, dialect.paramstyle)
+    if kind == ('sqlite', 'pysqlite', 'qmark'):
         return SQLite(dialect)
-    if dialect.name == 'postgresql' and dialect.driver == 'psycopg':
+    if kind == ('postgresql', 'psycopg', 'pyformat'):
         if _is_cooperative():
             # libpq would block all others of the thread while it waits.
             raise Uncommon

@@ -274,6 +274,17 @@ def test_not_while_something_is_wanted_of_the_engine(quick, want):
     assert found(quick) is Uncommon
 
 
+@pytest.mark.parametrize(('database', 'style'), [
+    ('sqlite', 'named'), ('sqlite', 'numeric'), ('postgresql', 'format'),
+], indirect=['database'])
+def test_not_with_parameters_in_another_style(make_quick, style):
+    """What ``create_engine()`` is told holds for sessions, too."""
+    quick = make_quick(engine_options={'paramstyle': style})
+    browser = quick.browser()
+    assert [browser.get('/count').text for _ in range(2)] == list('12')
+    assert found(quick) is Uncommon
+
+
 @both
 @pytest.mark.parametrize('logger', ['', '.Engine', '.Engine.shop'])
 def test_not_while_a_logger_wants_the_statements(make_quick, caplog, logger):
