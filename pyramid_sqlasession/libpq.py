@@ -127,7 +127,10 @@ class Psycopg:
 
     def is_lost(self, pooled: Any) -> bool:
         """Look whether the end of the connection has arrived."""
-        pgconn = pooled.dbapi_connection.pgconn
+        pgconn = getattr(pooled.dbapi_connection, 'pgconn', None)
+        if pgconn is None:
+            # The write will say that it has no short way.
+            return False
         try:
             # The server's last words, and then the end.
             pgconn.consume_input()
@@ -163,7 +166,11 @@ class Psycopg:
         costs as much as a column.
         """
         driver = pooled.dbapi_connection
-        pgconn = driver.pgconn
+        try:
+            pgconn = driver.pgconn
+        except AttributeError as error:
+            # A creator= has wrapped it, for SQLAlchemy's use.
+            raise Uncommon from error
         sent = parameters_of(compiled, values)
         if pgconn.transaction_status != (_IN_TRANSACTION if inside else _IDLE):
             # psycopg sends BEGIN with the first statement of its own.

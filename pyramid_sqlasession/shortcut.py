@@ -3,8 +3,8 @@
 Beside the request's transaction, on a connection of the same pool, or inside
 of it, on the application's connection.  Whatever is unusual takes the long
 way, SQLAlchemy's: another driver, somebody who listens to the engine's
-statements (a toolbar, tracing, SQL echo), a type that is not a record's own,
-a damaged record.
+statements (a toolbar, tracing, SQL echo), a connection that a ``creator=``
+has wrapped, a type that is not a record's own, a damaged record.
 """
 
 from __future__ import annotations

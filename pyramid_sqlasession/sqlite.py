@@ -62,6 +62,8 @@ class SQLite:
 
     def __init__(self, dialect: sa.Dialect) -> None:
         self._dialect = dialect
+        # Of the module that the engine was given, it may be (pysqlite3).
+        self._kind = getattr(dialect.loaded_dbapi, 'Connection', ())
 
     def compile(self, statement: Any, names: Iterable[str]) -> Compiled:
         """Return *statement* with question marks."""
@@ -88,7 +90,9 @@ class SQLite:
     ) -> Row | None:
         """Return the only row."""
         driver = pooled.dbapi_connection
-        if driver.in_transaction and not inside:
+        if not isinstance(driver, self._kind) or (
+            driver.in_transaction and not inside
+        ):
             raise Uncommon
         # By its key there is one row: the driver sees so at once, and nothing
         # stays open that would keep the log from being emptied.
@@ -103,6 +107,10 @@ class SQLite:
     ) -> int:
         """Return how many rows were written."""
         driver = pooled.dbapi_connection
+        if not isinstance(driver, self._kind):
+            # A creator= has wrapped it, for SQLAlchemy's use: one that hands
+            # on what is asked for may keep what is set (isolation_level).
+            raise Uncommon
         sent = parameters_of(compiled, values)
         if inside:
             return int(driver.execute(compiled.text, sent).rowcount)

@@ -285,6 +285,59 @@ def test_not_with_parameters_in_another_style(make_quick, style):
     assert found(quick) is Uncommon
 
 
+class Wrapper:
+    """What a ``creator=`` may return: it hands on what SQLAlchemy needs."""
+
+    hidden = ('pgconn', 'in_transaction', 'execute')
+
+    def __init__(self, wrapped):
+        vars(self)['_wrapped'] = wrapped
+
+    def __getattr__(self, name):
+        if name in self.hidden:
+            raise AttributeError(name)
+        return getattr(self._wrapped, name)
+
+    def __setattr__(self, name, value):
+        setattr(self._wrapped, name, value)
+
+
+class Keeper(Wrapper):
+    """Hands on whatever is asked for, and keeps what is set."""
+
+    hidden = ()
+    __setattr__ = object.__setattr__
+
+
+@both
+@pytest.mark.parametrize('wrapper', [Wrapper, Keeper])
+def test_a_wrapped_connection(database, make_quick, wrapper):
+    """T8, E2: all is written and committed, on one connection."""
+    plain = database.create_engine()
+    args, kwargs = plain.dialect.create_connect_args(plain.url)
+    options = {
+        'creator': lambda: wrapper(plain.dialect.connect(*args, **kwargs)),
+        'pool_size': 1, 'max_overflow': 0,
+    }
+    if database.name == 'postgresql':
+        # For this SQLAlchemy hands the connection to psycopg, which wants
+        # its own.
+        options['use_native_hstore'] = False
+    quick = make_quick(engine_options=options)
+    opened = []
+    sa.event.listen(quick.engine.pool, 'connect', lambda *_: opened.append(1))
+    browser = quick.browser()
+    assert [browser.get('/count').text for _ in range(2)] == list('12')
+    assert browser.get('/buy').text == '3'
+    assert quick.data() == {'n': 3}
+    quick.clock.advance(hours=1)
+    browser.get('/show')
+    assert quick.rows()[0]['accessed'] == quick.clock()
+    browser.get('/out')
+    assert quick.rows() == []
+    assert opened == []
+
+
 @both
 @pytest.mark.parametrize('logger', ['', '.Engine', '.Engine.shop'])
 def test_not_while_a_logger_wants_the_statements(make_quick, caplog, logger):
