@@ -394,13 +394,22 @@ def test_an_encoding_that_is_set_later_takes_the_long_way(make_quick, scope):
 
 
 @postgresql
-def test_a_column_of_another_type_takes_the_long_way(quick):
-    """R8: a number that is no integer there is not read as one."""
+@pytest.mark.parametrize('threshold', [0, 5, None])
+def test_a_column_of_another_type_takes_the_long_way(make_quick, threshold):
+    """R8: a number that is no integer is not read as one, however often."""
+    quick = make_quick(engine_options={
+        'pool_size': 1, 'max_overflow': 0,
+        'connect_args': {'prepare_threshold': threshold},
+    })
     browser = quick.browser()
     browser.get('/count')
+    assert Uncommon not in [found(quick) for _ in range(8)]
     quick.execute('ALTER TABLE sessions ALTER version TYPE numeric')
-    assert found(quick) is Uncommon
-    assert browser.get('/show').text == '{}'
+    # Prepared before that, and after it.
+    for _ in range(2):
+        assert [found(quick) for _ in range(8)] == [Uncommon] * 8
+        assert browser.get('/show').text == '{}'
+        quick.engine.dispose()
 
 
 @postgresql
