@@ -89,6 +89,9 @@ _ERRNOS = {
     4151: Fault.UNAVAILABLE,  # the same on MariaDB
 }
 
+#: The modules that SQLAlchemy has SQLite by; two of them with encryption.
+_SQLITE_MODULES = ('sqlite3', 'pysqlite3', 'sqlcipher3', 'pysqlcipher3')
+
 _SQLITE = (
     ('database is locked', Fault.LOCKED),
     ('database table is locked', Fault.LOCKED),
@@ -232,7 +235,7 @@ def _driver_fault(error: BaseException | None) -> Fault:
     if number is not None and number in _ERRNOS:
         return _ERRNOS[number]
     text = str(error)
-    if type(error).__module__.partition('.')[0] in ('sqlite3', 'pysqlite3'):
+    if type(error).__module__.partition('.')[0] in _SQLITE_MODULES:
         # A reader that wants to write; does not wait.
         if getattr(error, 'sqlite_errorname', '') == 'SQLITE_BUSY_SNAPSHOT':
             return Fault.CONFLICT

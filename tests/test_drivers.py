@@ -7,6 +7,7 @@ import datetime as dt
 import decimal
 import gc
 import socket
+import sqlite3
 import time
 import uuid
 import warnings
@@ -21,6 +22,7 @@ from pyramid_sqlasession.liveness import is_closed_by_server
 from .failing import answered
 from .failing import each_refusal
 from .failing import kill_connections
+from .failing import on_sqlite
 from .failing import refusal
 from .failing import refuse_commits
 from .meeting import look
@@ -176,6 +178,34 @@ def test_what_is_missing(make_site, sql):
     browser = site.browser()
     browser.get('/put')
     site.execute(sql)
+    with pytest.raises(SessionError, match='psessions') as caught:
+        browser.get('/look')
+    assert not isinstance(caught.value, SessionStoreUnavailable)
+
+
+@on_sqlite
+@pytest.mark.parametrize('module', ['pysqlite3', 'sqlcipher3', 'pysqlcipher3'])
+def test_another_module_that_has_sqlite(make_site, module):
+    """C7, D2: what it says of a lock, and of a table, is understood."""
+    kind = type('OperationalError', (sqlite3.OperationalError,), {
+        '__module__': f'{module}.dbapi2',
+    })
+    said = {}
+    site = with_views(make_site(retry=True))
+
+    @sa.event.listens_for(site.engine, 'do_execute')
+    def refuse(cursor, sql, *args):
+        if text := said.pop(sql.split()[0], None):
+            raise kind(text)
+
+    browser = site.browser()
+    browser.get('/put')
+    site.views['put'] = put(n=2)
+    said['UPDATE'] = 'database is locked'
+    browser.get('/put')
+    assert said == {}
+    assert site.data() == {'n': 2}
+    said['SELECT'] = 'no such table: sessions'
     with pytest.raises(SessionError, match='psessions') as caught:
         browser.get('/look')
     assert not isinstance(caught.value, SessionStoreUnavailable)
