@@ -52,6 +52,8 @@ _ERRNOS = {
     1213: Fault.CONFLICT,  # deadlock; on Galera: refused by certification
     1205: Fault.LOCKED,  # lock wait timeout
     1020: Fault.CONFLICT,  # innodb_snapshot_isolation: record has changed
+    1412: Fault.CONFLICT,  # the table was made anew since the snapshot
+    3101: Fault.CONFLICT,  # MySQL Group Replication: another node was first
     1146: Fault.MISSING,  # no such table
     1054: Fault.MISSING,  # unknown column
     1062: Fault.DUPLICATE,
