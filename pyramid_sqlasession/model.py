@@ -66,6 +66,9 @@ class PublicId(TypeDecorator[uuid.UUID]):
     ) -> uuid.UUID | None:
         if value is None or isinstance(value, uuid.UUID):
             return value
+        if isinstance(value, str) and dialect.name == 'postgresql':
+            # By a loader of the application's. On SQLite it is damage.
+            return uuid.UUID(value)
         # Of a number, bytes() would make some.
         return uuid.UUID(bytes=bytes(memoryview(value)))
 

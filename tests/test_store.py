@@ -97,6 +97,28 @@ def test_find_gives_the_newest_first(shop):
     ) == expected[:2]
 
 
+@pytest.mark.parametrize('database', ['postgresql'], indirect=True)
+def test_ids_that_the_driver_gives_as_texts(shop):
+    """Section 3: where an application has told psycopg to."""
+    from psycopg.types.string import TextLoader
+
+    @sa.event.listens_for(shop.engine, 'connect')
+    def give_texts(connection, record):
+        connection.adapters.register_loader('uuid', TextLoader)
+
+    shop.engine.dispose()
+    found = ids(shop)[::-1]
+    browser = shop.browsers[-1]
+    assert run(
+        shop, lambda r: [s.id for s in r.session_store.find()], browser
+    ) == found
+    assert run(
+        shop, lambda r: r.session_store.revoke(r.session.id), browser
+    ) == 1
+    shop.clock.advance(days=1)
+    assert run(shop, lambda r: r.session_store.delete_expired()) == 3
+
+
 @ON_SQLITE
 @pytest.mark.parametrize(
     ('fields', 'numbers'),
