@@ -115,8 +115,10 @@ class Records:
         c = table.c
         #: For finding rows by what they have, an id or not.
         self.stored_id = sa.type_coerce(c.id, StoredId())
-        alive = c.expires > sa.bindparam('_now')
-        this = c.id == sa.bindparam('_id')
+        # No column may be called as one of the parameters, and none is:
+        # Python makes _Session__now of an attribute __now.
+        alive = c.expires > sa.bindparam('__now')
+        this = c.id == sa.bindparam('__id')
         # Whoever looks for an id knows it.
         columns = [c[name] for name in COLUMNS if name != 'id']
         self.find_statement = sa.select(*columns).where(this, alive)
@@ -130,14 +132,14 @@ class Records:
         # Another machine's clock may be ahead: never backwards (C3).
         self._extend = self._update.values({
             name: sa.case(
-                (c[name] > sa.bindparam(f'_{name}'), c[name]),
-                else_=sa.bindparam(f'_{name}', type_=c[name].type),
+                (c[name] > sa.bindparam(f'__{name}'), c[name]),
+                else_=sa.bindparam(f'__{name}', type_=c[name].type),
             )
             for name in EXPIRY
         })
-        self._touch = self._update.where(c.accessed == sa.bindparam('_seen'))
+        self._touch = self._update.where(c.accessed == sa.bindparam('__seen'))
         self._delete = table.delete().where(
-            this, c.secret_hash == sa.bindparam('_hash')
+            this, c.secret_hash == sa.bindparam('__hash')
         )
         #: Those of most requests, built once: each is known by its id().
         self.statements = (
@@ -147,7 +149,7 @@ class Records:
 
     def _guard(self) -> sa.ColumnElement[bool]:
         """Return what a write asks: has nobody written since it read?"""
-        return self.table.c.version == sa.bindparam('_version')
+        return self.table.c.version == sa.bindparam('__version')
 
     # -- one record ----------------------------------------------------------
 
@@ -174,7 +176,7 @@ class Records:
         self, connection: Executor, statement: Any, id: uuid.UUID,
         now: dt.datetime,
     ) -> Record | None:
-        values = {'_id': id, '_now': now}
+        values = {'__id': id, '__now': now}
         try:
             row = connection.execute(statement, values).first()
             return None if row is None else self._record(id, row, now)
@@ -237,13 +239,13 @@ class Records:
         if extends:
             statement = self._extend
             values = {
-                f'_{name}' if name in EXPIRY else name: value
+                f'__{name}' if name in EXPIRY else name: value
                 for name, value in values.items()
             }
         statement, values = _with_expressions(statement, values)
         found = connection.execute(
             statement,
-            {'_id': id, '_version': version, '_now': now, **values,
+            {'__id': id, '__version': version, '__now': now, **values,
              'version': version + 1},
         ).rowcount
         return bool(found == 1)
@@ -258,8 +260,8 @@ class Records:
         """
         found = connection.execute(
             self._touch,
-            {'_id': record.id, '_version': record.version, '_now': now,
-             '_seen': record.accessed, **values},
+            {'__id': record.id, '__version': record.version, '__now': now,
+             '__seen': record.accessed, **values},
         ).rowcount
         return bool(found == 1)
 
@@ -268,7 +270,7 @@ class Records:
     ) -> bool:
         """Delete the record if its secret is still this one."""
         found = connection.execute(
-            self._delete, {'_id': id, '_hash': secret_hash}
+            self._delete, {'__id': id, '__hash': secret_hash}
         ).rowcount
         return bool(found == 1)
 

@@ -72,7 +72,7 @@ class Shortcut:
         :raises Uncommon: if the long way has to be taken.
         """
         driver = self.driver()
-        values = {'_id': id, '_now': now}
+        values = {'__id': id, '__now': now}
         compiled = self._found_by
         if compiled is None:
             compiled = self._found_by = self.compile(self._find, values)
@@ -110,7 +110,7 @@ class Shortcut:
         :raises Uncommon: if the long way has to be taken.
         """
         driver = self.driver()
-        values = {'_id': id, '_now': now}
+        values = {'__id': id, '__now': now}
         compiled = self.compile(self._find, values)
         pooled = _pooled_of(connection)
         try:

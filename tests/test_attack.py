@@ -417,7 +417,7 @@ def _comparisons(path):
 #: Comparisons of two values that both come from the server.
 HARMLESS = {
     # SQL: the hash that was read before, against the row's.
-    "c.secret_hash == sa.bindparam('_hash')",
+    "c.secret_hash == sa.bindparam('__hash')",
     # Whoever has come so far has proven the secret; is it the newest one?
     'self.token.secret_hash == self.record.secret_hash',
     # Did this very save change it?

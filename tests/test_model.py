@@ -22,6 +22,7 @@ from pyramid_sqlasession import session_model
 from pyramid_sqlasession import SessionError
 from pyramid_sqlasession import SessionMixin
 from pyramid_sqlasession import stop_expiring_sessions
+from pyramid_sqlasession.records import EXPIRY
 
 from .cleaning import make_app
 from .cleaning import PATIENCE
@@ -316,6 +317,39 @@ def test_model_with_a_name_that_is_taken(make_site, name):
     })
     with pytest.raises(ConfigurationError, match=f"'{name}' is .* another"):
         make_site(model=model, create=False)
+
+
+#: As the parameters of our statements are called, but for an underscore.
+ALMOST_TAKEN = [
+    f'_{name}' for name in ('id', 'now', 'version', 'seen', 'hash', *EXPIRY)
+]
+
+
+def test_model_with_names_of_parameters(make_site):
+    """D3, E2: created, touched, changed and ended all the same."""
+    base = type('Base', (DeclarativeBase,), {})
+    model = type('Named', (SessionMixin, base), {
+        '__tablename__': 'named',
+        **{name: mapped_column(sa.Integer) for name in ALMOST_TAKEN},
+    })
+    site = with_views(make_site(model=model))
+
+    @site.view
+    def put(request):
+        request.session.update(dict.fromkeys(ALMOST_TAKEN, 7))
+
+    @site.view
+    def out(request):
+        request.session.invalidate()
+
+    browser = returning(site)
+    site.clock.advance(minutes=10)
+    browser.get('/show')
+    assert site.rows()[0]['accessed'] == site.clock()
+    browser.get('/put')
+    assert [site.rows()[0][name] for name in ALMOST_TAKEN] == [7] * 8
+    browser.get('/out')
+    assert site.rows() == []
 
 
 @ON_SQLITE

@@ -132,7 +132,7 @@ class Reencryption:
                     raise DamagedData('no text')
                 if not codec.is_current(row.data):
                     new.append({
-                        '_id': row.id, '_version': row.version,
+                        '__id': row.id, '__version': row.version,
                         'data': codec.reencrypted(row.data),
                     })
             except DamagedData:
@@ -144,13 +144,13 @@ class Reencryption:
     def _write(self, new: list[dict[str, Any]]) -> list[Any]:
         """Write in one transaction; return the ids that were missed."""
         statement = self._table.update().where(
-            self._id == sa.bindparam('_id'),
-            self._table.c.version == sa.bindparam('_version'),
+            self._id == sa.bindparam('__id'),
+            self._table.c.version == sa.bindparam('__version'),
         )
 
         def write(connection: sa.Connection) -> list[Any]:
             return [
-                values['_id'] for values in new
+                values['__id'] for values in new
                 if not connection.execute(statement, values).rowcount
             ]
 

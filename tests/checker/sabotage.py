@@ -18,7 +18,7 @@ def no_version_guard():
 
     def guard(self):
         # As true as can be, with the same parameters.
-        return self.table.c.version - sa.bindparam('_version') < 10**9
+        return self.table.c.version - sa.bindparam('__version') < 10**9
 
     Records._guard = guard
 
@@ -55,8 +55,8 @@ def logout_of_anyone():
     def delete(self, connection, id, secret_hash):
         table = self.table
         return connection.execute(
-            table.delete().where(table.c.id == sa.bindparam('_id')),
-            {'_id': id},
+            table.delete().where(table.c.id == sa.bindparam('__id')),
+            {'__id': id},
         ).rowcount == 1
 
     Records.delete = delete
