@@ -79,7 +79,7 @@ def _fitting(
     _check_limits(name, value, type_)
     if kind in (float, Decimal):
         _check_number(name, value, kind)
-        _check_digits(name, value, type_)
+        return _number(name, value, type_, dialect)
     if isinstance(value, dt.timedelta):
         _check_span(name, value)
     if isinstance(value, dt.datetime):
@@ -291,11 +291,51 @@ def _check_number(name: str, value: Any, kind: type) -> None:
         )
 
 
-def _check_digits(name: str, value: Any, type_: Any) -> None:
+def _number(
+    name: str, value: Any, type_: Any, dialect: Callable[[], sa.Dialect]
+) -> Any:
+    """Return a number as it is stored, and asked for: an int would be bound
+    as one of 64 bits, whatever the column has a place for.
+    """
+    if isinstance(type_, sa.Float):
+        return float(value) if isinstance(value, int) else value
+    if not _has_digits(type_):
+        return value
+    _check_digits(name, value, type_)
+    if isinstance(value, float):
+        return value
+    _check_exactness(name, value, type_, dialect())
+    return Decimal(value)
+
+
+def _has_digits(type_: Any) -> bool:
     # Float is a Numeric for SQLAlchemy 2.0, and its precision is of bits.
-    if isinstance(type_, sa.Float) or not isinstance(type_, sa.Numeric) or (
-        type_.precision is None
+    return isinstance(type_, sa.Numeric) and not isinstance(type_, sa.Float)
+
+
+#: A float keeps so many, whichever they are.
+_DIGITS = sys.float_info.dig
+
+
+def _check_exactness(
+    name: str, value: int | Decimal, type_: Any, dialect: sa.Dialect
+) -> None:
+    # SQLite keeps a float: of more digits, two numbers are the same one, and
+    # one user's sessions are another's.
+    if (
+        dialect.name == 'sqlite'
+        and _has_digits(type_.dialect_impl(dialect))
+        and len(_digits(Decimal(value)).strip('0')) > _DIGITS
     ):
+        raise SessionFieldError(
+            name, value,
+            f'a number of at most {_DIGITS} digits, as SQLite keeps no more '
+            f'of them',
+        )
+
+
+def _check_digits(name: str, value: Any, type_: Any) -> None:
+    if type_.precision is None:
         return
     scale = type_.scale or 0
     before = type_.precision - scale
@@ -315,9 +355,13 @@ def _check_digits(name: str, value: Any, type_: Any) -> None:
 
 def _places(number: Decimal) -> int:
     """Return after how many digits behind the point *number* ends."""
-    _, digits, exponent = number.as_tuple()
-    text = ''.join(map(str, digits))
+    text = _digits(number)
+    exponent = number.as_tuple().exponent
     return -int(exponent) - len(text) + len(text.rstrip('0'))
+
+
+def _digits(number: Decimal) -> str:
+    return ''.join(map(str, number.as_tuple().digits))
 
 
 def _check_uuid(name: str, value: str) -> str:

@@ -53,6 +53,11 @@ MISFITS = [
     ('Numeric(5, 2)', Decimal('1e-999999'), 'and 2 after'),
     ('Numeric(5)', Decimal('1.5'), 'and 0 after'),
     ('Numeric(5, 2, asdecimal=False)', 999.999, '3 digits before'),
+    ('Numeric(20)', Decimal(10**15 + 1), 'at most 15 digits, as SQLite'),
+    ('Numeric(20)', 10**19 + 1, 'at most 15 digits'),
+    ('Numeric(20, 8)', Decimal('1234567.123456789e2'), 'at most 15 digits'),
+    ('Numeric', Decimal('-1.000000000000001'), 'at most 15 digits'),
+    ('Numeric(20, asdecimal=False)', 10**15 + 1, 'at most 15 digits'),
     ('Uuid(as_uuid=False)', 'nonsense', 'the text of a UUID'),
     ('Date', dt.datetime(2026, 1, 2), 'a date'),
     ('Date', '2026-01-02', 'a date'),
@@ -233,6 +238,8 @@ FOUND = [
     ('Interval', dt.timedelta(microseconds=7)),
     ('TIME', dt.time(1, 2, 3, 4)),
     ('TIMESTAMP', dt.datetime(2026, 1, 2, 3, 4, 5, 6)),
+    ('Numeric(18, 3)', Decimal('999999999999.999')), ('Numeric(25)', 10**20),
+    ('Numeric(25, asdecimal=False)', 10**20), ('Float', 10**20),
 ]
 
 
@@ -263,6 +270,25 @@ def check_found(make_site, declared, value):
         return len(request.session_store.find(extra=value))
 
     assert site.browser().get('/find').text == '1'
+
+
+@pytest.mark.parametrize('kind', [int, Decimal])
+def test_the_number_of_a_user_is_nobody_elses(make_site, database, kind):
+    """D3: a database that does not tell two users apart takes neither."""
+    site = make_site(additional_fields='account: Numeric(20)')
+    users = [kind(10**19 + 1), kind(10**19 + 2)]
+
+    def revoke(request):
+        return request.session_store.revoke_where(account=users[0])
+
+    if database.name == 'sqlite':
+        refused(site, revoke, 'at most 15 digits')
+        return
+    for user in users:
+        run(site, lambda request, u=user: request.session.update(account=u))
+    site.views['revoke'] = revoke
+    assert site.browser().get('/revoke').text == '1'
+    assert field(site, 'account') == users[1]
 
 
 @pytest.mark.parametrize('database', ['mariadb'], indirect=True)
