@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Container
 from collections.abc import Iterator
+from collections.abc import Mapping
 from itertools import chain
 import logging
+from typing import Any
 
 import sqlalchemy as sa
 
+from pyramid_sqlasession.dialects import MYSQL
 from pyramid_sqlasession.settings import SECURE_PREFIXES
 from pyramid_sqlasession.settings import Settings
 
@@ -42,13 +45,15 @@ _ON_FACTORY = (
 
 
 def give(
-    settings: Settings, columns: Container[str], table: sa.Table, *,
-    lacks_dbsession: bool, lacks_retry: bool, other_factory: object | None,
+    settings: Settings, columns: Mapping[str, sa.Column[Any]],
+    table: sa.Table, dialect: sa.Dialect, *, lacks_dbsession: bool,
+    lacks_retry: bool, other_factory: object | None,
 ) -> None:
     """Log the advice on *settings*.
 
-    :param columns: the names of the additional fields.
+    :param columns: those of the additional fields, by their names.
     :param table: that of the sessions.
+    :param dialect: that of their database.
     :param lacks_dbsession: the settings name a SQLAlchemy session that the
         application does not have, as it seems.
     :param lacks_retry: nothing runs a request again.
@@ -63,7 +68,7 @@ def give(
     for text in chain(
         _on_cookie(settings), _on_user_field(settings, columns),
         _on_timeouts(settings, columns), _on_secret(settings),
-        _on_references(table),
+        _on_references(table), _on_zones(columns, dialect),
     ):
         log.warning('%s', text)
     for text in _hints(settings):
@@ -184,6 +189,22 @@ def _refers_to(
     # One of the application's that is not in the MetaData, or not yet.
     except sa.exc.NoReferenceError:
         return False
+
+
+def _on_zones(
+    columns: Mapping[str, sa.Column[Any]], dialect: sa.Dialect
+) -> Iterator[str]:
+    for name, column in columns.items():
+        type_ = column.type.dialect_impl(dialect)
+        while isinstance(type_, sa.TypeDecorator):
+            type_ = type_.load_dialect_impl(dialect)
+        if isinstance(type_, sa.TIMESTAMP) and dialect.name in MYSQL:
+            yield (
+                f'the session field {name!r} is a TIMESTAMP, which MariaDB '
+                f"and MySQL convert by the connection's time zone, and which "
+                f'ends in 2038: make it a DATETIME(6), as UTCDateTime of '
+                f'pyramid_sqlasession.model is'
+            )
 
 
 def _hints(settings: Settings) -> Iterator[str]:

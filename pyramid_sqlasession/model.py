@@ -519,7 +519,9 @@ def _long_numeric(type_: Any) -> TypeEngine[Any] | None:
 _WITH_FRACTIONS: dict[type, Callable[[], TypeEngine[Any]]] = {
     sa.DateTime: lambda: mysql.DATETIME(fsp=6),
     sa.DATETIME: lambda: mysql.DATETIME(fsp=6),
-    sa.TIMESTAMP: lambda: mysql.TIMESTAMP(fsp=6),
+    # Theirs is converted by the connection's time zone, which may have no such
+    # hour, and ends in 2038.
+    sa.TIMESTAMP: lambda: mysql.DATETIME(fsp=6),
     sa.Time: lambda: mysql.TIME(fsp=6),
     sa.TIME: lambda: mysql.TIME(fsp=6),
     sa.Interval: Span,

@@ -43,6 +43,7 @@ FIELDS = """
     admin: Boolean
     born: Date
     seen: DateTime
+    stamp: TIMESTAMP
     price: Numeric(8, 2)
     weight: Float
     blob: LargeBinary

@@ -94,7 +94,7 @@ def test_field_of_a_type_of_one_database(make_site):
 
 
 MOMENTS = [
-    'DateTime', 'DateTime(timezone=True)',
+    'DateTime', 'DateTime(timezone=True)', 'TIMESTAMP',
     'pyramid_sqlasession.model.UTCDateTime',
 ]
 

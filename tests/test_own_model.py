@@ -17,6 +17,7 @@ from pyramid_sqlasession import SessionError
 from pyramid_sqlasession import SessionMixin
 from pyramid_sqlasession import stop_expiring_sessions
 from pyramid_sqlasession.cleaner import Cleaner
+from pyramid_sqlasession.model import UTCDateTime
 
 from .failing import on_sqlite
 from .fields import field
@@ -198,6 +199,30 @@ def test_own_model_has_defaults(own, key, column, value, default, way):
         assert field(own, column) == value
         run(own, remove, browser)
     assert field(own, column) == default
+
+
+# -- a moment of MariaDB ------------------------------------------------------
+
+class Stamp(sa.types.TypeDecorator):
+    """A type of the application's own."""
+
+    impl = sa.TIMESTAMP
+    cache_ok = True
+
+
+@pytest.mark.parametrize('database', ['mariadb', 'postgresql'], indirect=True)
+@pytest.mark.parametrize(
+    'type_', [sa.TIMESTAMP, Stamp, sa.DateTime, UTCDateTime]
+)
+def test_a_moment_by_the_time_zone_of_the_connection(
+    make_site, database, caplog, type_
+):
+    """E4: the log tells of a type whose hours the time zone may not have."""
+    make_site(model=with_column(type_))
+    expected = database.name == 'mariadb' and type_ in (sa.TIMESTAMP, Stamp)
+    said = [text for text in caplog.messages if "'extra' is a TIME" in text]
+    assert len(said) == expected
+    assert all(len(text) < 250 for text in said)
 
 
 # -- what a deleted key goes back to ------------------------------------------
