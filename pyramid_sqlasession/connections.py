@@ -278,6 +278,8 @@ class Connections:
             with database.translated_errors():
                 connection, engine = self._connection_to_read(manager)
                 if connection is not None:
+                    engine = self._engine_beside_stream(connection, manager)
+                if connection is not None and engine is None:
                     return database.find_inside(connection, id, now)
         except (exc.SQLAlchemyError, SessionError) as error:
             if not may_be_broken and not self._is_busy(error):
@@ -297,6 +299,18 @@ class Connections:
         return type(error) is exc.InvalidRequestError and (
             not self._application.database.has_one_connection
         )
+
+    def _engine_beside_stream(
+        self, connection: sa.Connection, manager: SessionDataManager
+    ) -> sa.Engine | None:
+        """Return the engine to read with if the view has rows of *connection*
+        still to fetch, and another one sees the same session.
+        """
+        if not dialects.is_streaming(connection) or (
+            self._is_begun_by_others(manager.transaction)
+        ):
+            return None
+        return connection.engine
 
     def _connection_to_read(
         self, manager: SessionDataManager

@@ -342,6 +342,20 @@ def is_writing(connection: sa.Connection) -> bool:
     return bool(getattr(raw, 'in_transaction', False))
 
 
+def is_streaming(connection: sa.Connection) -> bool:
+    """Return whether rows of a statement are still to come, so far as can be
+    told: another statement on *connection* would end them.
+
+    PyMySQL drops the rest, with a warning and no error.
+    """
+    if connection.dialect.name not in MYSQL:
+        return False
+    raw = connection.connection.dbapi_connection
+    # Private; if it goes, the docs say what to do.
+    result = getattr(raw, '_result', None)
+    return getattr(result, 'unbuffered_active', False) is True
+
+
 def commit(connection: sa.Connection) -> None:
     """Commit; a connection whose COMMIT failed is not used again.
 

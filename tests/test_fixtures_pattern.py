@@ -159,6 +159,24 @@ def stored(site, dbsession):
     ]
 
 
+@pytest.mark.parametrize('database', ['mariadb'], indirect=True)
+@pytest.mark.filterwarnings('ignore:Previous unbuffered')
+def test_a_look_while_the_view_streams(testapp, site, dbsession):
+    """T7: another connection would not see the session, in no case."""
+
+    @site.view
+    def export(request):
+        rows = request.dbsession.scalars(
+            sa.select(Note.text), execution_options={'yield_per': 2}
+        )
+        next(rows)
+        return dict(request.session)
+
+    dbsession.add_all([Note(text=str(number)) for number in range(9)])
+    testapp.get('/fill')
+    assert testapp.get('/export').text == FILLED
+
+
 def test_from_request_to_request(testapp, site, dbsession):
     """T7: a session lives on in the test's transaction."""
     response = testapp.get('/fill')

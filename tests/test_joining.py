@@ -5,6 +5,7 @@ it in the same transaction.
 """
 
 import pytest
+import sqlalchemy as sa
 
 from .failing import give_up_early
 from .failing import on_sqlite
@@ -13,6 +14,7 @@ from .shop import both_managers
 from .shop import CHANGES
 from .shop import returning
 from .shop import STORED
+from .site import Note
 from .subrequests import run
 from .subrequests import with_cookie
 from .subrequests import with_environ
@@ -250,3 +252,27 @@ def test_a_list_that_was_saved_is_followed_into_the_next(tight):
 
     assert returning(tight).get('/work').text == '[1, 2]'
     assert tight.data() == {'n': 1, 'list': [1, 2]}
+
+
+@pytest.mark.parametrize('database', ['mariadb'], indirect=True)
+@pytest.mark.filterwarnings('error')
+def test_a_look_while_the_view_streams(make_shop):
+    """R2: no row of the view's is lost, as the SELECT goes beside them."""
+    site = make_shop()
+
+    @site.view
+    def export(request):
+        for number in range(20):
+            request.dbsession.add(Note(text=str(number)))
+        rows = request.dbsession.scalars(
+            sa.select(Note.text).order_by(Note.id),
+            execution_options={'yield_per': 2},
+        )
+        found = [(text, request.session['n']) for text in rows]
+        assert found == [(str(number), 1) for number in range(20)]
+        request.session['found'] = len(found)
+
+    browser = returning(site)
+    browser.get('/export')
+    assert browser.get('/show').text == str({**STORED, 'found': 20})
+    assert site.engine.pool.checkedout() == 0
