@@ -46,14 +46,14 @@ _ON_FACTORY = (
 
 def give(
     settings: Settings, columns: Mapping[str, sa.Column[Any]],
-    table: sa.Table, dialect: sa.Dialect, *, lacks_dbsession: bool,
+    table: sa.Table, engine: sa.Engine, *, lacks_dbsession: bool,
     lacks_retry: bool, other_factory: object | None,
 ) -> None:
     """Log the advice on *settings*.
 
     :param columns: those of the additional fields, by their names.
     :param table: that of the sessions.
-    :param dialect: that of their database.
+    :param engine: that of their database.
     :param lacks_dbsession: the settings name a SQLAlchemy session that the
         application does not have, as it seems.
     :param lacks_retry: nothing runs a request again.
@@ -68,7 +68,8 @@ def give(
     for text in chain(
         _on_cookie(settings), _on_user_field(settings, columns),
         _on_timeouts(settings, columns), _on_secret(settings),
-        _on_references(table), _on_zones(columns, dialect),
+        _on_references(table), _on_zones(columns, engine.dialect),
+        _on_charset(engine),
     ):
         log.warning('%s', text)
     for text in _hints(settings):
@@ -189,6 +190,16 @@ def _refers_to(
     # One of the application's that is not in the MetaData, or not yet.
     except sa.exc.NoReferenceError:
         return False
+
+
+def _on_charset(engine: sa.Engine) -> Iterator[str]:
+    charset = engine.url.query.get('charset')
+    if engine.dialect.name in MYSQL and charset not in (None, 'utf8mb4'):
+        yield (
+            f'the URL of the database has charset={charset}, by which MariaDB '
+            f'and MySQL refuse a session with an emoji, or store it as ????; '
+            f'make it charset=utf8mb4, or leave it out'
+        )
 
 
 def _on_zones(

@@ -156,6 +156,17 @@ class SessionArgumentError(SessionError, TypeError):
     """A method of the store was called with arguments that cannot work."""
 
 
+def unsendable(error: UnicodeEncodeError) -> SessionError:
+    """Return what *error* of a driver, about what it was to send, says to the
+    application.
+    """
+    return SessionError(
+        f'a text for the session table has characters that the connection to '
+        f'the database cannot send ({error}): MariaDB and MySQL need '
+        f'charset=utf8mb4 in the URL of the database'
+    )
+
+
 def shown(value: object, write: Callable[[object], str] = ascii) -> str:
     """Return *value* for a text, in at most 60 characters.
 

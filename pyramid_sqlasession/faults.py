@@ -152,7 +152,8 @@ _TYPE_STATES = {'42804', '42846'}
 
 #: What MariaDB and MySQL say of a value, by errors of several classes.
 _TOO_LONG = 1406
-_VALUE_ERRNOS = {1264, 1265, 1292, 1366, _TOO_LONG, 1411}
+_NOT_THIS_VALUE = 1366
+_VALUE_ERRNOS = {1264, 1265, 1292, _NOT_THIS_VALUE, _TOO_LONG, 1411}
 
 
 def is_about_value(error: exc.DBAPIError) -> bool:
@@ -166,6 +167,13 @@ def is_about_value(error: exc.DBAPIError) -> bool:
         or state in _TYPE_STATES
         or _errno_of(error.orig) in _VALUE_ERRNOS
     )
+
+
+def is_about_characters(error: exc.DBAPIError) -> bool:
+    """Return whether *error*, about a text, is about one with characters that
+    the connection or the column has not.
+    """
+    return _errno_of(error.orig) == _NOT_THIS_VALUE
 
 
 def is_too_long(error: exc.DBAPIError) -> bool:

@@ -24,6 +24,7 @@ import sqlalchemy as sa
 from pyramid_sqlasession import dialects
 from pyramid_sqlasession import faults
 from pyramid_sqlasession.cookie import Token
+from pyramid_sqlasession.errors import unsendable
 from pyramid_sqlasession.lenient import leniently
 from pyramid_sqlasession.lenient import Unreadable
 from pyramid_sqlasession.model import StoredId
@@ -216,14 +217,18 @@ class Records:
         # By hand: to ask for each of COLUMNS by its name costs four times
         # as much.  NULL is said, as a column may have a default of the
         # application's.
-        connection.execute(statement, {
+        values = {
             'id': record.id, 'secret_hash': record.secret_hash,
             'retired': record.retired, 'version': record.version,
             'data': record.data, 'created': record.created,
             'started': record.started, 'accessed': record.accessed,
             'rotated': record.rotated, 'expires': record.expires,
             'lifetime': record.lifetime, 'sweep': sweep, **fields,
-        })
+        }
+        try:
+            connection.execute(statement, values)
+        except UnicodeEncodeError as error:
+            raise unsendable(error) from error
 
     def update(
         self, connection: Executor, id: uuid.UUID, version: int,
@@ -243,12 +248,14 @@ class Records:
                 for name, value in values.items()
             }
         statement, values = _with_expressions(statement, values)
-        found = connection.execute(
-            statement,
-            {'__id': id, '__version': version, '__now': now, **values,
-             'version': version + 1},
-        ).rowcount
-        return bool(found == 1)
+        values = {
+            '__id': id, '__version': version, '__now': now, **values,
+            'version': version + 1,
+        }
+        try:
+            return bool(connection.execute(statement, values).rowcount == 1)
+        except UnicodeEncodeError as error:
+            raise unsendable(error) from error
 
     def touch(
         self, connection: Executor, record: Record, now: dt.datetime,

@@ -129,20 +129,31 @@ class Saver:
 
     def _refused(self, error: sa.exc.DBAPIError) -> SessionError:
         """Return what *error*, about a value, says to the application."""
-        data = self._records.table.c.data.name
-        fields = ', '.join(self._fields.columns)
+        columns = {
+            self._records.table.c.data.name: self._records.table.c.data,
+            **self._fields.columns,
+        }
+        data, *others = columns
+        fields = ', '.join(others)
         # Whatever the checks of the fields do not know.
         what, hint = f'a value of the additional fields ({fields})', ''
-        named = faults.named_in(error, [data, *self._fields.columns])
+        named = faults.named_in(error, columns)
         # Or a table that was made by hand.
-        if not fields or (
-            faults.is_too_long(error) and named in (data, None)
+        if not fields or named == data or (
+            faults.is_too_long(error) and named is None
         ):
             own = 'the data of the session'
             what = f'{what}, or {own}' if fields and named is None else own
             hint = (
                 f': {data} has to be a TEXT without a limit, on MariaDB and '
                 f'MySQL a LONGTEXT'
+            )
+        if faults.is_about_characters(error) and named is not None and (
+            isinstance(columns[named].type, sa.String)
+        ):
+            hint = (
+                ', or the connection: both need the character set utf8mb4, '
+                'which is charset=utf8mb4 in the URL of the database'
             )
         return SessionError(
             f'the database refuses {what}: {error.orig}. It does not fit its '

@@ -20,6 +20,7 @@ from pyramid_sqlasession.codec import DamagedData
 from pyramid_sqlasession.errors import SessionArgumentError
 from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.errors import SessionFieldError
+from pyramid_sqlasession.errors import unsendable
 from pyramid_sqlasession.lenient import Unreadable
 
 log = logging.getLogger(__name__)
@@ -294,6 +295,8 @@ def _understood(fields: dict[str, Any]) -> Iterator[None]:
     # Whatever the checks of the fields do not know.
     try:
         yield
+    except UnicodeEncodeError as error:
+        raise unsendable(error) from error
     except sa.exc.DBAPIError as error:
         if not faults.is_about_value(error):
             raise

@@ -150,7 +150,7 @@ def _application_created(event: Any) -> None:
         return
     advice.give(
         application.settings, application.fields.columns,
-        application.records.table, application.engine.dialect,
+        application.records.table, application.engine,
         lacks_dbsession=_lacks_dbsession(registry, application),
         lacks_retry=_lacks_retry(registry),
         other_factory=_other_factory(registry),

@@ -997,3 +997,69 @@ def test_application_answers_what_cannot_be_stored(make_site, error):
     assert shop.browser().get('/put').text == 'sorry'
     assert shop.notes() == []
     assert shop.data() == {'_f_': ['That was too much']}
+
+
+def with_charset(database, charset):
+    """Return the URL of the database with another character set."""
+    url = sa.make_url(database.url)
+    changed = url.update_query_dict({'charset': charset})
+    return changed.render_as_string(hide_password=False)
+
+
+@pytest.mark.parametrize('database', ['mariadb'], indirect=True)
+@pytest.mark.parametrize('fields', ['', 'n: Integer'])
+@pytest.mark.parametrize('charset', ['utf8', 'latin1'])
+@pytest.mark.parametrize('stored', [False, True], ids=['insert', 'update'])
+def test_a_connection_that_sends_not_all_characters(
+    make_site, database, caplog, charset, fields, stored
+):
+    """R6: the log and the error say what to do, and nothing is stored."""
+    site = make_site(
+        url=with_charset(database, charset), additional_fields=fields
+    )
+    (advice,) = [text for text in caplog.messages if 'charset=' in text]
+    assert f'has charset={charset}, ' in advice
+    assert len(advice) < 250
+    site.views['begin'] = put(n=1)
+    site.views['smile'] = put(text='\U0001f600')
+    browser = site.browser()
+    if stored:
+        browser.get('/begin')
+    before = site.rows()
+    with pytest.raises(SessionError, match='charset=utf8mb4 in the') as caught:
+        browser.get('/smile')
+    assert 'additional fields' not in str(caught.value)
+    assert 'LONGTEXT' not in str(caught.value)
+    assert site.rows() == before
+
+
+@pytest.mark.parametrize('database', ['mariadb'], indirect=True)
+@pytest.mark.parametrize('charset', ['utf8', 'latin1'])
+def test_a_field_with_characters_that_are_not_sent(
+    make_site, database, charset
+):
+    """D3: so does the error for a field, and for a value to find."""
+    site = make_site(
+        url=with_charset(database, charset), additional_fields='who: Text',
+        extend_default_fields=lambda *args: {'who': '\U0001f600'},
+    )
+    site.views['put'] = put(n=1)
+    site.views['find'] = lambda request: len(
+        request.session_store.find(who='\U0001f600')
+    )
+    paths = ['/put'] if charset == 'utf8' else ['/put', '/find']
+    for path in paths:
+        with pytest.raises(SessionError, match='charset=utf8mb4 in the'):
+            site.browser().get(path)
+
+
+@pytest.mark.parametrize('database', ['mariadb'], indirect=True)
+def test_a_url_with_the_character_set_that_has_all(
+    make_site, database, caplog
+):
+    """R6: nothing is said about it."""
+    site = make_site(url=with_charset(database, 'utf8mb4'))
+    assert 'charset' not in caplog.text
+    site.views['smile'] = put(text='\U0001f600')
+    site.browser().get('/smile')
+    assert site.data() == {'text': '\U0001f600'}
