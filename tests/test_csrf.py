@@ -1,5 +1,6 @@
 """The CSRF token of a session (R10, C6)."""
 
+from pyramid.csrf import LegacySessionCSRFStoragePolicy
 from pyramid.csrf import SessionCSRFStoragePolicy
 from pyramid.response import Response
 import pytest
@@ -99,10 +100,13 @@ def test_a_csrf_token_that_is_none(quick, value):
     assert quick.visit(lambda session: session.get_csrf_token()) == token
 
 
-def test_pyramids_csrf_check(make_site):
+@pytest.mark.parametrize('policy', [
+    LegacySessionCSRFStoragePolicy, SessionCSRFStoragePolicy,
+])
+def test_pyramids_csrf_check(make_site, policy):
     """R10: Pyramid's own views with require_csrf work with it."""
     def configure(config):
-        config.set_csrf_storage_policy(SessionCSRFStoragePolicy())
+        config.set_csrf_storage_policy(policy())
         config.add_route('form', '/form/')
         config.add_view(
             lambda request: Response('done'), route_name='form',
@@ -116,3 +120,18 @@ def test_pyramids_csrf_check(make_site):
     assert post('/form/', {'csrf_token': 'x'}, status=400)
     visitor.visit(lambda session: session.rotate())
     assert post('/form/', {'csrf_token': token}, status=400)
+
+
+def test_a_policy_that_makes_its_tokens_itself(make_site):
+    """C6: for the docs: under a key of its own one outlasts the login."""
+    policy = SessionCSRFStoragePolicy(key='own')
+    site = make_site()
+    site.views['token'] = policy.get_csrf_token
+    site.views['login'] = lambda request: request.session.rotate()
+    site.views['csrf'] = lambda request: request.session.get_csrf_token()
+    browser = site.browser()
+    before = [browser.get(path).text for path in ('/token', '/csrf')]
+    browser.get('/login')
+    after = [browser.get(path).text for path in ('/token', '/csrf')]
+    assert before[0] == after[0]
+    assert before[1] != after[1]
