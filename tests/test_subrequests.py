@@ -533,6 +533,36 @@ def test_the_outer_request_writes_after_a_rotation(shop):
         assert "'n': 1" in browser.get('/show').text
 
 
+@pytest.mark.parametrize(
+    ('database', 'make_shop'),
+    [(name, 'explicit') for name in ('sqlite', 'postgresql', 'mariadb')],
+    indirect=True,
+)
+def test_the_outer_request_after_a_login_beside_it(shop, caplog):
+    """T9, C5: the log tells that it is dropped; what is shared is not."""
+
+    @shop.view
+    def inner(request):
+        request.session.rotate()
+
+    @shop.view
+    def outer(request):
+        assert request.session['n'] == 1
+        run(request, '/inner')
+        request.session['outer'] = True
+
+    for browser in each_way(shop, [(with_cookie, True), (with_cookie, False)]):
+        caplog.clear()
+        browser.get('/outer')
+        assert browser.get('/show').text == str(STORED)
+        assert 'another request logged in' in caplog.text
+    for browser in each_way(shop, [(with_transaction, True)]):
+        caplog.clear()
+        browser.get('/outer')
+        assert browser.get('/show').text == str({**STORED, 'outer': True})
+        assert 'another request logged in' not in caplog.text
+
+
 @both_managers
 @pytest.mark.parametrize(('change', 'looks', 'answers'), [
     ('renew', 'before', 'outer'), ('renew', 'before', 'inner'),
