@@ -16,6 +16,7 @@ from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.errors import SessionNotSerializable
 from pyramid_sqlasession.errors import SessionTooLarge
 from pyramid_sqlasession.serializers import JSONSerializer
+from pyramid_sqlasession.settings import PLAIN
 from pyramid_sqlasession.settings import Settings
 
 _JSON = JSONSerializer()
@@ -44,6 +45,9 @@ class Cipher:
         ``cryptography`` (the extra ``encryption``) is missing.
     """
 
+    #: Whether anything is to be encrypted.
+    encrypts = True
+
     def __init__(self, keys: tuple[str, ...]) -> None:
         try:
             from cryptography import fernet
@@ -54,7 +58,16 @@ class Cipher:
             ) from error
         self._invalid: type[Exception] = fernet.InvalidToken
         self._fernets = []
-        for number, key in enumerate(keys, 1):
+        first = 1
+        if keys[0] == PLAIN:
+            self.encrypts, first, keys = False, 2, keys[1:]
+            if not keys:
+                raise ConfigurationError(
+                    f'sqlasession.encryption_keys = {PLAIN}: stands before '
+                    f'the keys that are to be read, as in "{PLAIN} KEY"; '
+                    f'without any remove the setting'
+                )
+        for number, key in enumerate(keys, first):
             try:
                 # Two keys without a blank between are the first one, for
                 # Python's base64.
@@ -64,8 +77,9 @@ class Cipher:
             except ValueError:
                 raise ConfigurationError(
                     f'sqlasession.encryption_keys: number {number} is no '
-                    f'Fernet key, which is 32 bytes in base64url. Make one '
-                    f'with: {MAKE_A_KEY}'
+                    f'Fernet key, which is 32 bytes in base64url (nor is it '
+                    f'the word "{PLAIN}", which may only be the first). Make '
+                    f'one with: {MAKE_A_KEY}'
                 ) from None
 
     def encrypt(self, raw: bytes) -> bytes:
@@ -105,6 +119,8 @@ class Codec:
         self._max_size = settings.max_size
         keys = settings.encryption_keys
         self._cipher = Cipher(keys) if keys else None
+        #: Whether it encrypts what it writes.
+        self.encrypts = self._cipher is not None and self._cipher.encrypts
 
     def differ(self, one: dict[str, Any], other: dict[str, Any]) -> bool:
         """Return whether the values of *one* are stored as others than those
@@ -181,14 +197,14 @@ class Codec:
         return split(stored)
 
     def is_current(self, text: str) -> bool:
-        """Return whether *text* is encrypted with the first key.
-
-        False for plain text, and for text of an older key.
+        """Return whether *text* is encrypted with the first key; whether it
+        is plain text, if that is what is written.
         """
-        return (
-            self._cipher is not None
-            and text.startswith(_ENCRYPTED)
-            and self._cipher.is_first(text[len(_ENCRYPTED):].encode())
+        is_encrypted = text.startswith(_ENCRYPTED)
+        if self._cipher is None or not self.encrypts:
+            return not is_encrypted
+        return is_encrypted and self._cipher.is_first(
+            text[len(_ENCRYPTED):].encode()
         )
 
     def reencrypted(self, text: str) -> str:
@@ -204,7 +220,7 @@ class Codec:
             raise DamagedData(str(error)) from error
 
     def _stored(self, raw: bytes) -> str:
-        if self._cipher is not None:
+        if self._cipher is not None and self._cipher.encrypts:
             return _ENCRYPTED + self._cipher.encrypt(raw).decode()
         try:
             text = raw.decode()

@@ -32,6 +32,10 @@ from pyramid_sqlasession.values import without_passwords
 #: newer, and ask for ``HttpOnly``, too).
 SECURE_PREFIXES = ('__secure-', '__host-', '__http-')
 
+#: In the place of the first of ``encryption_keys``: nothing is encrypted yet,
+#: or any more, and the keys behind it only read.
+PLAIN = 'none'
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -84,6 +88,9 @@ class Settings:
         for name in ('secret', 'encryption_keys'):
             count = len(shown[name])
             shown[name] = f'({count} not shown)' if count else None
+        if self.encryption_keys[:1] == (PLAIN,):
+            count = len(self.encryption_keys) - 1
+            shown['encryption_keys'] = f'{PLAIN} ({count} not shown)'
         if self.url is not None:
             # A password may be before the host, or in the query.
             shown['url'] = re.sub(r':.*', '://(not shown)', str(self.url))

@@ -3,6 +3,7 @@
 import base64
 import builtins
 import configparser
+import itertools
 import json
 import logging
 import re
@@ -195,6 +196,25 @@ def test_plain_rows_are_read_and_encrypted_when_written(make_bank):
     assert shown(browser) == {**FULL, 'n': 1}
 
 
+@pytest.mark.parametrize('keys', [
+    [(), ('none', NEW), (NEW,)], [(NEW,), ('none', NEW), ()],
+], ids=['first', 'last'])
+def test_the_first_and_the_last_key_are_rolled_out(make_bank, log, keys):
+    """R8: each process reads what one of the step before, or after, writes."""
+    sites = [make_bank(*some) for some in keys]
+    encrypting = sites[keys.index((NEW,))]
+    browser = stored(sites[0])
+    n = 0
+    for one, other in itertools.pairwise(sites):
+        for site in (one, other, one, other):
+            n += 1
+            browser = site.browser(browser)
+            browser.get('/more')
+            assert shown(browser) == {**FULL, 'n': n}
+            assert (CARD in text_of(site)) is (site is not encrypting)
+    assert not log()
+
+
 # -- without the key ----------------------------------------------------------
 
 
@@ -296,6 +316,7 @@ def test_text_of_another_session(make_bank):
     [
         ('x', 1), (f'{NEW} short', 2), (NEW[:-1], 1), ('ä' * 44, 1),
         (f'{OLD} {NEW}{NEW}', 2), (NEW.replace('=', ''), 1),
+        (f'{NEW} none', 2), ('none none', 2), (f'none {NEW} {NEW[:-1]}', 3),
     ],
 )
 def test_what_is_no_key(make_bank, keys, number):
@@ -308,6 +329,14 @@ def test_what_is_no_key(make_bank, keys, number):
     assert 'generate_key' in text
     for word in keys.split():
         assert len(word) < 6 or word not in text
+
+
+@on_sqlite
+def test_none_without_a_key(make_bank):
+    """Section 2: it fails at start-up, and says what is meant."""
+    with pytest.raises(ConfigurationError, match='as in "none KEY"') as caught:
+        make_bank('none')
+    assert 'sqlasession.encryption_keys = none: ' in str(caught.value)
 
 
 @on_sqlite
@@ -438,6 +467,20 @@ def test_reencrypt(safe, monkeypatch):
     assert safe.texts()[5:] == kept
     assert safe.run() == (0, '0 sessions were encrypted\n', '')
     assert go_on(safe.start(NEW), browsers) == ['2'] * 8
+
+
+def test_reencrypt_with_none(safe):
+    """``reencrypt`` leaves nothing that any key is needed for."""
+    browsers = fill(safe.start(), 1)
+    plain = safe.texts()
+    browsers += fill(safe.start(OLD), 2)
+    browsers += fill(safe.start(NEW), 2)
+    safe.start('none', NEW, OLD)
+    assert safe.is_current() == [True] + [False] * 4
+    assert safe.run() == (0, '4 sessions were decrypted\n', '')
+    assert safe.texts() == plain * 5
+    assert safe.run() == (0, '0 sessions were decrypted\n', '')
+    assert go_on(safe.start(), browsers) == ['2'] * 5
 
 
 def test_reencrypt_of_nothing(safe):

@@ -716,6 +716,14 @@ def test_the_introspectable_masks_secrets(tmp_path, url):
     assert 'localhost' in text or 'db' in text
 
 
+def test_keys_that_only_read_are_shown_as_such(tmp_path):
+    """Section 2: that nothing is encrypted is no secret."""
+    key = Fernet.generate_key().decode()
+    registry = start(tmp_path, encryption_keys=f'none {key}')
+    shown = registry.introspector.get('pyramid_sqlasession', 'settings')
+    assert shown['encryption_keys'] == 'none (1 not shown)'
+
+
 def test_the_introspectable_shows_the_effective_settings(tmp_path):
     """Also what is not set, and what follows from others."""
     registry = start(tmp_path, expiration='5m', secret='x y')

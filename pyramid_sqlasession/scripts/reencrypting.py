@@ -1,4 +1,5 @@
-"""``psessions INI reencrypt``: encrypt all data with the first key."""
+"""``psessions INI reencrypt``: encrypt all data with the first key, or none.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ def add_to(commands: Any) -> None:
     """Add the command to *commands*, argparse's."""
     add_command(
         commands, 'reencrypt',
-        'encrypt all data with the first of sqlasession.encryption_keys', run,
+        'encrypt all data with the first of sqlasession.encryption_keys, or '
+        'decrypt them if that is "none"', run,
     )
 
 
@@ -49,6 +51,7 @@ def run(application: Application, args: argparse.Namespace) -> int:
             f'encrypt with. Make a key with: {MAKE_A_KEY}'
         )
     found = Reencryption(application)
+    what = 'encrypted' if application.codec.encrypts else 'decrypted'
     progress = Progress(
         count(application, sa.true()) if Progress.is_wanted() else None
     )
@@ -59,12 +62,12 @@ def run(application: Application, args: argparse.Namespace) -> int:
             progress.show(found.seen)
     except BaseException as error:
         error.add_note(
-            f'{found.done:,} were encrypted before that; run it again to go on'
+            f'{found.done:,} were {what} before that; run it again to go on'
         )
         raise
     finally:
         progress.clear()
-    put(f'{plural(found.done, "session was", "sessions were")} encrypted')
+    put(f'{plural(found.done, "session was", "sessions were")} {what}')
     if found.unreadable:
         shown = ', '.join(map(str, found.named))
         more = ' and others' if found.unreadable > _NAMED else ''
