@@ -7,6 +7,7 @@ from datetime import datetime
 from datetime import timedelta
 from datetime import UTC
 import importlib
+import itertools
 import json
 import os
 from pathlib import Path
@@ -784,6 +785,26 @@ def test_own_serializer(make_app, engine):
     bomb = importlib.import_module('zlib').compress(b' ' * 17 * 1024 * 1024)
     with pytest.raises(ValueError, match='too large'):
         importlib.import_module('serializer').CompressedJSON().loads(bomb)
+
+
+def test_another_serializer_logs_nobody_out(make_app, engine, caplog):
+    """R8: in the steps of the page processes read what the others write."""
+    steps = [
+        make_app(serializer=serializer) for serializer in (
+            'json', 'serializer.StillJSON', 'serializer.CompressedJSON'
+        )
+    ]
+    browser = Browser(steps[0])
+    bought, forms = [], set()
+    for one, other in itertools.pairwise(steps):
+        for browser.app in (one, other, one, other):
+            bought.append(f'tea {len(bought)}')
+            browser.send('/put', item=bought[-1])
+            assert browser.get('/cart').json == {'cart': bought}
+            (row,) = rows(engine)
+            forms.add(row['data'][0])
+    assert forms == {'{', 'b'}
+    assert not [line for line in caplog.records if line.levelname == 'ERROR']
 
 
 def test_tests_of_the_testing_page():
