@@ -364,7 +364,12 @@ def test_conflict_and_drop(watched, stage, meanwhile, words):
 
 def test_a_session_beside_the_one_before(watched, stage):
     """C5: of two logins at once, the later one is told to be another one."""
-    panel = meet(watched, stage, acts.rotate, acts.rotate)
+
+    def log_in(request):
+        request.session['user_id'] = 2
+        request.session.rotate()
+
+    panel = meet(watched, stage, acts.rotate, log_in)
     assert 'A new session was inserted' in panel
     assert 'the session before took nothing' in panel
 
