@@ -579,8 +579,7 @@ def test_a_ghost_of_several_logins_is_a_ghost(meeting, rotations):
 
 @ON_ONE_SERVER
 def test_a_ghost_of_the_last_of_many_logins(make_meeting):
-    """C5: the newest of the dead tokens are kept, as many as there is room.
-    """
+    """C5: of the dead tokens the newest are kept, those that find room."""
     meeting = make_meeting(renewal_grace='1h')
     one = meeting.visitor(n=0)
     for _ in range(30):
