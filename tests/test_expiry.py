@@ -403,26 +403,6 @@ def test_set_expiry_never_goes_beyond_the_absolute_timeout(make_shop, make):
 
 
 @on_sqlite
-def test_set_expiry_at_a_login(make_shop):
-    """E1, section 3: ``expires`` knows where the absolute timeout begins."""
-    shop = make_shop(expiration='1h', absolute_timeout='2h')
-    browser = shop.browser()
-    browser.get('/write')
-    shop.clock.advance(minutes=30)
-
-    @shop.view
-    def enter(request):
-        request.session.rotate(login=True)
-        request.session.set_expiry(86400)
-        return request.session.expires.isoformat()
-
-    end = shop.clock() + dt.timedelta(hours=2)
-    assert browser.get('/enter').text == end.isoformat()
-    (row,) = shop.rows()
-    assert row['expires'] == end
-
-
-@on_sqlite
 def test_set_expiry_is_of_this_session_only(shop):
     """E1: another session keeps the lifetime of the settings."""
     other = shop.browser()

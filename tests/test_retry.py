@@ -510,14 +510,18 @@ def by_hand(request, act):
             request.tm.abort()
 
 
-@pytest.mark.parametrize('loop', [by_attempts, by_hand])
-def test_a_view_that_runs_its_transaction_again(make_site, loop):
-    """C2, T9: after a conflict it goes on from what there is now."""
-    site = make_site(
+@pytest.fixture
+def looping(make_site):
+    """A site whose views have transactions of their own."""
+    return with_views(make_site(
         conflict='retry', **{'tm.activate_hook': lambda request: False}
-    )
-    with_views(site)
-    seen = []
+    ))
+
+
+@pytest.mark.parametrize('loop', [by_attempts, by_hand])
+def test_a_view_that_runs_its_transaction_again(looping, loop):
+    """C2, T9: after a conflict it goes on from what there is now."""
+    site, seen = looping, []
 
     @site.view
     def attempt(request):
@@ -541,13 +545,9 @@ def test_a_view_that_runs_its_transaction_again(make_site, loop):
 
 
 @on_sqlite
-def test_a_view_that_runs_again_when_its_session_has_ended(make_site):
+def test_a_view_that_runs_again_when_its_session_has_ended(looping):
     """C4, C2: it stores nothing, and begins no other session."""
-    site = make_site(
-        conflict='retry', **{'tm.activate_hook': lambda request: False}
-    )
-    with_views(site)
-    seen = []
+    site, seen = looping, []
 
     @site.view
     def attempt(request):
