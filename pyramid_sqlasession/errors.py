@@ -162,8 +162,9 @@ def unsendable(error: UnicodeEncodeError) -> SessionError:
     """
     return SessionError(
         f'a text for the session table has characters that the connection to '
-        f'the database cannot send ({error}): MariaDB and MySQL need '
-        f'charset=utf8mb4 in the URL of the database'
+        f'the database cannot send ({error}): PostgreSQL needs a database, '
+        f'and a client_encoding, of UTF8, MariaDB and MySQL charset=utf8mb4 '
+        f'in the URL of the database'
     )
 
 

@@ -999,10 +999,10 @@ def test_application_answers_what_cannot_be_stored(make_site, error):
     assert shop.data() == {'_f_': ['That was too much']}
 
 
-def with_charset(database, charset):
+def with_charset(database, charset, name='charset'):
     """Return the URL of the database with another character set."""
     url = sa.make_url(database.url)
-    changed = url.update_query_dict({'charset': charset})
+    changed = url.update_query_dict({name: charset})
     return changed.render_as_string(hide_password=False)
 
 
@@ -1063,3 +1063,16 @@ def test_a_url_with_the_character_set_that_has_all(
     site.views['smile'] = put(text='\U0001f600')
     site.browser().get('/smile')
     assert site.data() == {'text': '\U0001f600'}
+
+
+@pytest.mark.parametrize('database', ['postgresql'], indirect=True)
+def test_an_encoding_that_has_not_all_characters(make_site, database):
+    """R6: the error says so, and what has a place there is stored."""
+    site = make_site(url=with_charset(database, 'latin1', 'client_encoding'))
+    site.views['put'] = put(text='Gr\xf6\xdfe')
+    site.views['smile'] = put(text='\U0001f600')
+    browser = site.browser()
+    browser.get('/put')
+    with pytest.raises(SessionError, match='a client_encoding, of UTF8'):
+        browser.get('/smile')
+    assert site.data() == {'text': 'Gr\xf6\xdfe'}
