@@ -205,11 +205,16 @@ def _on_charset(engine: sa.Engine) -> Iterator[str]:
 def _on_zones(
     columns: Mapping[str, sa.Column[Any]], dialect: sa.Dialect
 ) -> Iterator[str]:
+    if dialect.name not in MYSQL:
+        return
     for name, column in columns.items():
-        type_ = column.type.dialect_impl(dialect)
+        # Not as the dialect has it: that is fixed by the first who asks, and
+        # before there is a connection it does not know the server.
+        variants = getattr(column.type, '_variant_mapping', {})
+        type_: Any = variants.get(dialect.name, column.type)
         while isinstance(type_, sa.TypeDecorator):
-            type_ = type_.load_dialect_impl(dialect)
-        if isinstance(type_, sa.TIMESTAMP) and dialect.name in MYSQL:
+            type_ = type_.impl_instance
+        if isinstance(type_, sa.TIMESTAMP):
             yield (
                 f'the session field {name!r} is a TIMESTAMP, which MariaDB '
                 f"and MySQL convert by the connection's time zone, and which "

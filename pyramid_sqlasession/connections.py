@@ -46,8 +46,9 @@ _TEST_DBSESSION = 'app.dbsession'
 # keep it anywhere.
 _KEPT = (reify, cached_property)
 
-# Of a write in a transaction of its own that another one got in the way of.
-_REPETITIONS = 5
+# Of a write in a transaction of its own that another one got in the way of,
+# which was stored: so many may come at once.
+_REPETITIONS = 50
 
 Result = TypeVar('Result')
 
@@ -306,11 +307,15 @@ class Connections:
         """Return the engine to read with if the view has rows of *connection*
         still to fetch, and another one sees the same session.
         """
-        if not dialects.is_streaming(connection) or (
+        dbsession = self.begun_dbsession
+        if dbsession is None or not dialects.is_streaming(connection) or (
             self._is_begun_by_others(manager.transaction)
         ):
             return None
-        return connection.engine
+        # A connection that somebody else has given it is in a transaction of
+        # theirs.
+        bind = dbsession.get_bind(**self._application.database.bind_arguments)
+        return bind if isinstance(bind, sa.Engine) else None
 
     def _connection_to_read(
         self, manager: SessionDataManager

@@ -120,7 +120,7 @@ def in_transaction(connection: sa.Connection) -> Iterator[None]:
     needs; a higher level would refuse what they let merge.
     """
     if connection.dialect.name in MYSQL and _is_autocommit(connection):
-        connection.exec_driver_sql('BEGIN')
+        _begin(connection, 'BEGIN')
     if not has_cheap_autocommit(connection.engine) or _is_begun(connection):
         yield
         return
@@ -130,11 +130,23 @@ def in_transaction(connection: sa.Connection) -> Iterator[None]:
             connection.dialect.set_isolation_level(raw, 'READ COMMITTED')
         else:
             raw.autocommit = False
-            with wrapped_errors(connection.engine):
-                connection.exec_driver_sql(
-                    'SET TRANSACTION ISOLATION LEVEL READ COMMITTED'
-                )
+            _begin(
+                connection, 'SET TRANSACTION ISOLATION LEVEL READ COMMITTED'
+            )
         yield
+
+
+def _begin(connection: sa.Connection, statement: str) -> None:
+    """Execute what a transaction begins with, on a connection that may be
+    stale.
+    """
+    try:
+        with wrapped_errors(connection.engine):
+            connection.exec_driver_sql(statement)
+    except exc.DBAPIError as error:
+        if is_stale(error):
+            discard(connection, error)
+        raise
 
 
 @contextmanager

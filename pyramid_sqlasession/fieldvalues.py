@@ -298,6 +298,10 @@ def _number(
     as one of 64 bits, whatever the column has a place for.
     """
     if isinstance(type_, sa.Float):
+        if isinstance(value, int) and int(float(value)) != value:
+            raise SessionFieldError(
+                name, value, 'an int that a float has exactly, or a float'
+            )
         return float(value) if isinstance(value, int) else value
     if not _has_digits(type_):
         return value

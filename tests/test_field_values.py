@@ -79,6 +79,7 @@ MISFITS = [
     ('Interval', dt.timedelta.max, '-719162 to 2932896 days'),
     ('Interval', dt.timedelta.min, '-719162 to 2932896 days'),
     ('Float', 10**400, 'a finite float of at most 1.8e'),
+    ('Float', 2**53 + 1, 'an int that a float has exactly'),
     ('Float', float('nan'), 'a finite float'),
     ('Double', 10**400, 'a finite float'),
     ('Double', float('-inf'), 'a finite float'),

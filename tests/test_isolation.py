@@ -2,8 +2,11 @@
 its session with one of them: neither changes the other.
 """
 
+import pymysql
 import pytest
 import sqlalchemy as sa
+
+from pyramid_sqlasession import SessionStoreUnavailable
 
 from .failing import Failure
 from .failing import refused_inserts
@@ -127,6 +130,31 @@ def test_two_statements_where_each_is_committed(make_site, how):
     assert site.data() == {'n': 1}
     browser.get('/anew')
     assert site.data() == {'n': 2}
+
+
+@pytest.mark.parametrize('database', ['mariadb'], indirect=True)
+def test_a_node_that_refuses_to_begin(make_site, monkeypatch):
+    """D1: the connection to a node that answers 1047 is replaced."""
+    site = make_site(engine_options={
+        'isolation_level': 'AUTOCOMMIT', 'pool_size': 1, 'max_overflow': 0,
+    })
+    site.views.update(put=put(n=1), anew=anew)
+    browser = site.browser()
+    browser.get('/put')
+    database = site.application.database
+    with site.engine.connect() as connection:
+        before = connection.connection.dbapi_connection
+
+    def refuse(*args):
+        raise pymysql.OperationalError(1047, 'WSREP has not yet prepared')
+
+    with monkeypatch.context() as broken:
+        for name in ('do_execute', 'do_execute_no_params'):
+            broken.setattr(site.engine.dialect, name, refuse)
+        with pytest.raises(SessionStoreUnavailable):
+            database.own_transaction().__enter__()
+    with site.engine.connect() as connection:
+        assert connection.connection.dbapi_connection is not before
 
 
 def begin(raw):

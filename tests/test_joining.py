@@ -4,8 +4,12 @@ One that is only read does not, unless somebody has used the database before
 it in the same transaction.
 """
 
+import warnings
+
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
+from zope.sqlalchemy import register
 
 from .failing import give_up_early
 from .failing import on_sqlite
@@ -252,6 +256,42 @@ def test_a_list_that_was_saved_is_followed_into_the_next(tight):
 
     assert returning(tight).get('/work').text == '[1, 2]'
     assert tight.data() == {'n': 1, 'list': [1, 2]}
+
+
+@pytest.mark.parametrize('database', ['mariadb'], indirect=True)
+def test_a_look_while_the_view_streams_what_nobody_else_sees(make_shop):
+    """T7: a transaction of a test's own: no other connection has the row."""
+
+    def get_dbsession(request):
+        found = Session(outer, join_transaction_mode='create_savepoint')
+        register(found, transaction_manager=request.tm)
+        return found
+
+    site = make_shop(with_dbsession=lambda config: config.add_request_method(
+        get_dbsession, 'dbsession', reify=True
+    ))
+
+    @site.view
+    def begin(request):
+        request.dbsession.add(Note(text='a note'))
+        request.session['n'] = 1
+
+    @site.view
+    def export(request):
+        rows = request.dbsession.scalars(
+            sa.select(Note.text), execution_options={'yield_per': 1}
+        )
+        next(rows)
+        return request.session.get('n')
+
+    with site.engine.connect() as outer:
+        transaction = outer.begin()
+        browser = site.browser()
+        browser.get('/begin')
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            assert browser.get('/export').text == '1'
+        transaction.rollback()
 
 
 @pytest.mark.parametrize('database', ['mariadb'], indirect=True)

@@ -7,6 +7,7 @@ import time
 from typing import Any
 import uuid
 
+from pyramid.config import Configurator
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase
@@ -223,6 +224,32 @@ def test_a_moment_by_the_time_zone_of_the_connection(
     said = [text for text in caplog.messages if "'extra' is a TIME" in text]
     assert len(said) == expected
     assert all(len(text) < 250 for text in said)
+
+
+class Late(sa.types.TypeDecorator):
+    """A type that goes by the release of the server."""
+
+    impl = sa.String(40)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect):
+        """Return another type on an old one."""
+        assert dialect.server_version_info > (1,)
+        return dialect.type_descriptor(sa.String(40))
+
+
+@pytest.mark.parametrize('database', ['mariadb', 'postgresql'], indirect=True)
+def test_a_type_that_has_to_know_the_server(database):
+    """Section 3: the advice asks no type before there is a connection."""
+    engine = sa.create_engine(database.url)
+    config = Configurator(settings={
+        'sqlasession.check_expiration_interval': '0',
+        'sqlasession.engine': engine,
+        'sqlasession.model': with_column(Late),
+    })
+    config.include('pyramid_sqlasession')
+    config.make_wsgi_app()
+    assert engine.dialect.server_version_info is None
 
 
 # -- what a deleted key goes back to ------------------------------------------
