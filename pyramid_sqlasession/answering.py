@@ -27,6 +27,7 @@ from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.base import Base
 from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.errors import SessionStoreUnavailable
+from pyramid_sqlasession.latesaving import abort_what_is_left
 from pyramid_sqlasession.latesaving import final
 from pyramid_sqlasession.latesaving import is_given
 from pyramid_sqlasession.latesaving import save_now
@@ -148,6 +149,8 @@ class Answer:
                 )
             )
             return
+        if outer.__dict__.get('exception') is not None:
+            abort_what_is_left(outer, binding_of(outer))
         if not self._shares_cookie(outer):
             self._conclude(inner_response)
             return
@@ -167,10 +170,12 @@ class Answer:
         binding.is_answered = True
         self._is_concluded = True
         vary(response)
-        if binding.carried or binding.outcomes:
+        # Subrequests have held the limit themselves.
+        committed = binding.carried[:binding.inherited] + binding.outcomes
+        if committed:
             end_surplus(
-                binding.application, binding.connections,
-                binding.carried + binding.outcomes, is_given=given,
+                binding.application, binding.connections, committed,
+                is_given=given,
             )
         self._touch(is_given=given)
         if self._outer is not None or not runs_alone():

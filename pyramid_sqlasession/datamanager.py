@@ -80,8 +80,9 @@ class Participant(Protocol):
     def is_rolled_back(self, transaction: Any) -> bool:
         """Return whether the application's part was rolled back by hand."""
 
-    def is_joined_with(self, dbsession: Any) -> bool:
-        """Return whether it takes part together with *dbsession*."""
+    @property
+    def dbsession(self) -> Any:
+        """The application's SQLAlchemy session, if it was used."""
 
     def open_connection(self) -> sa.Connection | None:
         """Return the application's connection if one is open already."""
@@ -182,9 +183,6 @@ class SessionDataManager:
         #: Of the preparations for the commit.
         self._failure: Exception | None = None
         self._has_work = False
-        #: With whose connection the records were written, in a transaction
-        #: of the application's.
-        self._writer: Participant | None = None
         #: Whether what was written is committed.  Others may fail after it:
         #: a mail server, say, in tpc_finish().
         self._is_committed = False
@@ -407,7 +405,8 @@ class SessionDataManager:
             )
         with dialects.unstreamed(connection):
             self._write_inside(self._gate.inside(connection))
-        self._writer = writer
+        assert writer is not None
+        _await_commit(writer.dbsession, self)
 
     def _write_inside(self, connection: Any) -> None:
         # Who writes alone has to see the error of a connection that is to be
@@ -433,10 +432,9 @@ class SessionDataManager:
                 self._conflicts.append(error)
             raise
 
-    def notice_commit(self, dbsession: Any) -> None:
-        """Note that *dbsession* was committed, with all that was written."""
-        writer = self._writer
-        if writer is not None and writer.is_joined_with(dbsession):
+    def notice_commit(self) -> None:
+        """Note that all that was written is committed."""
+        if self.is_open:
             self._is_committed = True
 
     def tpc_vote(self, transaction: Any) -> None:
@@ -567,3 +565,20 @@ class SessionSavepoint:
     def rollback(self) -> None:
         """Return the sessions to the savepoint."""
         self._manager.rollback_to(self._marks)
+
+
+#: Where a SQLAlchemy session has, in its ``info``, who has written with it.
+_WRITERS = 'sqlasession.writers'
+
+
+def _await_commit(dbsession: Any, manager: SessionDataManager) -> None:
+    """Have *manager* told once *dbsession* is committed."""
+    info = dbsession.info
+    waiting = [other for other in info.get(_WRITERS, ()) if other.is_open]
+    info[_WRITERS] = [*waiting, manager]
+
+
+def committed(dbsession: Any) -> None:
+    """Tell those who wait for it that *dbsession* is committed."""
+    for manager in dbsession.info.pop(_WRITERS, ()):
+        manager.notice_commit()

@@ -27,7 +27,7 @@ def save_now(binding: Binding) -> Token | None:
     plan = binding.make_plan()
     if plan is not None:
         if binding.in_exception_view:
-            _abort_what_is_left(binding)
+            abort_what_is_left(binding.request, binding)
         if is_given(binding):
             _save_given(binding, plan)
         elif _may_use_dbsession(binding):
@@ -70,18 +70,22 @@ def final(binding: Binding, error: Exception) -> Exception:
     return found
 
 
-def _abort_what_is_left(binding: Binding) -> None:
-    """End the transaction of the view that failed, if nobody has.
+def abort_what_is_left(request: Any, binding: Binding | None) -> None:
+    """End the transaction of *request*, whose view has failed, if nobody has.
 
     An error in a before-commit hook leaves it open, with its locks: a write
     beside it would wait for the request itself.
+
+    :param binding: of the request's session, if it was looked at.
     """
-    request = binding.request
-    if (
-        active_transaction(request) is not None
-        and not is_managed(request) and outer_of(request) is None
-    ):
-        binding.part()
+    left = active_transaction(request)
+    if left is None or is_managed(request) or outer_of(request) is not None:
+        return
+    # pyramid_tm notes the path of what it begins; another one is the
+    # application's affair.
+    if left.description:
+        if binding is not None:
+            binding.part()
         request.tm.abort()
 
 

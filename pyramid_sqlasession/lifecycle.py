@@ -305,7 +305,7 @@ class Binding:
             self.base, self.found = load(
                 self.application, request, self.connections,
                 self.manager, in_exception_view=self.in_exception_view,
-                carried=self.carried, opened=self._opened,
+                carried=self.carried + self.outcomes, opened=self._opened,
             )
             self.state.load(self.base)
             self._is_loaded = True
@@ -537,6 +537,11 @@ class Binding:
     def is_rolled_back(self, transaction: Any) -> bool:
         """Return whether the application's part was rolled back by hand."""
         return self.connections.is_rolled_back(transaction)
+
+    @property
+    def dbsession(self) -> Any:
+        """The application's SQLAlchemy session, if it was used."""
+        return self.connections.begun_dbsession
 
     def open_connection(self) -> sa.Connection | None:
         """Return the application's connection if one is open already."""

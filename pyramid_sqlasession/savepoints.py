@@ -12,6 +12,7 @@ from pyramid.threadlocal import get_current_request
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
+from pyramid_sqlasession.datamanager import committed
 from pyramid_sqlasession.lifecycle import Binding
 from pyramid_sqlasession.lifecycle import binding_of
 from pyramid_sqlasession.lifecycle import RELEASED
@@ -45,15 +46,12 @@ def _begun(dbsession: Any, transaction: Any) -> None:
 
 
 def _released(dbsession: Any) -> None:
-    binding = _binding_with(dbsession)
-    if binding is None:
-        return
     transaction = dbsession.get_nested_transaction()
-    if transaction is not None:
+    if transaction is None:
+        # The whole transaction is committed.
+        committed(dbsession)
+    elif binding := _binding_with(dbsession):
         binding.savepoints[transaction] = RELEASED
-    elif binding.manager is not None:
-        # Of the whole transaction.
-        binding.manager.notice_commit(dbsession)
 
 
 def _ended(dbsession: Any, transaction: Any) -> None:

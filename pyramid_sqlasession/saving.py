@@ -209,7 +209,7 @@ class Saver:
             if found is None and save.plan.has_revoked:
                 # "Log out everywhere" and then here: it was this request.
                 save.outcome.removed = str(record.id)
-            if self._ending(found, token, save.now) is not None:
+            if self._ending_by_others(save, found, token) is not None:
                 return
             assert found is not None
             secret_hash = found.secret_hash
@@ -261,10 +261,7 @@ class Saver:
                     outcome.user = self._user_in(values)
                 return
             found = self._look_again(save, record)
-            reason = None
-            # A subrequest may have rotated in the same transaction.
-            if found is None or not save.is_ours(found):
-                reason = self._ending(found, token, save.now)
+            reason = self._ending_by_others(save, found, token)
             if reason == 'rotated' and (
                 plan.wishes.rotate and self._is_whole_login(plan)
             ):
@@ -306,6 +303,16 @@ class Saver:
         outcome.extended = after.expires > record.expires
         token = plan.token if outcome.rotated else plan.base.token
         outcome.base = self._base(after, renewed or token)
+
+    def _ending_by_others(
+        self, save: _Save, found: Record | None, token: Token
+    ) -> str | None:
+        """Return why a write comes too late, or None if it does not: in the
+        same transaction a subrequest may have rotated.
+        """
+        if found is not None and save.is_ours(found):
+            return None
+        return self._ending(found, token, save.now)
 
     @staticmethod
     def _ending(

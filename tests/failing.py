@@ -41,6 +41,17 @@ class Voter:
     abort = tpc_begin = commit = tpc_finish = tpc_abort = _do_nothing
 
 
+class Mailer(Voter):
+    """Fails once all have voted, as a data manager that sends mail."""
+
+    def __init__(self, request):
+        super().__init__(request, lambda: None)
+
+    def tpc_finish(self, transaction):
+        """The mail server does not answer."""
+        raise Failure
+
+
 def raiser(error=Failure):
     """Return a function that raises *error*, for a ``Voter``."""
 

@@ -12,6 +12,7 @@ from pyramid_sqlasession import SessionWriteDropped
 
 from .failing import answering
 from .failing import Failure
+from .failing import Mailer
 from .failing import on_sqlite
 from .failing import raiser
 from .failing import Voter
@@ -23,17 +24,6 @@ from .shop import returning
 EVENTS = (
     SessionCreated, SessionRotated, SessionInvalidated, SessionWriteDropped
 )
-
-
-class Mailer(Voter):
-    """Fails once all have voted, as a data manager that sends mail."""
-
-    def __init__(self, request):
-        super().__init__(request, lambda: None)
-
-    def tpc_finish(self, transaction):
-        """The mail server does not answer."""
-        raise Failure
 
 
 def mail(request):

@@ -131,6 +131,28 @@ def test_a_before_commit_hook_that_fails(make_shop, work):
     assert site.data() == STORED | {'_f_': ['Please log in']}
 
 
+@pytest.mark.parametrize(
+    ('database', 'make_shop'), [('sqlite', 'implicit')], indirect=True
+)
+def test_a_transaction_of_a_response_callback(make_shop):
+    """T9, T8: the words of the exception view do not abort it."""
+    site = make_shop(configure=answering(flash_error))
+    give_up_early(site.engine)
+
+    def audit(request, response):
+        add_note(request, 'audit')
+        request.dbsession.flush()
+
+    @site.view
+    def fail(request):
+        request.add_response_callback(audit)
+        request.add_finished_callback(lambda request: request.tm.commit())
+        raise Failure
+
+    returning(site).get('/fail')
+    assert site.notes() == ['audit']
+
+
 # -- savepoints ---------------------------------------------------------------
 
 def start_over(request):

@@ -11,6 +11,8 @@ from .given import Given
 from .shop import STORED
 from .shop import with_views
 from .site import Note
+from .subrequests import run
+from .subrequests import with_environ
 
 
 @pytest.fixture
@@ -62,6 +64,32 @@ def test_surplus_sessions_end_in_a_given_transaction(make_given):
         site.clock.advance(seconds=1)
     given.commit()
     assert len(site.rows()) == 1
+
+
+@pytest.mark.parametrize('database', ['sqlite', 'postgresql'], indirect=True)
+def test_a_login_in_a_subrequest(make_given, caplog):
+    """T7: the limit is held there alone, and waits for no lock."""
+    site, given = make_given(
+        additional_fields='user_id: Integer', max_sessions_per_user='1'
+    )
+    for _ in range(2):
+        site.browser().get('/fill')
+        site.clock.advance(seconds=1)
+    site.execute('UPDATE sessions SET user_id = 7')
+
+    @site.view
+    def inner(request):
+        request.session['user_id'] = 7
+
+    @site.view
+    def outer(request):
+        return run(request, '/inner').text
+
+    site.registry.way = with_environ, True
+    given.browser().get('/outer')
+    given.abort()
+    assert 'surplus' not in caplog.text
+    assert len(site.rows()) == 2
 
 
 @on_sqlite

@@ -545,6 +545,33 @@ def test_a_view_that_runs_its_transaction_again(looping, loop):
 
 
 @on_sqlite
+def test_a_view_that_runs_again_after_it_has_begun_the_session(looping):
+    """C2, T9: it goes on from what it has committed itself."""
+    site, seen = looping, []
+
+    @site.view
+    def attempt(request):
+        def count():
+            seen.append(request.session['n'])
+            request.session['n'] += 1
+            if len(seen) == 1:
+                site.execute(
+                    'UPDATE sessions SET data = :data, version = 2',
+                    data='{"n":5}',
+                )
+
+        with request.tm:
+            request.session['n'] = 1
+        by_attempts(request, count)
+
+    browser = site.browser()
+    browser.get('/attempt')
+    assert seen == [1, 5]
+    assert len(site.rows()) == 1
+    assert browser.get('/show').text == "{'n': 6}"
+
+
+@on_sqlite
 def test_a_view_that_runs_again_when_its_session_has_ended(looping):
     """C4, C2: it stores nothing, and begins no other session."""
     site, seen = looping, []

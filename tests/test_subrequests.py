@@ -16,10 +16,13 @@ from pyramid_sqlasession import SuspiciousCookie
 
 from .failing import answering
 from .failing import Failure
+from .failing import give_up_early
+from .failing import Mailer
 from .failing import on_sqlite
 from .failing import Passing
 from .shop import add_note
 from .shop import both_managers
+from .shop import flash_error
 from .shop import MANAGERS
 from .shop import returning
 from .shop import start_over
@@ -1255,3 +1258,118 @@ def test_the_response_of_a_subrequest_of_a_new_visitor(shop):
             browser.get(f'/outer{query}').headers.getall('Set-Cookie')
         ) == 1
         assert browser.get('/show').text == "{'outer': True}"
+
+
+# -- what fails around them ---------------------------------------------------
+
+@on_sqlite
+@pytest.mark.parametrize('answer', [flash_error, lambda request: 'sorry'])
+@pytest.mark.parametrize('writes', [False, True])
+@pytest.mark.parametrize('looks', [False, True])
+@pytest.mark.parametrize('kind', [with_transaction, with_environ])
+def test_a_before_commit_hook_that_fails(
+    make_shop, kind, looks, writes, answer
+):
+    """T2, R4, T3: what a subrequest did is gone as well, with its cookie."""
+    shop = make_shop(configure=answering(answer))
+    give_up_early(shop.engine)
+
+    def refuse():
+        raise Failure
+
+    @shop.view
+    def inner(request):
+        request.session['inner'] = 1
+        request.session.rotate()
+
+    @shop.view
+    def outer(request):
+        if looks:
+            request.session['outer'] = 1
+        request.invoke_subrequest(kind(request, '/inner'))
+        if writes:
+            add_note(request)
+            request.dbsession.flush()
+        request.tm.get().addBeforeCommitHook(refuse)
+
+    browser = start_over(shop)
+    response = browser.get('/outer')
+    assert shop.notes() == []
+    expected = dict(STORED)
+    if answer is flash_error:
+        expected['_f_'] = ['Please log in']
+    assert shop.data() == expected
+    assert response.headers.getall('Set-Cookie') == []
+
+
+@both_managers
+@pytest.mark.parametrize('looks', [False, True])
+def test_an_error_after_the_commit(make_shop, looks):
+    """T1, R4: what a subrequest did is stored, and its cookie is sent."""
+    shop = make_shop(configure=answering(lambda request: 'sorry'))
+
+    @shop.view
+    def inner(request):
+        request.session['n'] = 2
+        request.session.rotate()
+
+    @shop.view
+    def outer(request):
+        if looks:
+            request.session.get('n')
+        request.invoke_subrequest(with_transaction(request, '/inner'))
+        add_note(request)
+        Mailer(request)
+
+    browser = start_over(shop)
+    browser.get('/outer')
+    shop.clock.advance(minutes=2)
+    assert browser.get('/show').text == str({**STORED, 'n': 2})
+
+
+@both_managers
+@pytest.mark.parametrize('looks', [False, True])
+def test_a_logout_after_a_subrequest_that_rotates(shop, looks):
+    """C4, T9: in the same transaction it ends the session."""
+
+    @shop.view
+    def inner(request):
+        request.session.rotate()
+
+    @shop.view
+    def outer(request):
+        if looks:
+            request.session.get('n')
+        request.invoke_subrequest(with_transaction(request, '/inner'))
+        request.session.invalidate()
+
+    browser = start_over(shop)
+    browser.get('/outer')
+    assert shop.rows() == []
+    assert browser.get('/show').text == '{}'
+
+
+@both_managers
+def test_a_subrequest_that_fails_in_a_transaction_by_hand(make_shop):
+    """T9: its exception view's words abort no transaction of its caller's."""
+    shop = make_shop(
+        configure=answering(flash_error),
+        **{'tm.activate_hook': lambda request: False},
+    )
+    give_up_early(shop.engine)
+
+    @shop.view
+    def inner(request):
+        raise Failure
+
+    @shop.view
+    def outer(request):
+        with request.tm:
+            add_note(request, 'first')
+            subrequest = with_cookie(request, '/inner')
+            subrequest.tm = request.tm
+            request.invoke_subrequest(subrequest, use_tweens=True)
+            add_note(request, 'second')
+
+    start_over(shop).get('/outer')
+    assert shop.notes() == ['first', 'second']
