@@ -132,12 +132,19 @@ def refused_inserts(site, number):
     site.execute(_NO_MORE[name])
 
 
-#: How many COMMITs are refused, as what, and how many are tried: five at most
-#: after conflicts, one after anything else, a wait for a lock too.
-each_refusal = pytest.mark.parametrize(('failures', 'state', 'tries'), [
-    (1, '40001', 2), (4, '40001', 5), (5, '40001', 5), (1, '55P03', 1),
-    (1, '23514', 1),
-])
+def _refusals(most):
+    """Return how many COMMITs are refused, as what, and how many are tried:
+    *most* after conflicts, one after anything else, a wait for a lock too.
+    """
+    return pytest.mark.parametrize(('failures', 'state', 'tries'), [
+        (1, '40001', 2), (most - 1, '40001', most), (most, '40001', most),
+        (1, '55P03', 1), (1, '23514', 1),
+    ])
+
+
+each_refusal = _refusals(5)
+#: Of what many may do at once.
+each_refusal_alone = _refusals(50)
 
 
 def answered(state):

@@ -20,7 +20,7 @@ from pyramid_sqlasession import SessionStoreUnavailable
 from pyramid_sqlasession.liveness import is_closed_by_server
 
 from .failing import answered
-from .failing import each_refusal
+from .failing import each_refusal_alone
 from .failing import kill_connections
 from .failing import on_sqlite
 from .failing import refusal
@@ -164,7 +164,7 @@ def test_the_table_is_made_anew_meanwhile(make_site):
 
 
 @ON_POSTGRESQL
-@each_refusal
+@each_refusal_alone
 def test_a_session_alone_meets_a_conflict(make_site, failures, state, tries):
     """T3: the write is done again, after a conflict only."""
     site = with_views(make_site())

@@ -13,7 +13,7 @@ from pyramid_sqlasession import SessionRotated
 
 from .failing import answered
 from .failing import answering
-from .failing import each_refusal
+from .failing import each_refusal_alone
 from .failing import Failure
 from .failing import on_sqlite
 from .failing import raiser
@@ -774,7 +774,7 @@ def test_what_cannot_be_stored_ends_the_transaction(shop, visitor, key):
 
 
 @pytest.mark.parametrize('database', ['postgresql'], indirect=True)
-@each_refusal
+@each_refusal_alone
 @pytest.mark.parametrize(
     # psycopg prepares a statement when it was used five times.
     ('change', 'uses'), [('put', 0), ('put', 5), ('put', 8), ('replace', 0)]
