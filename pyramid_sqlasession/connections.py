@@ -307,10 +307,12 @@ class Connections:
         """Return the engine to read with if the view has rows of *connection*
         still to fetch, and another one sees the same session.
         """
-        dbsession = self.begun_dbsession
-        if dbsession is None or not dialects.is_streaming(connection) or (
+        if not dialects.is_streaming(connection) or (
             self._is_begun_by_others(manager.transaction)
         ):
+            return None
+        dbsession = self.begun_dbsession
+        if dbsession is None:
             return None
         # A connection that somebody else has given it is in a transaction of
         # theirs.

@@ -515,9 +515,8 @@ def test_the_cookie_of_a_login_on_https_beside_a_due_touch(shop, change):
         assert shop.token(browser) != token
 
 
-@both_managers
-def test_the_outer_request_writes_after_a_rotation(shop):
-    """T9, C5: its write may be dropped; the visitor keeps the new token."""
+def write_after_a_rotation(shop):
+    """Make a view that writes after a subrequest that rotates."""
 
     @shop.view
     def inner(request):
@@ -529,6 +528,11 @@ def test_the_outer_request_writes_after_a_rotation(shop):
         run(request, '/inner')
         request.session['outer'] = True
 
+
+@both_managers
+def test_the_outer_request_writes_after_a_rotation(shop):
+    """T9, C5: its write may be dropped; the visitor keeps the new token."""
+    write_after_a_rotation(shop)
     for browser in each_way(shop):
         token = shop.token(browser)
         browser.get('/outer')
@@ -543,17 +547,7 @@ def test_the_outer_request_writes_after_a_rotation(shop):
 )
 def test_the_outer_request_after_a_login_beside_it(shop, caplog):
     """T9, C5: the log tells that it is dropped; what is shared is not."""
-
-    @shop.view
-    def inner(request):
-        request.session.rotate()
-
-    @shop.view
-    def outer(request):
-        assert request.session['n'] == 1
-        run(request, '/inner')
-        request.session['outer'] = True
-
+    write_after_a_rotation(shop)
     for browser in each_way(shop, [(with_cookie, True), (with_cookie, False)]):
         caplog.clear()
         browser.get('/outer')
