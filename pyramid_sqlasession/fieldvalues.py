@@ -29,8 +29,8 @@ _WORDS = {
     dt.time: 'a time', dt.timedelta: 'a timedelta', Decimal: 'a Decimal',
 }
 
-# Types whose values are accepted beside the column's own: no digit is lost (of
-# an int of 15 digits at most, in a float).
+# Types whose values are accepted beside the column's own: no digit is lost, as
+# an int that a float has not is refused.
 _ALSO: dict[type, tuple[type, ...]] = {float: (int,), Decimal: (int,)}
 
 
