@@ -17,6 +17,7 @@ database.
 
 import contextlib
 import functools
+import gc
 import io
 import os
 import signal
@@ -47,6 +48,13 @@ from .visitor import Visitor
 
 def pytest_report_header():
     return [f'databases: {databases.describe()}']
+
+
+def pytest_collection_finish():
+    # The tests themselves are hundreds of thousands of objects, which the
+    # garbage collector would go through again and again.
+    gc.collect()
+    gc.freeze()
 
 
 def _missing(reason):

@@ -49,9 +49,8 @@ def database(request, make_database):
 @pytest.fixture(scope='module', autouse=True)
 def frozen():
     """What was there before need not be looked through after each test."""
+    gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
