@@ -24,6 +24,8 @@ from pyramid_sqlasession.aftercare import end_surplus
 from pyramid_sqlasession.aftercare import send_events
 from pyramid_sqlasession.aftercare import touch
 from pyramid_sqlasession.application import Application
+from pyramid_sqlasession.attempts import has_cookie_left
+from pyramid_sqlasession.attempts import is_to_be_repeated
 from pyramid_sqlasession.base import Base
 from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.errors import SessionStoreUnavailable
@@ -33,8 +35,6 @@ from pyramid_sqlasession.latesaving import is_given
 from pyramid_sqlasession.latesaving import save_now
 from pyramid_sqlasession.lifecycle import Binding
 from pyramid_sqlasession.lifecycle import binding_of
-from pyramid_sqlasession.lifecycle import has_cookie_left
-from pyramid_sqlasession.lifecycle import is_to_be_repeated
 from pyramid_sqlasession.plan import Outcome
 from pyramid_sqlasession.response import cookie_header
 from pyramid_sqlasession.response import ENDED
@@ -362,7 +362,7 @@ class Answer:
         if around is None:
             around = caller_of(self._binding.request)
         while around is not None:
-            if has_cookie_left(self._binding.application, around):
+            if has_cookie_left(around, self._binding.application):
                 found = _answering_binding_of(around)
                 if found is not None and around is self._outer:
                     found.is_preceded = True

@@ -41,7 +41,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
-from dataclasses import dataclass
 import datetime as dt
 import logging
 from threading import get_ident
@@ -52,6 +51,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from pyramid_sqlasession import attempts
 from pyramid_sqlasession import events
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.base import Base
@@ -81,7 +81,6 @@ from pyramid_sqlasession.surroundings import running_requests
 from pyramid_sqlasession.surroundings import runs_alone
 from pyramid_sqlasession.transaction import active_transaction
 from pyramid_sqlasession.transaction import is_managed
-from pyramid_sqlasession.transaction import runs_again
 from pyramid_sqlasession.watching import ATTRIBUTE
 from pyramid_sqlasession.watching import Found
 from pyramid_sqlasession.watching import Watcher
@@ -96,20 +95,6 @@ RELEASED: Any = object()
 # Seconds: how long a thread of a view waits before it asks again whether
 # another one has joined the transaction, or loaded the session.
 _A_MOMENT = 0.001
-
-#: Where an attempt leaves what the next one has to know, by the application:
-#: one that is mounted in another has a copy of its environ.
-_HANDED_ON = 'sqlasession.attempts'
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """What an attempt of a request leaves to the next one."""
-
-    #: What was committed, and no browser has heard of.
-    carried: tuple[Outcome, ...]
-    #: What the session went on from, if there was one.
-    opened: Base | None
 
 
 class _Nowhere:
@@ -275,8 +260,9 @@ class Binding:
         if 'context' not in given:
             self.may_be_managed = True
             self.is_over = is_finished(request)
-        if _HANDED_ON in request.environ:
-            earlier = request.environ[_HANDED_ON].get(self.application)
+        # Asked here, as most requests are first attempts.
+        if attempts.HANDED_ON in request.environ:
+            earlier = attempts.earlier(request, self.application)
             if earlier is not None:
                 self.carried, self._opened = earlier.carried, earlier.opened
                 self.inherited = len(earlier.carried)
@@ -494,7 +480,7 @@ class Binding:
     def prepare(self) -> bool:
         """Find what has to be written; return whether there is anything."""
         self._plan = None
-        if is_to_be_repeated(self.request):
+        if attempts.is_to_be_repeated(self.request):
             return False
         if self._set_aside is not None:
             # The commit veto: both are committed.
@@ -511,7 +497,7 @@ class Binding:
         # cannot be used any more.
         if (
             self.extends or self._is_as_planned
-            or is_to_be_repeated(self.request)
+            or attempts.is_to_be_repeated(self.request)
         ):
             return
         self._plan = self.make_plan()
@@ -767,16 +753,9 @@ class Binding:
         has_opened = base.token is not None and (
             base.record is not None or base.ghost not in (None, 'unavailable')
         )
-        carried = self.carried + self.outcomes
-        if carried or has_opened:
-            environ = request.environ
-            # A new one, as a copy of the request has the one before, too.
-            environ[_HANDED_ON] = {
-                **environ.get(_HANDED_ON, {}),
-                self.application: Attempt(
-                    carried, base if has_opened else None
-                ),
-            }
+        attempts.leave(request, self.application, attempts.Attempt(
+            self.carried + self.outcomes, base if has_opened else None
+        ))
 
 
 def binding_of(request: Any) -> Binding | None:
@@ -787,18 +766,6 @@ def binding_of(request: Any) -> Binding | None:
         if isinstance(source, Binding):
             return source
     return None
-
-
-def is_to_be_repeated(request: Any) -> bool:
-    """Return whether *request* runs again after the error of its view."""
-    error = request.__dict__.get('exception')
-    return error is not None and runs_again(request, error)
-
-
-def has_cookie_left(application: Application, request: Any) -> bool:
-    """Return whether an earlier attempt of *request* has left a cookie."""
-    earlier = request.environ.get(_HANDED_ON, {}).get(application)
-    return earlier is not None and bool(earlier.carried)
 
 
 def _has_looked(request: Any) -> bool:

@@ -39,7 +39,7 @@ LAYERS = [
     # One application; then one request.
     {'application', 'response'},
     {'connections', 'store', 'cleaner', 'authentication'},
-    {'loading', 'aftercare', 'extension'},
+    {'loading', 'aftercare', 'attempts', 'extension'},
     {'lifecycle'},
     {'savepoints', 'latesaving'},
     {'answering'},
