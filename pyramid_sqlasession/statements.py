@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 Row = tuple[Any, ...]
 Convert = Callable[[Any], Any]
-Places = tuple[tuple[int, Convert], ...]
+Places = tuple[tuple[Convert, tuple[int, ...]], ...]
 
 
 class Uncommon(Exception):
@@ -60,11 +60,12 @@ def taker(names: list[str]) -> Callable[[Mapping[str, Any]], Iterable[Any]]:
 
 
 def places_of(converts: Iterable[Convert]) -> Places:
-    """Return where something has to be converted, and by what."""
-    return tuple(
-        (place, convert) for place, convert in enumerate(converts)
-        if convert is not as_is
-    )
+    """Return by what something has to be converted, and where."""
+    found: dict[Convert, list[int]] = {}
+    for place, convert in enumerate(converts):
+        if convert is not as_is:
+            found.setdefault(convert, []).append(place)
+    return tuple((one, tuple(places)) for one, places in found.items())
 
 
 def compile_for(
@@ -138,14 +139,13 @@ def _converted(
     :param is_same: whether a value is what the one before it was.
     """
     found = list(values)
-    before = by = made = None
-    for place, convert in places:
-        value = found[place]
-        if value is None:
-            continue
-        # Most moments of a record are the same one.
-        if convert is not by or not is_same(value, before):
-            before, by = value, convert
-            made = convert(value)
-        found[place] = made
+    for convert, where in places:
+        before = made = None
+        for place in where:
+            value = found[place]
+            # Most moments of a record are the same one.
+            if not is_same(value, before):
+                before = value
+                made = None if value is None else convert(value)
+            found[place] = made
     return found
