@@ -150,7 +150,9 @@ class Answer:
             )
             return
         if outer.__dict__.get('exception') is not None:
-            abort_what_is_left(outer, binding_of(outer))
+            abort_what_is_left(
+                self._binding.application, outer, binding_of(outer)
+            )
         if not self._shares_cookie(outer):
             self._conclude(inner_response)
             return
@@ -161,10 +163,11 @@ class Answer:
 
     def _conclude(self, response: Any) -> None:
         binding = self._binding
+        if binding.in_exception_view:
+            abort_what_is_left(binding.application, binding.request, binding)
+            binding.forget_view()
         # Before the save, with which the session leaves it.
         given = binding.manager is not None and is_given(binding)
-        if binding.in_exception_view:
-            binding.forget_view()
         if binding.state.is_unsaved:
             self._save_rest(response)
         binding.is_answered = True

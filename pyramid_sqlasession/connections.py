@@ -33,8 +33,10 @@ from pyramid_sqlasession.errors import shown
 from pyramid_sqlasession.records import Executor
 from pyramid_sqlasession.records import Record
 from pyramid_sqlasession.saving import WriteRefused
+from pyramid_sqlasession.surroundings import outer_of
 from pyramid_sqlasession.surroundings import runs_alone
 from pyramid_sqlasession.transaction import active_transaction
+from pyramid_sqlasession.transaction import is_managed
 from pyramid_sqlasession.transaction import resources_of
 
 log = logging.getLogger(__name__)
@@ -173,6 +175,12 @@ class Connections:
     def is_apart(self) -> bool:
         """Whether the sessions do not use the application's connection."""
         return not self.has_dbsession
+
+    @property
+    def is_managed(self) -> bool:
+        """Whether somebody ends the transactions that are begun now."""
+        request = self._request
+        return is_managed(request) or outer_of(request) is not None
 
     @property
     def rollback_can_fail(self) -> bool:

@@ -40,6 +40,7 @@ from zope.interface import implementer
 from pyramid_sqlasession import dialects
 from pyramid_sqlasession import faults
 from pyramid_sqlasession.errors import SessionError
+from pyramid_sqlasession.transaction import is_replaced
 from pyramid_sqlasession.transaction import mark_retryable
 from pyramid_sqlasession.transaction import resources_of
 
@@ -130,6 +131,10 @@ class Gate(Protocol):
         """Whether the sessions do not use the application's connection."""
 
     @property
+    def is_managed(self) -> bool:
+        """Whether somebody ends the transactions that are begun now."""
+
+    @property
     def rollback_can_fail(self) -> bool:
         """Whether a ROLLBACK may answer with an error."""
 
@@ -180,9 +185,15 @@ class SessionDataManager:
         #: What was written with the own connection before the records are.
         self._works: list[Callable[[sa.Connection], object]] = []
         self._has_hook = False
+        #: Whether the first of them joined while somebody, pyramid_tm say, was
+        #: to end the transaction.
+        self.was_managed = gate.is_managed
         #: Of the preparations for the commit.
         self._failure: Exception | None = None
         self._has_work = False
+        #: Whether it is aborted, as the application begins another one, where
+        #: it knows of none.
+        self.is_replaced = False
         #: Whether what was written is committed.  Others may fail after it:
         #: a mail server, say, in tpc_finish().
         self._is_committed = False
@@ -357,6 +368,7 @@ class SessionDataManager:
     def _before_abort(self) -> None:
         # Not called when a savepoint is rolled back: that calls abort() of
         # who has joined since.
+        self.is_replaced = is_replaced(self.transaction)
         for participant in self._participants:
             participant.is_ending = True
         if self._gate.rollback_can_fail or self._leaves_open():
@@ -390,8 +402,15 @@ class SessionDataManager:
         """
         if self._failure is not None:
             raise self._failure
-        if self._route is not Route.JOINED or not self._has_work:
-            return
+        if self._has_work:
+            if self._route is Route.JOINED:
+                self._write_joined()
+        elif not self._gate.is_apart:
+            for participant in self._participants:
+                if (dbsession := participant.dbsession) is not None:
+                    _await_commit(dbsession, self)
+
+    def _write_joined(self) -> None:
         # Listeners to the flush may have changed it once more.  (A session
         # with nothing to write before is saved beside the transaction.)
         for participant in self._participants:
@@ -433,7 +452,9 @@ class SessionDataManager:
             raise
 
     def notice_commit(self) -> None:
-        """Note that all that was written is committed."""
+        """Note that all that was written is committed, or what others have,
+        if nothing was.
+        """
         if self.is_open:
             self._is_committed = True
 
@@ -507,7 +528,8 @@ class SessionDataManager:
 
     def should_retry(self, error: BaseException) -> bool:
         """Return whether *error* is a conflict (``transaction`` asks)."""
-        if error is self._final:
+        # What is committed would be done twice.
+        if error is self._final or self._is_committed:
             return False
         return error in self._conflicts or faults.is_retryable(error)
 

@@ -9,7 +9,9 @@ from typing import Any
 
 from transaction.interfaces import NoTransaction
 
+from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.cookie import Token
+from pyramid_sqlasession.datamanager import SessionDataManager
 from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.lifecycle import Binding
 from pyramid_sqlasession.plan import Plan
@@ -26,8 +28,6 @@ def save_now(binding: Binding) -> Token | None:
     """
     plan = binding.make_plan()
     if plan is not None:
-        if binding.in_exception_view:
-            abort_what_is_left(binding.request, binding)
         if is_given(binding):
             _save_given(binding, plan)
         elif _may_use_dbsession(binding):
@@ -70,7 +70,9 @@ def final(binding: Binding, error: Exception) -> Exception:
     return found
 
 
-def abort_what_is_left(request: Any, binding: Binding | None) -> None:
+def abort_what_is_left(
+    application: Application, request: Any, binding: Binding | None
+) -> None:
     """End the transaction of *request*, whose view has failed, if nobody has.
 
     An error in a before-commit hook leaves it open, with its locks: a write
@@ -81,9 +83,10 @@ def abort_what_is_left(request: Any, binding: Binding | None) -> None:
     left = active_transaction(request)
     if left is None or is_managed(request) or outer_of(request) is not None:
         return
-    # pyramid_tm notes the path of what it begins; another one is the
-    # application's affair.
-    if left.description:
+    manager = SessionDataManager.found_in(left, application)
+    # pyramid_tm notes the path of what it begins; a view that has committed
+    # by hand goes on in another one.  Any other is the application's affair.
+    if left.description or (manager is not None and manager.was_managed):
         if binding is not None:
             binding.part()
         request.tm.abort()

@@ -148,6 +148,8 @@ class Binding:
     _joined_with: Snapshot | None = None
     #: The changes of the view that failed, while an exception view runs.
     _set_aside: Snapshot | None = None
+    #: Whether they are to be committed with the exception view's (the veto).
+    _is_reunited = False
     #: Whether the session holds a change made in a transaction, or in a view.
     _is_changed_by_view = False
     #: What the view has raised, while an exception view runs.
@@ -485,6 +487,7 @@ class Binding:
         if self._set_aside is not None:
             # The commit veto: both are committed.
             view, self._set_aside = self._set_aside, None
+            self._is_reunited = True
             self.state.add_to(view, self.application.codec.differ)
         self._plan = plan = self.make_plan()
         if plan is not None and plan.writes_record and self.extends:
@@ -563,7 +566,11 @@ class Binding:
         self._tentative = None
         # By pyramid_tm, that is, above of the exception view.
         kept = self._is_managed and not is_managed(self.request)
-        kept = kept or self._is_begun_by_subrequest()
+        kept = kept or self._is_begun_by_subrequest() or (
+            self.manager is not None and self.manager.is_replaced
+        )
+        # Not if both were to be committed, and the COMMIT has failed.
+        kept = kept and not self._is_reunited
         joined_with = self._joined_with
         self._leave()
         if kept or not self._is_loaded:
@@ -593,6 +600,7 @@ class Binding:
         self.manager = None
         self._joined_with = None
         self._set_aside = None
+        self._is_reunited = False
         # With what it has foreseen.
         self._extension = None
         self.savepoints.clear()

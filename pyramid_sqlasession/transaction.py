@@ -4,6 +4,8 @@ pyramid_tm and pyramid_retry do with it.
 
 from __future__ import annotations
 
+import sys
+from types import FrameType
 from typing import Any
 
 from transaction.interfaces import NoTransaction
@@ -20,7 +22,7 @@ except ImportError:  # pragma: no cover
 def active_transaction(request: Any) -> Any | None:
     """Return the transaction that *request* works in, or None.
 
-    Never begins one: a transaction that nobody ends would swallow writes.
+    Begins none that nobody ends: it would swallow writes.
     """
     manager = getattr(request, 'tm', None)
     if manager is None:
@@ -30,6 +32,9 @@ def active_transaction(request: Any) -> Any | None:
             found = manager.get()
         except NoTransaction:
             return None
+    elif is_managed(request):
+        # The application's next statement begins one, too.
+        found = manager.get()
     else:
         # get() of an implicit manager would begin one.
         found = getattr(
@@ -47,6 +52,22 @@ def resources_of(transaction: Any) -> list[Any] | None:
     """
     # Private, as nothing public tells.
     return getattr(transaction, '_resources', None)
+
+
+def is_replaced(transaction: Any) -> bool:
+    """Return whether *transaction* is being aborted by the ``begin()`` of a
+    manager that begins them by itself, and nothing but one data manager is in
+    it: for the application there was none.
+    """
+    resources = resources_of(transaction)
+    if transaction.description or resources is None or len(resources) != 1:
+        return False
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        code, frame = frame.f_code, frame.f_back
+        if code.co_name == 'abort':
+            return frame is not None and frame.f_code.co_name == 'begin'
+    return False
 
 
 def is_managed(request: Any) -> bool:

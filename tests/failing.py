@@ -44,12 +44,13 @@ class Voter:
 class Mailer(Voter):
     """Fails once all have voted, as a data manager that sends mail."""
 
-    def __init__(self, request):
+    def __init__(self, request, error=Failure):
         super().__init__(request, lambda: None)
+        self.error = error
 
     def tpc_finish(self, transaction):
         """The mail server does not answer."""
-        raise Failure
+        raise self.error
 
 
 def raiser(error=Failure):

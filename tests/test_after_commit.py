@@ -1,6 +1,7 @@
 """Errors that come when the data are committed: nothing is taken back."""
 
 import ast
+import sqlite3
 
 import pytest
 import sqlalchemy as sa
@@ -131,6 +132,46 @@ def test_a_logout(make_late, way, answer):
         assert site.data() == {'_f_': ['Please log in']}
     else:
         assert site.token(browser) is None
+
+
+def send(request, error):
+    """Have a queue written to, by a connection of its own, that fails."""
+    Mailer(request, error)
+
+
+def start(request, error):
+    """The same, by SQLAlchemy's event."""
+
+    @sa.event.listens_for(request.dbsession, 'after_commit')
+    def fail(dbsession):
+        raise error
+
+
+@both_managers
+@pytest.mark.parametrize('way', [send, start])
+@pytest.mark.parametrize('key', ['n', None])
+def test_a_wait_for_a_lock(make_shop, way, key):
+    """T5: the order is stored, and is not placed once more."""
+    error = sa.exc.OperationalError(
+        'INSERT INTO jobs', {}, sqlite3.OperationalError('database is locked')
+    )
+    site = make_shop(retry=True)
+    attempts = []
+
+    @site.view
+    def order(request):
+        attempts.append(request)
+        add_note(request)
+        request.session.get('n')
+        if key:
+            request.session[key] = 2
+        way(request, error)
+
+    browser = returning(site)
+    with pytest.raises(sa.exc.OperationalError):
+        browser.get('/order')
+    assert len(attempts) == 1
+    assert len(site.notes()) == 1
 
 
 @pytest.mark.parametrize('way', WAYS)

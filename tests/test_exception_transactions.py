@@ -15,11 +15,19 @@ from .failing import Failure
 from .failing import give_up_early
 from .shop import add_note
 from .shop import both_managers
+from .shop import commit_fails
+from .shop import first_vote_fails
 from .shop import flash_error
+from .shop import prepare_deferred
 from .shop import returning
 from .shop import STORED
 from .site import get_dbsession
 from .site import Note
+
+
+class Denied(Exception):
+    """What a view raises that is answered by a page of its own."""
+
 
 SORRY = STORED | {'_f_': ['sorry']}
 
@@ -109,7 +117,8 @@ def test_what_is_said_after_a_commit_by_hand(make_accident, work, log):
 
 @both_managers
 @views
-def test_a_before_commit_hook_that_fails(make_shop, work):
+@pytest.mark.parametrize('is_by_hand', [False, True])
+def test_a_before_commit_hook_that_fails(make_shop, work, is_by_hand):
     """T3: the words are stored after an abort, and wait for no lock."""
     site = make_shop(configure=answering(flash_error))
     browser = returning(site)
@@ -119,6 +128,10 @@ def test_a_before_commit_hook_that_fails(make_shop, work):
 
     @site.view
     def fail(request):
+        if is_by_hand:
+            request.tm.commit()
+            request.tm.begin()
+        request.session.get('n')
         work(request)
         request.dbsession.execute(
             sa.text('UPDATE sessions SET version = version')
@@ -129,6 +142,64 @@ def test_a_before_commit_hook_that_fails(make_shop, work):
     browser.get('/fail')
     assert site.notes() == []
     assert site.data() == STORED | {'_f_': ['Please log in']}
+
+
+@both_managers
+def test_a_touch_after_a_before_commit_hook_that_fails(make_shop):
+    """E2: it comes after an abort, too, and waits for no lock."""
+    site = make_shop(configure=answering(lambda request: 'sorry'))
+    browser = returning(site)
+    before = site.rows()[0]['expires']
+
+    def refuse():
+        raise Failure
+
+    @site.view
+    def fail(request):
+        request.session.get('n')
+        request.dbsession.execute(
+            sa.text('UPDATE sessions SET version = version')
+        )
+        request.tm.get().addBeforeCommitHook(refuse)
+
+    give_up_early(site.engine)
+    site.clock.advance(minutes=2)
+    browser.get('/fail')
+    assert site.rows()[0]['expires'] > before
+
+
+@both_managers
+@pytest.mark.parametrize('refuse', [commit_fails, first_vote_fails])
+def test_a_veto_and_a_commit_that_fails(make_shop, refuse):
+    """T2, T3: the exception view whose page passes, and the view, both leave
+    nothing; what the page of the failed COMMIT says is stored.
+    """
+    def configure(config):
+        answering(lambda request: request.session.flash('sorry'))(config)
+        answering(flash_error, context=Denied)(config)
+        answering(
+            lambda request: request.session.flash('sorry'),
+            context=sa.exc.DBAPIError,
+        )(config)
+
+    site = make_shop(
+        configure=configure,
+        **{'tm.commit_veto': 'pyramid_tm.default_commit_veto'},
+    )
+    prepare_deferred(site)
+
+    @site.view
+    def fail(request):
+        request.session.update(n=9)
+        request.session.flash('Saved!')
+        add_note(request)
+        refuse(request, site)
+        raise Denied
+
+    browser = returning(site)
+    browser.get('/fail')
+    assert site.notes() == []
+    assert site.data() == SORRY
 
 
 @pytest.mark.parametrize(

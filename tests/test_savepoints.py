@@ -130,6 +130,60 @@ def test_a_failure_after_a_commit_by_hand(make_shop, visitor):
     assert "'a': 1" in browser.get('/show').text
 
 
+def fail(request):
+    """End as a view that has failed."""
+    raise Failure
+
+
+def answer_400(request):
+    """End with a response that the veto lets roll back."""
+    request.response.status = 400
+    return request.response
+
+
+@pytest.mark.parametrize(('database', 'make_shop'), [
+    ('sqlite', 'implicit'), ('postgresql', 'implicit'),
+], indirect=True)
+@pytest.mark.parametrize('first', ['commit', 'abort'])
+@pytest.mark.parametrize(('end', 'is_stored'), [
+    (lambda request: request.tm.abort(), False),
+    (lambda request: request.tm.doom(), False),
+    (answer_400, False),
+    (lambda request: None, True),
+    # The veto lets the page of an exception view commit.
+    (fail, True),
+], ids=['abort', 'doom', 'veto', 'success', 'failure'])
+def test_a_transaction_that_begins_by_itself(
+    make_shop, first, end, is_stored
+):
+    """T1, T2, T3, T9: with the thread's manager, after the one before was
+    ended by hand, the session's part counts with the application's.
+    """
+    site = make_shop(
+        configure=answering(lambda request: 'sorry'),
+        **{'tm.commit_veto': 'pyramid_tm.default_commit_veto'},
+    )
+
+    @site.view
+    def half(request):
+        request.session['n'] = 2
+        getattr(request.tm, first)()
+        request.session['m'] = 3
+        request.session.rotate()
+        add_note(request)
+        request.dbsession.flush()
+        return end(request)
+
+    browser = returning(site)
+    response = browser.get('/half', status='*')
+    stored = {'n': 2 if first == 'commit' else 1, 'list': [1]}
+    if is_stored:
+        stored['m'] = 3
+    assert site.data() == stored
+    assert bool(site.notes()) == is_stored
+    assert ('Set-Cookie' in response.headers) == is_stored
+
+
 def test_rotate_and_commit_by_hand_then_a_doomed_rest(shop):
     """T2, T9: the cookie of the rotation that was committed is sent."""
 
