@@ -31,7 +31,8 @@ def follow_savepoints() -> None:
     if event.contains(Session, 'after_transaction_create', _begun):
         return
     event.listen(Session, 'after_transaction_create', _begun)
-    event.listen(Session, 'after_commit', _released)
+    # Before the application's own, which may fail.
+    event.listen(Session, 'after_commit', _released, insert=True)
     event.listen(Session, 'after_transaction_end', _ended)
 
 

@@ -123,7 +123,10 @@ class State:
         """Put what was done since the base on top of what was done in
         *earlier*, which began with the same one.
         """
-        if self.pending.wishes.ended is not None:
+        if self.pending.wishes.ended is not None or (
+            # What a dead session was given is lost; a login from there is not.
+            earlier.base.ghost and not self.base.ghost
+        ):
             return
         base, later, after = self.base, self._changes(differ), self.pending
         self.restore(earlier)

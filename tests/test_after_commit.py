@@ -5,7 +5,9 @@ import sqlite3
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
+from pyramid_sqlasession import savepoints
 from pyramid_sqlasession import SessionCreated
 from pyramid_sqlasession import SessionInvalidated
 from pyramid_sqlasession import SessionRotated
@@ -172,6 +174,47 @@ def test_a_wait_for_a_lock(make_shop, way, key):
         browser.get('/order')
     assert len(attempts) == 1
     assert len(site.notes()) == 1
+
+
+@pytest.fixture
+def early_listener():
+    """A listener to all commits that the application has registered before it
+    included the package, and that fails from now on.
+    """
+    ours = [
+        ('after_transaction_create', savepoints._begun),
+        ('after_commit', savepoints._released),
+        ('after_transaction_end', savepoints._ended),
+    ]
+    is_away = []
+
+    def start(dbsession):
+        if is_away:
+            raise Failure
+
+    for name, listener in ours:
+        sa.event.remove(Session, name, listener)
+    sa.event.listen(Session, 'after_commit', start)
+    savepoints.follow_savepoints()
+    yield is_away
+    sa.event.remove(Session, 'after_commit', start)
+
+
+@on_sqlite
+def test_a_listener_that_was_there_before(make_shop, early_listener):
+    """T1, R4: the visitor who logged in has the new token."""
+    site = make_shop(configure=answering(lambda request: 'sorry'))
+
+    @site.view
+    def order(request):
+        log_in(request)
+        add_note(request)
+        early_listener.append(True)
+
+    browser = returning(site)
+    assert 'Set-Cookie' in browser.get('/order').headers
+    early_listener.clear()
+    assert ast.literal_eval(browser.get('/show').text)['n'] == 2
 
 
 @pytest.mark.parametrize('way', WAYS)

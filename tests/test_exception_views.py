@@ -10,6 +10,8 @@ from pyramid.tweens import EXCVIEW
 import pytest
 import sqlalchemy as sa
 
+from pyramid_sqlasession import SQLASession
+
 from .failing import answering
 from .failing import Failure
 from .failing import on_sqlite
@@ -128,6 +130,27 @@ def test_the_token_of_a_view_whose_transaction_commits(accident):
     site = accident(change, flash_error, **LET_PASS)
     returning(site).get('/fail')
     assert [site.data()['_csrft_']] == made
+
+
+@on_sqlite
+@pytest.mark.parametrize('veto', [{}, LET_PASS])
+@pytest.mark.parametrize('begin', [SQLASession.rotate, SQLASession.invalidate])
+def test_an_exception_view_that_logs_in_with_an_old_token(
+    accident, veto, begin
+):
+    """C5, T3: the login is stored, and what the view did is dropped."""
+
+    def answer(request):
+        begin(request.session)
+        request.session['user'] = 2
+
+    site = accident(flash_saved, answer, **veto)
+    browser = returning(site)
+    old = site.browser(like=browser)
+    site.views['log_in'] = lambda request: request.session.rotate()
+    browser.get('/log_in')
+    assert 'Set-Cookie' in old.get('/fail').headers
+    assert ast.literal_eval(old.get('/show').text) == {'user': 2}
 
 
 @on_sqlite
