@@ -102,15 +102,32 @@ class Outcome:
     dropped: list[tuple[str, str]] = field(default_factory=list)
 
 
+    def is_overtaken(self, outcomes: Iterable[Outcome]) -> bool:
+        """Return whether one of *outcomes* has ended the token of this one:
+        those of subrequests do not come in the order of time.
+        """
+        record = self.base.record
+        return record is not None and any(
+            other.removed == str(record.id)
+            or (
+                other.rotated and (after := other.base.record) is not None
+                and after.id == record.id and after.version > record.version
+            )
+            for other in outcomes
+        )
+
+
 def token_after(
-    outcomes: Iterable[Outcome], token: Token | None
+    outcomes: Collection[Outcome], token: Token | None
 ) -> Token | None:
     """Return the token that *outcomes*, which are committed, have made of
-    *token*; those of subrequests do not come in the order of time.
+    *token*.
     """
     for outcome in outcomes:
         if outcome.removed is not None:
             token = None
-        if outcome.created or outcome.rotated or outcome.renewed:
+        if (
+            outcome.created or outcome.rotated or outcome.renewed
+        ) and not outcome.is_overtaken(outcomes):
             token = outcome.base.token
     return token

@@ -40,7 +40,9 @@ def cookie_header(
             reason = ENDED
             if base is not None and _ends(outcome.base, base, outcomes):
                 base = None
-        if cause := _cause(cookies, outcome, request):
+        if (
+            cause := _cause(cookies, outcome, request)
+        ) and not outcome.is_overtaken(outcomes):
             base, is_removed, reason = outcome.base, False, cause
     if base is not None and last.ghost and _ends(last, base, outcomes):
         base, reason = None, ENDED
