@@ -205,6 +205,25 @@ def test_a_hook_comes_before_ours_although_added_later(shop, holds):
 
 
 @on_sqlite
+@pytest.mark.parametrize('with_data', [False, True])
+def test_a_hook_changes_what_the_view_has_read(shop, with_data):
+    """T1, R7: that alone is a change, and in the same COMMIT."""
+    seen = []
+
+    @shop.view
+    def hook(request):
+        held = request.session['list']
+        transaction = request.tm.get()
+        transaction.addBeforeCommitHook(lambda: held.append(2))
+        transaction.addAfterCommitHook(lambda _: seen.append(shop.data()))
+        if with_data:
+            add_note(request)
+
+    returning(shop).get('/hook')
+    assert seen == [{'n': 1, 'list': [1, 2]}]
+
+
+@on_sqlite
 def test_the_first_look_in_a_before_commit_hook_is_stored(shop):
     """T1: a session that a hook opens is in the COMMIT too."""
 
