@@ -3,11 +3,13 @@
 import ast
 from functools import partial
 
+from pyramid.config import Configurator
 from pyramid.httpexceptions import HTTPForbidden
 from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.wsgi import wsgiapp2
 import pytest
+from webtest import TestApp
 
 from pyramid_sqlasession import SessionCreated
 from pyramid_sqlasession import SessionWriteDropped
@@ -1135,6 +1137,30 @@ def test_the_cookie_of_a_mounted_application(
     assert browser.get('/mounted/add').text == '1'
     assert set(browser.cookies) == {'inner', 'session'}
     assert browser.get('/mounted/add').text == '2'
+
+
+@on_sqlite
+@pytest.mark.parametrize('manager', MANAGERS.values(), ids=MANAGERS)
+def test_an_application_mounted_in_one_without_transactions(
+    make_site, manager
+):
+    """R4, T2: it works there as it does alone; no pyramid_tm is outside."""
+    inner = with_views(make_site(
+        configure=answering(flash_error), **{'tm.manager_hook': manager}
+    ))
+
+    @inner.view
+    def fail(request):
+        request.session['n'] = 2
+        raise Failure
+
+    config = Configurator()
+    mounting(wsgiapp2(inner.app))(config)
+    browser = TestApp(config.make_wsgi_app())
+    browser.get('/mounted/fill')
+    browser.get('/mounted/fail')
+    assert set(browser.cookies) == {'session'}
+    assert inner.data() == STORED | {'_f_': ['Please log in']}
 
 
 @on_sqlite
