@@ -5,6 +5,7 @@ from pyramid.tweens import EXCVIEW
 import pytest
 import sqlalchemy as sa
 from zope.sqlalchemy import mark_changed
+from zope.sqlalchemy import register
 
 from pyramid_sqlasession import SessionCreated
 from pyramid_sqlasession import SessionInvalidated
@@ -403,6 +404,26 @@ def test_a_rollback_by_hand(make_site):
     browser.get('/add')
     assert site.data() == {'tries': 2, '_f_': ['It exists already']}
     assert site.notes() == ['once']
+
+
+@on_sqlite
+def test_a_rollback_by_hand_of_one_of_two(shop):
+    """T1: the session is stored, whatever else is in the transaction."""
+
+    engine = sa.create_engine('sqlite://')
+
+    @shop.view
+    def work(request):
+        other = sa.orm.Session(engine)
+        register(other, transaction_manager=request.tm)
+        for one in (other, request.dbsession):
+            one.execute(sa.text('SELECT 1'))
+        request.dbsession.rollback()
+        request.session['n'] = 2
+
+    returning(shop).get('/work')
+    engine.dispose()
+    assert shop.data() == STORED | {'n': 2}
 
 
 # -- T2 -----------------------------------------------------------------------
