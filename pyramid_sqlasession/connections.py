@@ -111,7 +111,7 @@ class Connections:
         """
         if isinstance(found, scoped_session):
             return found()
-        if found is None or not hasattr(found, 'connection'):
+        if not hasattr(found, 'connection'):
             raise SessionError(
                 f'request.{self._name} (sqlasession.dbsession) is '
                 f'{shown(found, repr)}, no SQLAlchemy session: have '

@@ -460,7 +460,7 @@ class SessionDataManager:
 
     def tpc_vote(self, transaction: Any) -> None:
         """Commit what the application's connection does not commit."""
-        if self._has_work and self._route is Route.ALONE:
+        if self._route is Route.ALONE:
             participants = self._participants
             self._gate.alone(
                 self._write,
