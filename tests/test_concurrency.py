@@ -194,6 +194,7 @@ CONFLICTS = {
     'set and delete': (put(m=5), drop('m'), {'n': 0, 'm': 5}),
     'delete and set': (drop('m'), put(m=5), {'n': 0}),
     'both add': (put(a=1), put(a=2), {'n': 0, 'm': 0, 'a': 1}),
+    'set one more': (put(n=5, a=1), put(n=6), {'m': 0, 'n': 5, 'a': 1}),
 }
 
 
