@@ -1084,6 +1084,23 @@ def test_a_shared_session_takes_part_once(shop):
     assert shop.data() == STORED | {'deep': True, '_f_': ['Once']}
 
 
+@on_sqlite
+@pytest.mark.parametrize('make_shop', ['implicit'], indirect=True)
+def test_a_plain_subrequest_that_aborts_by_hand(shop):
+    """T2, T9: it takes back what the view around it has changed."""
+    shop.views['inner'] = lambda request: request.tm.abort()
+
+    @shop.view
+    def outer(request):
+        request.session['n'] = 2
+        request.invoke_subrequest(Request.blank('/inner'))
+        return request.session['n']
+
+    browser = returning(shop)
+    assert browser.get('/outer').text == '1'
+    assert shop.data() == STORED
+
+
 # -- R4: an application within another one ------------------------------------
 
 
