@@ -31,6 +31,7 @@ import sys
 from typing import Any
 from typing import Protocol
 from typing import TypeVar
+import weakref
 
 import sqlalchemy as sa
 from transaction.interfaces import IDataManagerSavepoint
@@ -589,18 +590,23 @@ class SessionSavepoint:
         self._manager.rollback_to(self._marks)
 
 
-#: Where a SQLAlchemy session has, in its ``info``, who has written with it.
-_WRITERS = 'sqlasession.writers'
+#: Where a SQLAlchemy session has, in its ``info``, who waits for its COMMIT:
+#: weakly, as there may be none.
+_WAITING = 'sqlasession.waiting'
 
 
 def _await_commit(dbsession: Any, manager: SessionDataManager) -> None:
     """Have *manager* told once *dbsession* is committed."""
     info = dbsession.info
-    waiting = [other for other in info.get(_WRITERS, ()) if other.is_open]
-    info[_WRITERS] = [*waiting, manager]
+    waiting = [
+        other for other in info.get(_WAITING, ())
+        if (found := other()) is not None and found.is_open
+    ]
+    info[_WAITING] = [*waiting, weakref.ref(manager)]
 
 
 def committed(dbsession: Any) -> None:
     """Tell those who wait for it that *dbsession* is committed."""
-    for manager in dbsession.info.pop(_WRITERS, ()):
-        manager.notice_commit()
+    for waiting in dbsession.info.pop(_WAITING, ()):
+        if (manager := waiting()) is not None:
+            manager.notice_commit()
