@@ -209,11 +209,15 @@ def _run(
 ) -> None:
     """Clean at intervals, until *stop* is set or the application is gone."""
     failures = 0
+    # Jitter: many workers that start together shall not clean together.  The
+    # first wait is any part of an interval: no worker may live for a whole one
+    # (gunicorn's --max-requests), and then nobody would ever clean.
+    jitter = 0.05, 1.0
     while True:
-        # Jitter: many workers that start together shall not clean together.
-        jitter = random.uniform(0.8, 1.2)  # noqa: S311 - no secret
-        if stop.wait(interval * 2**failures * jitter):
+        part = random.uniform(*jitter)  # noqa: S311 - no secret
+        if stop.wait(interval * 2**failures * part):
             return
+        jitter = 0.8, 1.2
         if (working := cleaner()) is None or application() is None:
             return
         try:

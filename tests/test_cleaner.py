@@ -674,6 +674,33 @@ def test_stop_by_a_subscriber_of_the_cleaner(make_site, started):
     assert started() == set()
 
 
+class Waits(threading.Event):
+    """Notes for how long a cleaner would wait, and ends it in the third."""
+
+    def __init__(self):
+        super().__init__()
+        self.noted = []
+
+    def wait(self, timeout=None):
+        """Do not wait."""
+        self.noted.append(timeout)
+        return len(self.noted) == 3
+
+
+@on_sqlite
+@pytest.mark.parametrize(('end', 'waits'), [
+    (min, [5, 80, 80]), (max, [100, 120, 120])
+])
+def test_first_wait_is_any_part_of_an_interval(shop, monkeypatch, end, waits):
+    """E3: workers that live for less than an interval clean all the same."""
+    monkeypatch.setattr(random, 'uniform', lambda a, b: end(a, b))
+    stop = Waits()
+    application = shop.registry['sqlasession']
+    idle = cleaner.Cleaner(application)
+    cleaner._run(weakref.ref(idle), weakref.ref(application), stop, 100)
+    assert stop.noted == waits
+
+
 # -- faults -------------------------------------------------------------------
 
 
