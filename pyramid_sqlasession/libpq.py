@@ -100,6 +100,8 @@ class Psycopg:
 
         self._dialect = dialect
         self._psycopg = psycopg
+        self._plain = psycopg.Connection
+        self._cursor = psycopg.Cursor
 
     def compile(self, statement: Any, names: Iterable[str]) -> Compiled:
         """Return *statement* with ``$1`` instead of names."""
@@ -166,11 +168,13 @@ class Psycopg:
         costs as much as a column.
         """
         driver = pooled.dbapi_connection
-        try:
-            pgconn = driver.pgconn
-        except AttributeError as error:
-            # A creator= has wrapped it, for SQLAlchemy's use.
-            raise Uncommon from error
+        # What wraps it, for tracing say, may hand on what is asked for, and
+        # then would not see the statement; nor would another cursor.
+        if type(driver) is not self._plain or (
+            driver.cursor_factory is not self._cursor
+        ):
+            raise Uncommon
+        pgconn = driver.pgconn
         sent = parameters_of(compiled, values)
         if pgconn.transaction_status != (_IN_TRANSACTION if inside else _IDLE):
             # psycopg sends BEGIN with the first statement of its own.

@@ -3,8 +3,9 @@
 Beside the request's transaction, on a connection of the same pool, or inside
 of it, on the application's connection.  Whatever is unusual takes the long
 way, SQLAlchemy's: another driver, somebody who listens to the engine's
-statements (a toolbar, tracing, SQL echo), a connection that a ``creator=``
-has wrapped, a type that is not a record's own, a damaged record.
+statements (a toolbar, tracing, SQL echo) or to the driver's, by a class of his
+own for its connections or cursors or by what wraps them, a type that is not a
+record's own, a damaged record.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ class SQLite:
     def __init__(self, dialect: sa.Dialect) -> None:
         self._dialect = dialect
         # Of the module that the engine was given, it may be (pysqlite3).
-        self._kind = getattr(dialect.loaded_dbapi, 'Connection', ())
+        self._plain = getattr(dialect.loaded_dbapi, 'Connection', None)
 
     def compile(self, statement: Any, names: Iterable[str]) -> Compiled:
         """Return *statement* with question marks."""
@@ -90,7 +90,8 @@ class SQLite:
     ) -> Row | None:
         """Return the only row."""
         driver = pooled.dbapi_connection
-        if not isinstance(driver, self._kind) or (
+        # What wraps it, for tracing say, may call itself one.
+        if type(driver) is not self._plain or (
             driver.in_transaction and not inside
         ):
             raise Uncommon
@@ -107,7 +108,7 @@ class SQLite:
     ) -> int:
         """Return how many rows were written."""
         driver = pooled.dbapi_connection
-        if not isinstance(driver, self._kind):
+        if type(driver) is not self._plain:
             # A creator= has wrapped it, for SQLAlchemy's use: one that hands
             # on what is asked for may keep what is set (isolation_level).
             raise Uncommon

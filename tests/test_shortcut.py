@@ -310,8 +310,21 @@ class Keeper(Wrapper):
     __setattr__ = object.__setattr__
 
 
-@both
-@pytest.mark.parametrize('wrapper', [Wrapper, Keeper])
+class Disguised(Wrapper):
+    """Says that it is what it wraps, as the proxies of wrapt do."""
+
+    hidden = ()
+
+    @property
+    def __class__(self):
+        return type(self._wrapped)
+
+
+@pytest.mark.parametrize(('database', 'wrapper'), [
+    ('sqlite', Wrapper), ('sqlite', Keeper), ('sqlite', Disguised),
+    # One that keeps what is set cannot be SQLAlchemy's (AUTOCOMMIT).
+    ('postgresql', Wrapper), ('postgresql', Disguised),
+], indirect=['database'])
 def test_a_wrapped_connection(database, make_quick, wrapper):
     """T8, E2: all is written and committed, on one connection."""
     plain = database.create_engine()
@@ -337,6 +350,75 @@ def test_a_wrapped_connection(database, make_quick, wrapper):
     browser.get('/out')
     assert quick.rows() == []
     assert opened == []
+
+
+def statements_by_cursor(url, seen):
+    """Return connect_args for a connection whose cursors take notes."""
+    psycopg = pytest.importorskip('psycopg')
+
+    class Cursor(psycopg.Cursor):
+        def execute(self, query, *args, **kwargs):
+            seen.append(query)
+            return super().execute(query, *args, **kwargs)
+
+    return {'connect_args': {'cursor_factory': Cursor}}
+
+
+def statements_by_connection(url, seen):
+    """The same, for a connection of a class of its own."""
+
+    class Cursor(sqlite3.Cursor):
+        def execute(self, query, *args):
+            seen.append(query)
+            return super().execute(query, *args)
+
+    class Connection(sqlite3.Connection):
+        def cursor(self, factory=Cursor):
+            return super().cursor(factory)
+
+    return {'connect_args': {'factory': Connection}}
+
+
+def statements_by_proxy(url, seen):
+    """Return a creator= whose connections hand on all but their cursors."""
+
+    class Cursor(Disguised):
+        def execute(self, query, *args):
+            seen.append(query)
+            return self._wrapped.execute(query, *args)
+
+    class Connection(Disguised):
+        def cursor(self):
+            return Cursor(self._wrapped.cursor())
+
+    path = sa.make_url(url).database
+    return {'creator': lambda: Connection(sqlite3.connect(path))}
+
+
+@pytest.mark.parametrize(('database', 'watch'), [
+    ('postgresql', statements_by_cursor),
+    ('sqlite', statements_by_connection),
+    ('sqlite', statements_by_proxy),
+], indirect=['database'])
+def test_not_past_those_who_watch_the_driver(database, make_quick, watch):
+    """D4: tracing by the driver's own classes sees each statement."""
+    seen = []
+    quick = make_quick(engine_options=watch(database.url, seen))
+    browser = quick.browser()
+
+    def of_sessions(path):
+        seen.clear()
+        browser.get(path)
+        return [
+            one.split()[0] for one in map(str, seen) if ' sessions' in one
+        ]
+
+    assert of_sessions('/count') == ['INSERT']
+    assert of_sessions('/show') == ['SELECT']
+    assert of_sessions('/buy') == ['SELECT', 'UPDATE']
+    quick.clock.advance(hours=1)
+    assert of_sessions('/show') == ['SELECT', 'UPDATE']
+    assert quick.data() == {'n': 2}
 
 
 @both
@@ -578,6 +660,9 @@ def odd(make_quick):
         },
     )
     quick.odd = OneOdd
+    # Or it would take the long way.
+    driver = quick.application.database.shortcut(quick.engine).driver()
+    driver._plain = OneOdd
     return quick
 
 
