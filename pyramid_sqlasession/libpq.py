@@ -193,7 +193,7 @@ class Psycopg:
             compiled.text, sent, None, compiled.formats, _BINARY
         )
         if result.status != wanted:
-            raise self._error(result)
+            raise self._error(pgconn, result)
         if not _has_types(result, compiled):
             raise Uncommon
         return result
@@ -216,7 +216,7 @@ class Psycopg:
             if result.status == wanted:
                 return result
             if result.error_field(_SQLSTATE) not in _NOT_PREPARED:
-                raise self._error(result)
+                raise self._error(pgconn, result)
             count = 0
         threshold = driver.prepare_threshold
         if threshold is not None and count >= threshold:
@@ -227,29 +227,35 @@ class Psycopg:
                     name, sent, compiled.formats, _BINARY
                 )
                 if result.status != wanted:
-                    raise self._error(result)
+                    raise self._error(pgconn, result)
                 if not _has_types(result, compiled):
                     # Nor is it used as it is prepared.
                     uses[name] = -sys.maxsize
                     raise Uncommon
                 return result
+            if result.error_field(_SQLSTATE) is None:
+                # The connection is lost: nothing more would be said of why.
+                raise self._error(pgconn, result)
             # There is one of the name: it was made behind a pooler that
             # gives us another server each time.
             count = -sys.maxsize
         uses[name] = count + 1
         return None
 
-    def _error(self, result: Any) -> Exception:
+    def _error(self, pgconn: Any, result: Any) -> Exception:
         errors = self._psycopg.errors
         state = (result.error_field(_SQLSTATE) or b'').decode()
         kind: type[Exception] = self._psycopg.DatabaseError
+        said = result.error_message
         if not state:
-            # libpq's own words: the connection is lost.
+            # libpq's own words: the connection is lost.  The result is its
+            # last one; the server's last words, which say why, came before.
             kind = self._psycopg.OperationalError
+            said = pgconn.error_message or said
         else:
             with contextlib.suppress(KeyError):
                 kind = errors.lookup(state)
-        text = result.error_message.decode(errors='replace').strip()
+        text = said.decode(errors='replace').strip()
         return kind(text, info=result)  # type: ignore[call-arg]
 
 

@@ -1212,6 +1212,48 @@ def test_a_connection_that_is_lost_inside(quick, caplog, work):
 
 
 @postgresql
+@pytest.mark.parametrize(
+    ('threshold', 'reads'), [(None, 0), (0, 0), (0, 1)],
+    ids=['executed', 'to be prepared', 'prepared'],
+)
+def test_the_log_has_the_last_words_of_the_server(
+    make_quick, caplog, threshold, reads
+):
+    """D1: why a connection was lost, whatever noticed it."""
+    quick = make_quick(
+        engine_options={'connect_args': {'prepare_threshold': threshold}},
+    )
+    browser = quick.browser()
+    browser.get('/count')
+    for _ in range(reads):
+        browser.get('/show')
+    quick.execute(TERMINATE)
+    caplog.set_level(logging.DEBUG, 'pyramid_sqlasession')
+    assert browser.get('/show').text == "{'n': 1}"
+    (said,) = [one for one in caplog.messages if 'driver alone failed' in one]
+    assert 'due to administrator command' in said
+
+
+@postgresql
+def test_the_warning_has_the_last_words_of_the_server(quick, caplog):
+    """D1: a view that idled for too long is not told of a crash."""
+    browser = quick.browser()
+    browser.get('/count')
+
+    @quick.view
+    def idle(request):
+        request.dbsession.add(Note(text='lost'))
+        request.dbsession.flush()
+        quick.execute(TERMINATE)
+        request.session['n'] = 2
+
+    browser.get('/idle', status=503)
+    (said,) = [one for one in caplog.messages if 'does not answer' in one]
+    assert 'due to administrator command' in said
+    assert '\n' not in said
+
+
+@postgresql
 def test_more_are_lost_than_are_tried(make_quick, monkeypatch):
     """D1: the long way is taken, which replaces the rest of them."""
     quick = make_quick(engine_options={'pool_size': 3})
