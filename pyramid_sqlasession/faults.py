@@ -267,6 +267,24 @@ def _driver_fault(error: BaseException | None) -> Fault:
     return Fault.OTHER
 
 
+def cause_of(error: exc.DBAPIError) -> str:
+    """Return a short name of why *error* came; there are some hundred.
+
+    The database's own number for it, or the driver's class.
+    """
+    orig = error.orig
+    named = (
+        _errno_of(orig) or _sqlstate_of(orig)
+        or getattr(orig, 'sqlite_errorname', None)
+    )
+    if named:
+        return str(named)
+    # libpq has one class for a connection that was lost, and one that was
+    # refused.
+    lost = 'lost' if error.connection_invalidated else 'refused'
+    return f'{type(orig).__name__}, {lost}'
+
+
 def said_by(error: BaseException) -> str:
     """Return what *error* says, in one line of a log."""
     # Not SQLAlchemy's text: it repeats the statement and the parameters.

@@ -97,7 +97,9 @@ class Translation(AbstractContextManager[None]):
                     'no connection of the pool is free for a session: %s',
                     faults.said_by(error),
                 )
-        elif self._warnings.is_due('away'):
+        # Each cause: after a view that idled for too long the end of the
+        # server has to be told, too.
+        elif self._warnings.is_due(f'away: {faults.cause_of(error)}'):
             log.warning(
                 'the database of the sessions does not answer: %s',
                 faults.said_by(error),

@@ -256,6 +256,42 @@ def test_database_down(down, caplog):
     assert down.data() == {'n': 2}
 
 
+@ON_SERVERS
+def test_each_cause_of_an_outage_is_told(shop, caplog):
+    """D1: the one before does not hide it, and none is told twice."""
+    dialect, outside = shop.engine.dialect, shop.outside
+    read_only, no_answer = {
+        'postgresql': ('25006', ('refused',)),
+        'mariadb': (1290, (2003, 'refused')),
+    }[shop.database.name]
+    shop.visitor = shop.browser()
+    shop.visitor.get('/write')
+
+    @shop.view
+    def idle(request):
+        request.dbsession.execute(sa.text('SELECT 1'))
+        outside.dispose()
+        kill_connections(shop.database)
+        return request.session.get('n')
+
+    def refuse(*args):
+        raise dialect.loaded_dbapi.OperationalError(*no_answer)
+
+    shop.visitor.get('/idle', status=503)
+    with refused_inserts(shop, read_only):
+        for _ in range(2):
+            shop.browser().get('/write', status=503)
+    shop.engine.dispose()
+    sa.event.listen(shop.engine, 'do_connect', refuse)
+    for _ in range(2):
+        shop.visitor.get('/read', status=503)
+    lost, *others = [
+        one for one in caplog.messages if 'does not answer' in one
+    ]
+    assert 'refused' not in lost
+    assert len(others) == 2
+
+
 @pytest.mark.parametrize('when', ['read', 'changed'])
 def test_database_that_goes_down_while_a_view_runs(down, when, caplog):
     """D1, T2: what cannot be committed is 503; a touch costs nothing."""
