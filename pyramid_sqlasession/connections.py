@@ -55,6 +55,19 @@ _REPETITIONS = 50
 Result = TypeVar('Result')
 
 
+def is_connected(dbsession: Any) -> bool:
+    """Return whether *dbsession*, in a transaction, has a connection for it.
+
+    ``add()`` begins one, too, but takes none: nothing was sent that another
+    connection would not see.  And of all in the pool it could take one that
+    the server has closed, with nobody to replace it (D1).
+    """
+    # Private, but the same in SQLAlchemy 2.0 and 2.1.  The outermost one has
+    # what its savepoints have.
+    held = getattr(dbsession.get_transaction(), '_connections', None)
+    return held is None or bool(held)
+
+
 class Connections:
     """The connections of one request."""
 
@@ -359,7 +372,10 @@ class Connections:
         ):
             dbsession = self._dbsession
         if dbsession is not None:
-            if dbsession.in_transaction():
+            if dbsession.in_transaction() and (
+                is_connected(dbsession)
+                or self._is_begun_by_others(manager.transaction)
+            ):
                 return None
             arguments = self._application.database.bind_arguments
             bind = dbsession.get_bind(**arguments)

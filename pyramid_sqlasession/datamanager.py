@@ -86,8 +86,13 @@ class Participant(Protocol):
     def dbsession(self) -> Any:
         """The application's SQLAlchemy session, if it was used."""
 
-    def open_connection(self) -> sa.Connection | None:
-        """Return the application's connection if one is open already."""
+    def open_connection(
+        self, *, to_read: bool = False
+    ) -> sa.Connection | None:
+        """Return the application's connection if its transaction has begun.
+
+        :param to_read: and if something may have been sent in it.
+        """
 
     def open(self) -> None:
         """Open the application's connection, and have it committed."""
@@ -257,22 +262,27 @@ class SessionDataManager:
         return done
 
     def open_connection(self) -> sa.Connection | None:
-        """Return a connection that one of the requests has open, or None.
+        """Return a connection that one of the requests has open, to read with
+        it, or None.
+        """
+        if self._gate.is_apart:
+            return self._connection
+        _, connection = self._opened(to_read=True)
+        return connection
+
+    def _opened(
+        self, *, to_read: bool = False
+    ) -> tuple[Participant | None, sa.Connection | None]:
+        """Return who has a connection of the application open, and it.
 
         Several, if a subrequest has a dbsession of its own: one that keeps
         the others from writing comes first.
         """
-        if self._gate.is_apart:
-            return self._connection
-        _, connection = self._opened()
-        return connection
-
-    def _opened(self) -> tuple[Participant | None, sa.Connection | None]:
-        """Return who has a connection of the application open, and it."""
         opened = [
             (participant, connection)
             for participant in self._participants
-            if (connection := participant.open_connection()) is not None
+            if (connection := participant.open_connection(to_read=to_read))
+            is not None
         ]
         for participant, connection in opened:
             if dialects.is_writing(connection):

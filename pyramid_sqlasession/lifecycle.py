@@ -57,6 +57,7 @@ from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.base import Base
 from pyramid_sqlasession.base import NOTHING
 from pyramid_sqlasession.connections import Connections
+from pyramid_sqlasession.connections import is_connected
 from pyramid_sqlasession.datamanager import SessionDataManager
 from pyramid_sqlasession.errors import name_of
 from pyramid_sqlasession.errors import SessionConflict
@@ -532,10 +533,17 @@ class Binding:
         """The application's SQLAlchemy session, if it was used."""
         return self.connections.begun_dbsession
 
-    def open_connection(self) -> sa.Connection | None:
-        """Return the application's connection if one is open already."""
+    def open_connection(
+        self, *, to_read: bool = False
+    ) -> sa.Connection | None:
+        """Return the application's connection if its transaction has begun.
+
+        :param to_read: and if something may have been sent in it.
+        """
         dbsession = self.connections.begun_dbsession
-        if dbsession is None or not dbsession.in_transaction():
+        if dbsession is None or not dbsession.in_transaction() or (
+            to_read and not is_connected(dbsession)
+        ):
             return None
         return self.connections.joined()
 

@@ -107,6 +107,30 @@ def test_stale_connection_is_replaced_on_a_read_with_a_touch(shop, pooled):
 
 
 @ON_SERVERS
+@pytest.mark.parametrize(('begin', 'notes'), [
+    (lambda dbsession: dbsession.add(Note(text='early')), ['early']),
+    (lambda dbsession: dbsession.begin(), []),
+    (lambda dbsession: dbsession.begin_nested(), []),
+], ids=['add', 'begin', 'savepoint'])
+def test_stale_connection_after_the_application_has_begun(shop, begin, notes):
+    """D1: a view that has sent nothing yet is one that looks first."""
+
+    @shop.view
+    def early(request):
+        begin(request.dbsession)
+        return request.session['n']
+
+    browser = shop.browser()
+    browser.get('/write')
+    shop.engine.dispose()
+    fill_pool(shop.engine, 4)
+    kill_connections(shop.database)
+    shop.outside.dispose()
+    assert browser.get('/early').text == '1'
+    assert shop.notes() == notes
+
+
+@ON_SERVERS
 def test_stale_connection_of_an_engine_of_its_own(make_site, database):
     """D1, T0: the same with ``sqlasession.url``."""
     shop = with_views(make_site(url=database.url))

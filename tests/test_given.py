@@ -49,6 +49,21 @@ def test_what_is_stored_in_a_given_transaction_is_committed_with_it(
     assert after['accessed'] > before['accessed']
 
 
+def test_a_read_begins_a_given_transaction(make_given):
+    """T7: all goes through it, also if a test has only added something."""
+    _, given = make_given()
+    browser = given.browser()
+    browser.get('/fill')
+    given.commit()
+    begun = []
+    given.dbsession.add(Note(text='a note'))
+    sa.event.listen(
+        given.dbsession, 'after_begin', lambda *args: begun.append(args)
+    )
+    browser.get('/show')
+    assert len(begun) == 1
+
+
 def test_surplus_sessions_end_in_a_given_transaction(make_given):
     """T7: ``max_sessions_per_user`` holds there, and ends with it."""
     site, given = make_given(

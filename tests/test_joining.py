@@ -4,6 +4,7 @@ One that is only read does not, unless somebody has used the database before
 it in the same transaction.
 """
 
+from contextlib import nullcontext
 import warnings
 
 import pytest
@@ -256,6 +257,45 @@ def test_a_list_that_was_saved_is_followed_into_the_next(tight):
 
     assert returning(tight).get('/work').text == '[1, 2]'
     assert tight.data() == {'n': 1, 'list': [1, 2]}
+
+
+@pytest.mark.parametrize('database', ['sqlite', 'postgresql'], indirect=True)
+@pytest.mark.parametrize('is_nested', [False, True])
+def test_a_look_after_the_application_has_written(tight, is_nested):
+    """R2, T1: it sees what the request has written, also in a savepoint."""
+
+    @tight.view
+    def work(request):
+        dbsession = request.dbsession
+        table = tight.application.records.table
+        dbsession.add(Note(text='a note'))
+        with dbsession.begin_nested() if is_nested else nullcontext():
+            dbsession.execute(sa.delete(table))
+            # The savepoint has its connection of the transaction around it.
+            found = dict(request.session)
+        return found
+
+    assert returning(tight).get('/work').text == '{}'
+
+
+@pytest.mark.parametrize('database', ['sqlite', 'postgresql'], indirect=True)
+def test_a_look_after_the_application_has_added(tight):
+    """T0, T6: beside the transaction, of which no connection is held yet."""
+    held = []
+
+    @tight.view
+    def work(request):
+        request.dbsession.add(Note(text='a note'))
+        session = request.session
+        session['n'] += 1
+        held.append(tight.engine.pool.checkedout())
+        request.dbsession.flush()
+        held.append(tight.engine.pool.checkedout())
+
+    returning(tight).get('/work')
+    assert held == [0, 1]
+    assert tight.data() == {**STORED, 'n': 2}
+    assert tight.notes() == ['a note']
 
 
 @pytest.mark.parametrize('database', ['mariadb'], indirect=True)
