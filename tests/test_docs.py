@@ -186,6 +186,7 @@ def test_python_blocks_run(page, app, engine, ada):
         names = {
             'carry_over': importlib.import_module('migrating').carry_over,
             'datetime': datetime,
+            'found': {},
             'request': request,
             'SessionFieldError': SessionFieldError,
             'settings': OLD_SETTINGS,
@@ -206,6 +207,22 @@ def test_python_blocks_run(page, app, engine, ada):
             # Or on SQLite a block that makes a request of its own would wait.
             with suppress(NoTransaction):
                 request.tm.abort()
+
+
+@pytest.mark.parametrize('deleted', [0, 1])
+def test_an_old_session_of_a_deleted_user(app, ada, deleted):
+    """D3: its cart is carried over, and no login that has a foreign key."""
+    (block,) = [
+        one for one in blocks(DOCS / 'migrating.rst', 'python')
+        if 'found.get' in one
+    ]
+    found = {'user_id': ada + deleted, 'cart': [1]}
+    with prepare(registry=app.registry) as env, env['request'].tm:
+        exec(block, {  # noqa: S102
+            'found': found, 'request': env['request'],
+            'User': importlib.import_module('myapp.models').User,
+        })
+    assert found.keys() == {'cart'} | ({'user_id'} if not deleted else set())
 
 
 @pytest.mark.parametrize('page', every_block('ini'))
