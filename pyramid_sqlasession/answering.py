@@ -100,13 +100,35 @@ class Answer:
 
     def _makes_way(self, kind: str, callbacks: Iterable[Any]) -> bool:
         """Return whether *callbacks* come first: once all of them, and then
-        those that are no session's, which may add others.
+        those that are no session's, which may add others, or of a session
+        that has to be saved first.
         """
         turns = self._made_way.get(kind, 0)
-        if turns == _MOST_TURNS or (turns and all(map(_is_ours, callbacks))):
+        if turns == _MOST_TURNS or (
+            turns and not any(map(self._comes_first, callbacks))
+        ):
             return False
         self._made_way = {**self._made_way, kind: turns + 1}
         return True
+
+    def _comes_first(self, callback: Any) -> bool:
+        other = _answer_of(callback)
+        return other is None or other._place < self._place
+
+    @property
+    def _place(self) -> tuple[bool, bool, int]:
+        """The place among those that share a transaction which stays open: as
+        at a commit, with touches after it.
+        """
+        binding = self._binding
+        if binding.manager is None:
+            return False, False, 0
+        return (
+            not binding.state.is_unsaved,
+            # What is written after it would be dropped.
+            binding.state.pending.wishes.ends_token,
+            binding.manager.place_of(binding),
+        )
 
     # -- the response --------------------------------------------------------
 
@@ -142,7 +164,6 @@ class Answer:
             # Nobody gets this response.
             return
         if self._makes_way('outer', outer.response_callbacks):
-            # The outer session is saved first: this one may end its token.
             outer.add_response_callback(
                 partial(
                     self._respond_with_outer, inner_response=inner_response
@@ -453,9 +474,10 @@ class Answer:
             )
 
 
-def _is_ours(callback: Any) -> bool:
+def _answer_of(callback: Any) -> Answer | None:
     bound = callback.func if isinstance(callback, partial) else callback
-    return isinstance(getattr(bound, '__self__', None), Answer)
+    answer = getattr(bound, '__self__', None)
+    return answer if isinstance(answer, Answer) else None
 
 
 def _answering_binding_of(request: Any) -> Binding | None:

@@ -188,6 +188,8 @@ class SessionDataManager:
         self._participants: list[Participant] = []
         #: Those that have written, of one attempt.
         self._done: list[Participant] = []
+        #: What others have written, while some are still there.
+        self._left: list[Any] = []
         #: What was written with the own connection before the records are.
         self._works: list[Callable[[sa.Connection], object]] = []
         self._has_hook = False
@@ -303,12 +305,32 @@ class SessionDataManager:
             self.transaction.addBeforeCommitHook(self._before_commit)
 
     def has_written(self, id: object, version: int) -> bool:
-        """Return whether a record is as one who takes part has left it."""
-        written = [participant.written for participant in self._done]
+        """Return whether a record is as one who takes part has left it, or
+        who took part.
+        """
+        written = [
+            *self._left, *(participant.written for participant in self._done)
+        ]
         return any(
             record is not None and (record.id, record.version) == (id, version)
             for record in written
         )
+
+    def place_of(self, participant: Participant) -> int:
+        """Return how many joined before *participant*, and are still there.
+        """
+        others = enumerate(self._participants)
+        return next((n for n, other in others if other is participant), 0)
+
+    def release(self, participant: Participant) -> None:
+        """Let *participant* go, who has written and does not wait for the
+        commit.
+        """
+        self.remove(participant)
+        if self._participants:
+            self._left.append(participant.written)
+        else:
+            self._left = []
 
     def remove(self, participant: Participant) -> None:
         """Let *participant* go; the transaction is no affair of it."""

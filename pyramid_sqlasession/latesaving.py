@@ -100,8 +100,7 @@ def _save_given(binding: Binding, plan: Plan) -> None:
         return binding.save(connections.inside(connection), plan)
 
     outcome = connections.perform(save, writes=True)
-    binding.part()
-    binding.accept(outcome)
+    binding.leave_with(outcome)
 
 
 def _save_alone(binding: Binding, plan: Plan) -> None:

@@ -731,6 +731,14 @@ class Binding:
             self.manager.remove(self)
         self._leave()
 
+    def leave_with(self, outcome: Outcome) -> None:
+        """Leave a transaction that somebody else ends, with *outcome* in it.
+        """
+        assert self.manager is not None
+        self._tentative = outcome
+        self.manager.release(self)
+        self.committed()
+
     def give_up(self) -> None:
         """Drop what could not be saved: an exception view begins with what
         was loaded.

@@ -40,7 +40,7 @@ class Plan:
     @property
     def ends_token(self) -> bool:
         """Whether the token that the request came with is dead after it."""
-        return self.wishes.rotate or self.wishes.ended is not None
+        return self.wishes.ends_token
 
     @property
     def is_atomic(self) -> bool:

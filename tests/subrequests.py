@@ -14,6 +14,15 @@ def with_environ(request, path):
     return Request(environ)
 
 
+def with_transaction(request, path):
+    """Return a request that shares the transaction and the ``dbsession``."""
+    subrequest = with_cookie(request, path)
+    subrequest.environ['tm.active'] = True
+    subrequest.environ['tm.manager'] = request.tm
+    subrequest.environ['app.dbsession'] = request.dbsession
+    return subrequest
+
+
 def run(request, path):
     """Run a subrequest in the way that the test is about."""
     kind, tweens = request.registry.way

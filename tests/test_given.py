@@ -1,8 +1,13 @@
 """A transaction that outlives the request (T7)."""
 
+import ast
+import itertools
+
 from pyramid.request import Request
 import pytest
 import sqlalchemy as sa
+
+from pyramid_sqlasession import SessionWriteDropped
 
 from .failing import answering
 from .failing import Failure
@@ -13,6 +18,7 @@ from .shop import with_views
 from .site import Note
 from .subrequests import run
 from .subrequests import with_environ
+from .subrequests import with_transaction
 
 
 @pytest.fixture
@@ -105,6 +111,118 @@ def test_a_login_in_a_subrequest(make_given, caplog):
     given.abort()
     assert 'surplus' not in caplog.text
     assert len(site.rows()) == 2
+
+
+def visit(site, given, *, outer_first, **views):
+    """Return a browser for which a view and its subrequest have done what
+    *views* say.
+    """
+    site.registry.way = with_transaction, True
+    site.views['inner'] = views['inner']
+
+    @site.view
+    def page(request):
+        if outer_first:
+            views['outer'](request)
+        assert run(request, '/inner').status_code == 200
+        if not outer_first:
+            views['outer'](request)
+
+    browser = given.browser()
+    browser.get('/fill')
+    # A write extends it, and a cookie is due.
+    site.clock.advance(minutes=30)
+    with site.events(SessionWriteDropped) as dropped:
+        browser.get('/page')
+    assert dropped == []
+    # The grace of an older token is over.
+    site.clock.advance(minutes=2)
+    return browser
+
+
+def put(request):
+    """Change the session."""
+    request.session['n'] += 1
+    request.session['word'] = True
+
+
+def rotate(request):
+    """Change its token."""
+    request.session['rotated'] = True
+    request.session.rotate()
+
+
+def end(request):
+    """End it."""
+    request.session.invalidate()
+
+
+ALL = {**STORED, 'n': 2, 'word': True, 'rotated': True}
+
+
+@on_sqlite
+@pytest.mark.parametrize('outer_first', [True, False])
+@pytest.mark.parametrize(('inner', 'outer', 'expected'), [
+    (put, rotate, ALL), (rotate, put, ALL),
+    (rotate, rotate, {**STORED, 'rotated': True}),
+    (put, put, {**STORED, 'n': 2, 'word': True}),
+    (put, end, {}), (end, put, {}),
+])
+def test_a_view_and_its_subrequest(
+    make_given, inner, outer, outer_first, expected
+):
+    """T7, T9: who changes the token drops nothing of the other, and two that
+    set the same key are no conflict: as in one commit.
+    """
+    site, given = make_given(conflict='retry')
+    browser = visit(
+        site, given, outer_first=outer_first, inner=inner, outer=outer
+    )
+    assert ast.literal_eval(browser.get('/show').text) == expected
+    assert bool(site.token(browser)) is bool(expected)
+
+
+ACTS = {
+    'look': lambda request: request.session.get('n'), 'put': put,
+    'rotate': rotate, 'end': end,
+}
+
+
+def went(site, browser, commit, acts):
+    """Return what becomes of a session with which a view does the second of
+    *acts*, between two subrequests that do the others.
+    """
+    site.views['inner'], act, site.views['later'] = map(ACTS.get, acts)
+
+    @site.view
+    def page(request):
+        request.session.get('n')
+        run(request, '/inner')
+        act(request)
+        run(request, '/later')
+
+    browser.get('/fill')
+    site.clock.advance(minutes=30)
+    with site.events(SessionWriteDropped) as dropped:
+        browser.get('/page')
+    site.clock.advance(minutes=2)
+    shown = browser.get('/show').text
+    commit()
+    rows = site.rows()
+    site.execute('DELETE FROM sessions')
+    return acts, shown, bool(site.token(browser)), len(rows), len(dropped)
+
+
+@on_sqlite
+def test_a_view_and_two_subrequests(make_given):
+    """T7, T9: it goes as in production, whatever each of them does."""
+    # Who only reads has a new token, too.
+    site, given = make_given(renewal_interval='10m')
+    site.registry.way = with_transaction, True
+    site.views['fill'] = lambda request: request.session.update(n=1)
+    for acts in itertools.product(ACTS, repeat=3):
+        expected = went(site, site.browser(), lambda: None, acts)
+        assert went(site, given.browser(), given.commit, acts) == expected
 
 
 @on_sqlite

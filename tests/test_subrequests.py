@@ -33,17 +33,9 @@ from .shop import with_views
 from .subrequests import run
 from .subrequests import with_cookie
 from .subrequests import with_environ
+from .subrequests import with_transaction
 
 # -- T9: subrequests ----------------------------------------------------------
-
-
-def with_transaction(request, path):
-    """Return one that shares the transaction and the ``dbsession``."""
-    subrequest = with_cookie(request, path)
-    subrequest.environ['tm.active'] = True
-    subrequest.environ['tm.manager'] = request.tm
-    subrequest.environ['app.dbsession'] = request.dbsession
-    return subrequest
 
 
 def with_session(request, path):
