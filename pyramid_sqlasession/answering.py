@@ -69,6 +69,9 @@ class Answer:
     _is_concluded = False
     #: The request that ends the transaction of this one, a subrequest.
     _outer: Any = None
+    #: What the view of that request had raised by then: an exception view ran
+    #: the subrequest.
+    _outer_error: BaseException | None = None
     #: How often its callbacks, by their kind, have made way for others.
     _made_way: Mapping[str, int] = MappingProxyType({})
 
@@ -150,6 +153,7 @@ class Answer:
         if outer is not None and binding.is_in_transaction:
             vary(response)
             self._outer = outer
+            self._outer_error = outer.__dict__.get('exception')
             outer.add_response_callback(
                 partial(self._respond_with_outer, inner_response=response)
             )
@@ -170,10 +174,16 @@ class Answer:
                 )
             )
             return
-        if outer.__dict__.get('exception') is not None:
+        error = outer.__dict__.get('exception')
+        if error is not None:
             abort_what_is_left(
                 self._binding.application, outer, binding_of(outer)
             )
+            if self._binding.is_in_transaction and (
+                error is not self._outer_error
+            ):
+                # A test's, which nobody aborts (T7).
+                self._binding.take_back(error)
         if not self._shares_cookie(outer):
             self._conclude(inner_response)
             return
@@ -437,6 +447,8 @@ class Answer:
         committed = binding.carried + binding.outcomes
         if not self._is_concluded and committed:
             self._leave_to_outer(outer, committed)
+        # The transaction may go on, and be committed.
+        binding.part()
         binding.let_go()
 
     def _leave_to_outer(

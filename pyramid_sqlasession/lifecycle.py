@@ -731,6 +731,15 @@ class Binding:
             self.manager.remove(self)
         self._leave()
 
+    def take_back(self, error: BaseException) -> None:
+        """Drop what was done, as an abort would.
+
+        :param error: of the view that has run this subrequest.
+        """
+        if self.state.is_altered:
+            self.watcher.set_aside(self.state.pending.touched, error)
+            self._start_over()
+
     def leave_with(self, outcome: Outcome) -> None:
         """Leave a transaction that somebody else ends, with *outcome* in it.
         """

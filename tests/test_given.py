@@ -301,3 +301,46 @@ def test_a_commit_when_an_exception_view_has_answered(make_given):
     browser.get('/fail')
     given.manager.begin()
     assert site.data() == STORED
+
+
+@on_sqlite
+@pytest.mark.parametrize('is_answered', [True, False])
+def test_a_subrequest_of_a_view_that_fails(make_given, is_answered):
+    """T3, T7: what it did is gone, as in production, whoever commits later;
+    what the exception view's own one did stays.
+    """
+
+    def answer(request):
+        run(request, '/late')
+
+    site, given = make_given(
+        configure=answering(answer) if is_answered else None
+    )
+    site.registry.way = with_transaction, True
+
+    @site.view
+    def inner(request):
+        request.session.flash('Saved!')
+        request.session.rotate()
+
+    @site.view
+    def late(request):
+        request.session['late'] = True
+
+    @site.view
+    def outer(request):
+        run(request, '/inner')
+        raise Failure
+
+    browser = given.browser()
+    browser.get('/fill')
+    site.clock.advance(minutes=30)
+    if is_answered:
+        browser.get('/outer')
+    else:
+        with pytest.raises(Failure):
+            browser.get('/outer')
+    given.commit()
+    expected = {**STORED, 'late': True} if is_answered else STORED
+    assert site.data() == expected
+    assert browser.get('/show').text == str(expected)
