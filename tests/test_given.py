@@ -304,8 +304,9 @@ def test_a_commit_when_an_exception_view_has_answered(make_given):
 
 
 @on_sqlite
+@pytest.mark.parametrize('kind', [with_transaction, with_environ])
 @pytest.mark.parametrize('is_answered', [True, False])
-def test_a_subrequest_of_a_view_that_fails(make_given, is_answered):
+def test_a_subrequest_of_a_view_that_fails(make_given, is_answered, kind):
     """T3, T7: what it did is gone, as in production, whoever commits later;
     what the exception view's own one did stays.
     """
@@ -316,7 +317,7 @@ def test_a_subrequest_of_a_view_that_fails(make_given, is_answered):
     site, given = make_given(
         configure=answering(answer) if is_answered else None
     )
-    site.registry.way = with_transaction, True
+    site.registry.way = kind, True
 
     @site.view
     def inner(request):
