@@ -326,17 +326,16 @@ class SessionDataManager:
         """Let *participant* go, who has written and does not wait for the
         commit.
         """
+        self._left.append(participant.written)
         self.remove(participant)
-        if self._participants:
-            self._left.append(participant.written)
-        else:
-            self._left = []
 
     def remove(self, participant: Participant) -> None:
         """Let *participant* go; the transaction is no affair of it."""
         self._participants = [
             other for other in self._participants if other is not participant
         ]
+        if not self._participants:
+            self._left.clear()
 
     # -- IDataManager --------------------------------------------------------
 
