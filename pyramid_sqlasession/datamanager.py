@@ -68,9 +68,9 @@ class Participant(Protocol):
         """Whether two statements of the write belong together."""
 
     @property
-    def written(self) -> Any:
-        """The record that was written, and not committed yet; None if there
-        is none, or if another request's changes are in it, too.
+    def written(self) -> tuple[Any, Any] | None:
+        """The record that was updated, and not committed yet: as it was, and
+        as it is.
         """
 
     def prepare(self) -> bool:
@@ -304,17 +304,19 @@ class SessionDataManager:
             self._has_hook = True
             self.transaction.addBeforeCommitHook(self._before_commit)
 
-    def has_written(self, id: object, version: int) -> bool:
-        """Return whether a record is as one who takes part has left it, or
-        who took part.
+    def theirs(self, record: Any) -> Any:
+        """Return *record* as others have left it, before those who take part,
+        or took part, have written it; itself if nobody of them has written it
+        last.
         """
-        written = [
+        for written in reversed([
             *self._left, *(participant.written for participant in self._done)
-        ]
-        return any(
-            record is not None and (record.id, record.version) == (id, version)
-            for record in written
-        )
+        ]):
+            if written is not None:
+                before, after = written
+                if (after.id, after.version) == (record.id, record.version):
+                    record = before
+        return record
 
     def place_of(self, participant: Participant) -> int:
         """Return how many joined before *participant*, and are still there.

@@ -471,14 +471,15 @@ class Binding:
         return self._plan is not None and self._plan.is_atomic
 
     @property
-    def written(self) -> Record | None:
-        """The record that was written, and not committed yet; None if there
-        is none, or if another request's changes are in it, too.
+    def written(self) -> tuple[Record, Record] | None:
+        """The record that was updated, and not committed yet: as it was, and
+        as it is.
         """
         outcome = self._tentative
-        if outcome is None or outcome.merged:
+        if outcome is None or outcome.found is None:
             return None
-        return outcome.base.record
+        assert outcome.base.record is not None
+        return outcome.found, outcome.base.record
 
     def prepare(self) -> bool:
         """Find what has to be written; return whether there is anything."""
@@ -663,7 +664,7 @@ class Binding:
         try:
             outcome = self.application.saver.save(
                 connection, plan, self.now(),
-                self._extending().fields, self._is_ours,
+                self._extending().fields, self._theirs,
             )
         except SessionConflict as conflict:
             self.watcher.conflicted(conflict.keys)
@@ -692,11 +693,9 @@ class Binding:
             return None
         return plan.without(conflict.keys)
 
-    def _is_ours(self, record: Record) -> bool:
+    def _theirs(self, record: Record) -> Record:
         manager = self.manager
-        return manager is not None and (
-            manager.has_written(record.id, record.version)
-        )
+        return record if manager is None else manager.theirs(record)
 
     def accept(self, outcome: Outcome) -> None:
         """Go on from *outcome*, which is committed."""

@@ -15,6 +15,7 @@ from pyramid_sqlasession.changes import Changes
 from pyramid_sqlasession.cookie import Token
 from pyramid_sqlasession.pending import NO_WISHES
 from pyramid_sqlasession.pending import Wishes
+from pyramid_sqlasession.records import Record
 
 
 # Not frozen: that makes three times as dear what each save does.
@@ -88,6 +89,8 @@ class Outcome:
     touched: bool = False
     #: The expiry is later than before.
     extended: bool = False
+    #: The record that an update began from.
+    found: Record | None = None
     #: Whose sessions may be too many now (``max_sessions_per_user``).
     user: Any = None
     merged: bool = False

@@ -60,9 +60,9 @@ _ATTEMPTS = 50
 #: From the data to be stored to the additional fields.
 Extend = Callable[[Mapping[str, Any]], dict[str, Any]]
 
-#: Whether a record is as the same transaction has left it: a request around
-#: this one, say.
-IsOurs = Callable[[Record], bool]
+#: From a record to what others have left, before the same transaction has
+#: written it, for a request around this one, say; to itself if it has not.
+Theirs = Callable[[Record], Record]
 
 
 class WriteRefused(Exception):
@@ -82,7 +82,7 @@ class _Save:
     plan: Plan
     now: dt.datetime
     extend: Extend
-    is_ours: IsOurs
+    theirs: Theirs
     outcome: Outcome
 
 
@@ -109,7 +109,7 @@ class Saver:
 
     def save(
         self, connection: Executor, plan: Plan, now: dt.datetime,
-        extend: Extend, is_ours: IsOurs,
+        extend: Extend, theirs: Theirs,
     ) -> Outcome:
         """Write *plan* to the database.
 
@@ -117,7 +117,7 @@ class Saver:
         :raises SessionConflict: with ``conflict = retry``.
         """
         save = _Save(
-            connection, plan, now, extend, is_ours, Outcome(plan.base)
+            connection, plan, now, extend, theirs, Outcome(plan.base)
         )
         try:
             self._save(save)
@@ -296,7 +296,7 @@ class Saver:
     ) -> None:
         """Note what an update of *record* to *after* was."""
         plan, outcome = save.plan, save.outcome
-        outcome.updated = True
+        outcome.updated, outcome.found = True, record
         outcome.rotated = plan.wishes.rotate
         outcome.renewed = renewed is not None
         outcome.touched = after.accessed > record.accessed
@@ -304,28 +304,19 @@ class Saver:
         token = plan.token if outcome.rotated else plan.base.token
         outcome.base = self._base(after, renewed or token)
 
-    def _ending_by_others(
-        self, save: _Save, found: Record | None, token: Token
-    ) -> str | None:
-        """Return why a write comes too late, or None if it does not: in the
-        same transaction a subrequest may have rotated.
-        """
-        if found is not None and save.is_ours(found):
-            return None
-        return self._ending(found, token, save.now)
-
     @staticmethod
-    def _ending(
-        found: Record | None, token: Token, now: dt.datetime
+    def _ending_by_others(
+        save: _Save, found: Record | None, token: Token
     ) -> str | None:
         """Return why a write comes too late, or None if it does not."""
         if found is None:
             return 'gone'
         # Of a damaged one nobody can tell.
-        if found.data is not None and found.expires <= now:
+        if found.data is not None and found.expires <= save.now:
             return 'expired'
-        # It was good when the request began, and a renewal is no login.
-        standing = found.standing(token, None)
+        # It was good when the request began, and a renewal is no login; nor
+        # does a subrequest that rotates in the same transaction end it.
+        standing = save.theirs(found).standing(token, None)
         if standing in (Standing.CURRENT, Standing.RENEWED):
             return None
         return 'rotated'
@@ -345,8 +336,12 @@ class Saver:
             raise DamagedData('a column has no value that fits it')
         base = self._base(found, token)
         now, _ = base.content.known()
-        # To repeat both would end in the same place.
-        if self._settings.conflict == 'retry' and not save.is_ours(found):
+        if self._settings.conflict == 'retry':
+            # What the same transaction has written is no conflict: to repeat
+            # both would end in the same place.
+            theirs = save.theirs(found)
+            if theirs is not found:
+                now, _ = self._base(theirs, token).content.known()
             before, _ = save.plan.base.content.known()
             keys = conflicting_keys(
                 save.plan.changes, before, now, self._codec.differ

@@ -176,6 +176,114 @@ def test_a_subrequest_that_sets_the_same_key(make_shop, when, caplog):
 
 
 @both_managers
+@pytest.mark.parametrize('is_set_outside', [False, True])
+def test_subrequests_that_set_the_same_key(make_shop, is_set_outside, caplog):
+    """T9, C2: however many share a transaction, they are no conflict."""
+    shop = make_shop(conflict='retry', retry=True)
+    attempts = []
+
+    @shop.view
+    def inner(request):
+        request.session['n'] = int(request.headers['X-Number'])
+
+    @shop.view
+    def outer(request):
+        attempts.append(1)
+        if is_set_outside:
+            request.session['outer'] = True
+        for number in (2, 3, 4):
+            subrequest = with_transaction(request, '/inner')
+            subrequest.headers['X-Number'] = str(number)
+            request.invoke_subrequest(subrequest)
+
+    start_over(shop).get('/outer')
+    assert shop.data()['n'] == 4
+    assert len(attempts) == 1
+    assert errors(caplog) == []
+
+
+#: A request in the same thread, beside the one that is running.
+beside = pytest.mark.parametrize(
+    ('database', 'make_shop'),
+    [(name, 'explicit') for name in ('sqlite', 'postgresql', 'mariadb')],
+    indirect=True,
+)
+
+
+@beside
+@pytest.mark.parametrize('rotates', [False, True])
+@pytest.mark.parametrize('key', ['n', 'm'])
+def test_another_request_beside_one_with_a_subrequest(
+    make_shop, key, rotates, caplog
+):
+    """C2, T9: only what others have changed is a conflict, and all of it."""
+    shop = make_shop(conflict='retry', retry=True)
+    attempts = []
+
+    @shop.view
+    def another(request):
+        request.session[key] = 5
+
+    @shop.view
+    def inner(request):
+        request.session['list'].append(2)
+
+    @shop.view
+    def outer(request):
+        n = request.session['n']
+        attempts.append(n)
+        if len(attempts) == 1:
+            other.get('/another')
+        request.invoke_subrequest(with_transaction(request, '/inner'))
+        request.session['n'] = n + 1
+        request.session['list'].append(3)
+        if rotates:
+            request.session.rotate()
+
+    browser = start_over(shop)
+    other = shop.browser(like=browser)
+    browser.get('/outer')
+    assert attempts == {'n': [1, 5], 'm': [1]}[key]
+    assert shop.data()['n'] == attempts[-1] + 1
+    # Whoever has written last.
+    assert shop.data()['list'] in ([1, 2], [1, 3])
+    assert errors(caplog) == []
+
+
+@beside
+def test_another_request_beside_a_subrequest_that_rotates_as_well(
+    make_shop, caplog
+):
+    """T9: that one of them has merged it does not make the other too late."""
+    shop = make_shop()
+
+    @shop.view
+    def another(request):
+        request.session['m'] = 5
+
+    @shop.view
+    def inner(request):
+        request.session['inner'] = True
+        request.session.rotate()
+
+    @shop.view
+    def outer(request):
+        request.session['outer'] = True
+        request.session.rotate()
+        request.invoke_subrequest(with_transaction(request, '/inner'))
+        other.get('/another')
+
+    browser = start_over(shop)
+    other = shop.browser(like=browser)
+    browser.get('/outer')
+    expected = {**STORED, 'm': 5, 'inner': True, 'outer': True}
+    assert shop.data() == expected
+    shop.clock.advance(minutes=2)
+    assert ast.literal_eval(browser.get('/show').text) == expected
+    assert 'were dropped' not in caplog.text
+
+
+@both_managers
 def test_a_subrequest_of_a_view_that_does_not_look(shop, caplog):
     """T9: only the inner view changes the session."""
 
