@@ -35,6 +35,7 @@ from pyramid_sqlasession.latesaving import is_given
 from pyramid_sqlasession.latesaving import save_now
 from pyramid_sqlasession.lifecycle import Binding
 from pyramid_sqlasession.lifecycle import binding_of
+from pyramid_sqlasession.plan import in_order
 from pyramid_sqlasession.plan import Outcome
 from pyramid_sqlasession.response import cookie_header
 from pyramid_sqlasession.response import ENDED
@@ -51,6 +52,7 @@ from pyramid_sqlasession.surroundings import is_being_finished
 from pyramid_sqlasession.surroundings import outer_of
 from pyramid_sqlasession.surroundings import response_of
 from pyramid_sqlasession.surroundings import runs_alone
+from pyramid_sqlasession.transaction import active_transaction
 from pyramid_sqlasession.transaction import runs_again
 from pyramid_sqlasession.watching import listed
 
@@ -94,6 +96,7 @@ class Answer:
         or of the error that it ends with (R5).
         """
         caller = caller_of(self._binding.request)
+        self._binding.is_subrequest = caller is not None
         while caller is not None:
             if self._has_cookie_of(caller):
                 caller.add_response_callback(
@@ -154,12 +157,35 @@ class Answer:
             vary(response)
             self._outer = outer
             self._outer_error = outer.__dict__.get('exception')
+            self._have_callers_follow()
             outer.add_response_callback(
                 partial(self._respond_with_outer, inner_response=response)
             )
             outer.add_finished_callback(self._finish_with_outer)
             return
         self._conclude(response)
+
+    def _have_callers_follow(self) -> None:
+        """Have the requests that share the transaction hear of a new token,
+        if nobody looks at their sessions before theirs is dead, too.
+        """
+        binding = self._binding
+        rotated = tuple(
+            outcome for outcome in binding.outcomes if outcome.rotated
+        )
+        if not rotated and not binding.state.pending.wishes.rotate:
+            return
+        caller = binding.request
+        transaction = active_transaction(caller)
+        while (caller := caller_of(caller)) is not None:
+            if active_transaction(caller) is transaction and (
+                self._shares_cookie(caller)
+            ):
+                found = _answering_binding_of(caller)
+                if found is not None and (
+                    found.application is binding.application
+                ):
+                    found.join_unseen(rotated)
 
     def _respond_with_outer(
         self, outer: Any, response: Any, *, inner_response: Any
@@ -303,7 +329,7 @@ class Answer:
 
     def _send_cookie(self, response: Any) -> None:
         binding = self._binding
-        outcomes = binding.carried + binding.outcomes
+        outcomes = in_order(binding.carried + binding.outcomes)
         if not outcomes:
             binding.watcher.decided(False, NO_REASON)
             return
@@ -346,11 +372,30 @@ class Answer:
             # which goes on from there.
             outcomes = outcomes[self._binding.inherited:]
         return any(
-            outcome.rotated or outcome.removed is not None
+            outcome.removed is not None
+            or (outcome.rotated and not self._is_overtaken(outcomes))
             # Of two new sessions the outer one is the browser's.
             or (outcome.created and not is_deferred)
             for outcome in outcomes
         )
+
+    def _is_overtaken(self, outcomes: tuple[Outcome, ...]) -> bool:
+        """Return whether others that shared the transaction, or the request
+        around this one, have replaced the token that *outcomes* have made.
+        """
+        bases = [outcome.base for outcome in outcomes]
+        tokens = [base.token for base in bases]
+        last = [outcome.base for outcome in outcomes if outcome.rotated][-1]
+        bases.append(self._binding.base)
+        around = None if self._outer is None else binding_of(self._outer)
+        if around is not None:
+            if around.has_ended(last):
+                return True
+            bases += [around.base, *(other.base for other in around.carried)]
+        for base in bases:
+            if base.is_later_than(last):
+                last = base
+        return last.token not in tokens
 
     def _shares_cookie(self, outer: Any) -> bool:
         # Another browser's session, or a stranger's, must not replace the

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from dataclasses import replace
 
 from pyramid_sqlasession.changes import DataAndHeads
 from pyramid_sqlasession.codec import Content
@@ -52,6 +53,19 @@ class Base:
             and self.token is not None
             and self.token.secret_hash == self.record.secret_hash
         )
+
+    def is_later_than(self, other: Base) -> bool:
+        """Return whether it is a later version of the record of *other*."""
+        record, before = self.record, other.record
+        return (
+            record is not None and before is not None
+            and record.id == before.id and record.version > before.version
+        )
+
+    def with_newest(self, token: Token | None) -> Base:
+        """Return the same with *token* if that is the record's newest."""
+        other = replace(self, token=token)
+        return other if other.has_current_token else self
 
 
 NOTHING = Base()

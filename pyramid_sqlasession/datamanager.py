@@ -58,6 +58,8 @@ class Participant(Protocol):
 
     #: Set when the transaction is about to be aborted, with its savepoints.
     is_ending: bool
+    #: Whether another request's view runs the one that the session is of.
+    is_subrequest: bool
 
     @property
     def ends_token(self) -> bool:
@@ -108,6 +110,16 @@ class Participant(Protocol):
 
     def committed(self) -> None:
         """What was written counts."""
+
+    def has_opened(self, found: Any) -> bool:
+        """Return whether the record *found* is that of the session, for which
+        nobody but those who take part has logged in since.
+        """
+
+    def follow(self, writer: Any) -> None:
+        """Go on from what *writer*, who was committed, too, has written last
+        of the same session.
+        """
 
     def aborted(self) -> None:
         """Nothing of this transaction counts."""
@@ -531,8 +543,28 @@ class SessionDataManager:
 
     def tpc_finish(self, transaction: Any) -> None:
         """Everything is committed."""
+        following = self._following() if len(self._participants) > 1 else []
         for participant in self._end():
             participant.committed()
+        for participant, writer in following:
+            participant.follow(writer)
+
+    def _following(self) -> list[tuple[Participant, Participant]]:
+        """Return who goes on from what another one has written of the same
+        session, and that one.
+        """
+        last = {}
+        for writer in self._done:
+            if writer.written is not None:
+                _, after = writer.written
+                last[after.id] = writer, self.theirs(after)
+        return [
+            (participant, writer) for writer, found in last.values()
+            for participant in self._participants
+            # Not an application that a view calls, as another browser would.
+            if (participant.is_subrequest or writer.is_subrequest)
+            and participant is not writer and participant.has_opened(found)
+        ]
 
     def abort(self, transaction: Any) -> None:
         """Nothing of the transaction counts."""

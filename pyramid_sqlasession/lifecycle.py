@@ -71,6 +71,7 @@ from pyramid_sqlasession.plan import Outcome
 from pyramid_sqlasession.plan import Plan
 from pyramid_sqlasession.records import Executor
 from pyramid_sqlasession.records import Record
+from pyramid_sqlasession.retired import Standing
 from pyramid_sqlasession.session import source_of
 from pyramid_sqlasession.session import SQLASession
 from pyramid_sqlasession.state import Snapshot
@@ -138,6 +139,8 @@ class Binding:
     #: Whether what is saved now is of an exception view whose request does
     #: not run again.
     is_last_word = False
+    #: Whether another request's view runs this one.
+    is_subrequest = False
     #: The response may have the cookie of a subrequest already.
     is_preceded = False
     #: Whether it was saved for the response: it joins no transaction any more.
@@ -451,6 +454,16 @@ class Binding:
             self._joined_with = self.state.snapshot()
             self.manager.expect_changes()
 
+    def join_unseen(self, rotated: tuple[Outcome, ...]) -> None:
+        """Take part in the transaction of a subrequest that rotates, before
+        anybody has looked.
+
+        :param rotated: what it has committed already.
+        """
+        if not self._is_loaded:
+            self.carried += rotated
+            self.join()
+
     def is_joined_with(self, dbsession: Any) -> bool:
         """Return whether *dbsession* is in the session's transaction."""
         return (
@@ -569,6 +582,30 @@ class Binding:
         self._leave()
         if outcome is not None:
             self.accept(outcome)
+
+    def has_opened(self, found: Record) -> bool:
+        """Return whether *found* is that of the session, for which nobody
+        but those who take part has logged in since.
+        """
+        token = self.state.base.token
+        if not self._is_loaded:
+            token, _ = self.application.cookies.read(self.request.environ)
+        elif self.state.base.record is None:
+            return False
+        return token is not None and token.id == found.id and (
+            found.standing(token, None) in (Standing.CURRENT, Standing.RENEWED)
+        )
+
+    def follow(self, writer: Binding) -> None:
+        """Go on from what *writer* has made of the same session: a rotation
+        in the same transaction is no login of somebody else.
+        """
+        if not self._is_loaded:
+            # To be looked at with the token that is good now.
+            self.carried += writer.outcomes[-1:]
+            return
+        self.base = base = writer.base.with_newest(self.base.token)
+        self.state.go_on(base, self.application.codec.differ)
 
     def aborted(self) -> None:
         """Take the session back (see the table at the top)."""
@@ -719,6 +756,15 @@ class Binding:
     def is_in_transaction(self) -> bool:
         """Whether the session takes part in a transaction now."""
         return self.manager is not None and self.manager.is_open
+
+    def has_ended(self, base: Base) -> bool:
+        """Return whether the request has ended the session of *base*, with
+        which it came.
+        """
+        own, other = self.base.record, base.record
+        return self.found is Found.CURRENT and not self.base.ghost and (
+            own is None or other is None or own.id != other.id
+        )
 
     def forget_view(self) -> None:
         """Note that what a view did that failed cannot count any more."""

@@ -104,20 +104,42 @@ class Outcome:
     #: (id, reason) of changes that came too late.
     dropped: list[tuple[str, str]] = field(default_factory=list)
 
-
-    def is_overtaken(self, outcomes: Iterable[Outcome]) -> bool:
-        """Return whether one of *outcomes* has ended the token of this one:
-        those of subrequests do not come in the order of time.
+    def is_ended(self, outcomes: Iterable[Outcome]) -> bool:
+        """Return whether one of *outcomes*, a subrequest's say, has removed
+        the record of this one.
         """
         record = self.base.record
         return record is not None and any(
-            other.removed == str(record.id)
-            or (
-                other.rotated and (after := other.base.record) is not None
-                and after.id == record.id and after.version > record.version
-            )
-            for other in outcomes
+            other.removed == str(record.id) for other in outcomes
         )
+
+
+def in_order(outcomes: Iterable[Outcome]) -> tuple[Outcome, ...]:
+    """Return *outcomes* with those of the same record in the order of time:
+    of subrequests one may hear later than of what came after them.
+    """
+    found = tuple(outcomes)
+    if len(found) < 2:
+        return found
+    by_record: dict[Any, list[Outcome]] = {}
+    for outcome in found:
+        by_record.setdefault(_id_in(outcome), []).append(outcome)
+    for key, same in by_record.items():
+        if key is not None:
+            same.sort(key=_version_in)
+    # Of another record, or none, each has its place.
+    return tuple(by_record[_id_in(outcome)].pop(0) for outcome in found)
+
+
+def _id_in(outcome: Outcome) -> Any:
+    record = outcome.base.record
+    return None if record is None else record.id
+
+
+def _version_in(outcome: Outcome) -> int:
+    record = outcome.base.record
+    assert record is not None
+    return record.version
 
 
 def token_after(
@@ -126,11 +148,11 @@ def token_after(
     """Return the token that *outcomes*, which are committed, have made of
     *token*.
     """
-    for outcome in outcomes:
+    for outcome in in_order(outcomes):
         if outcome.removed is not None:
             token = None
         if (
             outcome.created or outcome.rotated or outcome.renewed
-        ) and not outcome.is_overtaken(outcomes):
+        ) and not outcome.is_ended(outcomes):
             token = outcome.base.token
     return token

@@ -42,7 +42,7 @@ def cookie_header(
                 base = None
         if (
             cause := _cause(cookies, outcome, request)
-        ) and not outcome.is_overtaken(outcomes):
+        ) and not outcome.is_ended(outcomes):
             base, is_removed, reason = outcome.base, False, cause
     if base is not None and last.ghost and _ends(last, base, outcomes):
         base, reason = None, ENDED

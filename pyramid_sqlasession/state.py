@@ -272,6 +272,29 @@ class State:
             self.pending.touched = set(planned.values)
             self.pending.settled = planned
 
+    def go_on(self, base: Base, differ: Differ) -> None:
+        """Go on from *base*, a later version of the same record.
+
+        What was changed and nobody has saved is merged with it when it is.
+        """
+        try:
+            is_changed = self._changes(differ) or (
+                self.pending.wishes is not NO_WISHES
+            )
+        # What cannot be stored is an error of the save.
+        except Exception:
+            is_changed = True
+        if is_changed:
+            self.base = replace(self.base, token=base.token)
+            return
+        held = {
+            key: value for key, value in dict.items(self.data)
+            if key in self.pending.touched and type(value) not in IMMUTABLE
+        }
+        self.pending = Pending()
+        self.load(base)
+        self._hold_on_to(held, differ)
+
     def _hold_on_to(self, held: Mapping[str, Any], differ: Differ) -> None:
         """Have the session hold the same objects as before, so far as they
         are what was stored: whoever holds them may change them later.

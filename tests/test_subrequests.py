@@ -12,6 +12,7 @@ import pytest
 from webtest import TestApp
 
 from pyramid_sqlasession import SessionCreated
+from pyramid_sqlasession import SessionError
 from pyramid_sqlasession import SessionWriteDropped
 from pyramid_sqlasession import SQLASession
 from pyramid_sqlasession import SuspiciousCookie
@@ -22,6 +23,7 @@ from .failing import give_up_early
 from .failing import Mailer
 from .failing import on_sqlite
 from .failing import Passing
+from .failing import Voter
 from .shop import add_note
 from .shop import both_managers
 from .shop import flash_error
@@ -51,6 +53,14 @@ KINDS = [with_cookie, with_environ, with_transaction, with_session]
 WAYS = [(kind, tweens) for kind in KINDS for tweens in (True, False)]
 
 
+#: A request in the same thread, beside the one that is running.
+beside = pytest.mark.parametrize(
+    ('database', 'make_shop'),
+    [(name, 'explicit') for name in ('sqlite', 'postgresql', 'mariadb')],
+    indirect=True,
+)
+
+
 def inner(request):
     """The view of most subrequests here."""
     request.session['inner'] = True
@@ -64,13 +74,14 @@ def errors(caplog):
     ]
 
 
-def assert_logged_in(site, browser):
+def assert_logged_in(site, browser, **more):
     """Assert that *browser* has the newest token: the grace of an older one
-    is over.
+    is over.  The session has *more* than at the start.
     """
     site.clock.advance(minutes=2)
-    assert (site.registry.way, browser.get('/show').text) == (
-        site.registry.way, str(STORED)
+    seen = ast.literal_eval(browser.get('/show').text)
+    assert (site.registry.way, seen) == (
+        site.registry.way, {**STORED, **more}
     )
 
 
@@ -200,14 +211,6 @@ def test_subrequests_that_set_the_same_key(make_shop, is_set_outside, caplog):
     assert shop.data()['n'] == 4
     assert len(attempts) == 1
     assert errors(caplog) == []
-
-
-#: A request in the same thread, beside the one that is running.
-beside = pytest.mark.parametrize(
-    ('database', 'make_shop'),
-    [(name, 'explicit') for name in ('sqlite', 'postgresql', 'mariadb')],
-    indirect=True,
-)
 
 
 @beside
@@ -625,6 +628,28 @@ def test_the_cookie_of_a_login_on_https_beside_a_due_touch(shop, change):
         answer = browser.get('/outer')
         assert len(answer.headers.getall('Set-Cookie')) == 1
         assert shop.token(browser) != token
+
+
+@beside
+@pytest.mark.parametrize('looks', [False, True])
+def test_the_cookie_of_a_login_in_another_subrequest(shop, looks):
+    """T9, C5: nor is it undone by the response of the one before it."""
+    shop.view(inner)
+    shop.views['login'] = lambda request: request.session.rotate()
+
+    @shop.view
+    def outer(request):
+        if looks:
+            assert request.session['n'] == 1
+        response = run(request, '/inner')
+        run(request, '/login')
+        return response
+
+    for browser in each_way(shop):
+        shop.clock.advance(minutes=11)
+        answer = browser.get('/outer')
+        assert len(answer.headers.getall('Set-Cookie')) == 1
+        assert_logged_in(shop, browser, inner=True)
 
 
 def write_after_a_rotation(shop):
@@ -1405,6 +1430,343 @@ def test_the_response_of_a_subrequest_of_a_new_visitor(shop):
             browser.get(f'/outer{query}').headers.getall('Set-Cookie')
         ) == 1
         assert browser.get('/show').text == "{'outer': True}"
+
+
+# -- what follows the transaction that they share -----------------------------
+
+
+def commit_by_hand(request, change):
+    """Commit what was done; do *change* in the next transaction."""
+    request.tm.commit()
+    request.tm.begin()
+    change(request)
+
+
+def commit_twice(request, change):
+    """The same, and *change* is committed by hand, too."""
+    commit_by_hand(request, change)
+    commit_by_hand(request, lambda request: None)
+
+
+def call_back(request, change):
+    """Do *change* when the response is there."""
+    request.add_response_callback(lambda request, response: change(request))
+
+
+def fail_after_commit(request, change):
+    """Have an exception view do *change*, after the COMMIT."""
+    request.registry.change = change
+    add_note(request)
+    Mailer(request)
+
+
+def log_in(request):
+    """The view of a subrequest that rotates."""
+    request.session['inner'] = True
+    request.session.rotate()
+
+
+afterwards = pytest.mark.parametrize(
+    'then', [commit_by_hand, call_back, fail_after_commit]
+)
+
+
+def answered_by_change(make_shop, **settings):
+    """Return a shop whose exception view does what a view has left to it."""
+    return make_shop(
+        configure=answering(lambda request: request.registry.change(request)),
+        **settings,
+    )
+
+
+#: Those that are saved with the outer request, each with its own session.
+IN_TRANSACTION = [(with_transaction, True), (with_transaction, False)]
+
+
+@both_managers
+@afterwards
+@pytest.mark.parametrize(('change', 'look'), [
+    ('put', 'never'), ('put', 'read'), ('put', 'write'),
+    ('rotate', 'never'), ('rotate', 'read'),
+])
+def test_a_change_after_a_subrequest_that_rotates(
+    make_shop, change, look, then, caplog
+):
+    """T9: nothing is lost, the browser has the newest token, and no other."""
+    shop = answered_by_change(make_shop)
+    shop.views['inner'] = log_in
+
+    def later(request):
+        assert look == 'never' or request.session['inner']
+        request.session['later'] = True
+        if change == 'rotate':
+            request.session.rotate()
+
+    @shop.view
+    def outer(request):
+        if look != 'never':
+            assert request.session['n'] == 1
+        if look == 'write':
+            request.session['before'] = True
+        run(request, '/inner')
+        then(request, later)
+
+    before = {'before': True} if look == 'write' else {}
+    for browser in each_way(shop, IN_TRANSACTION):
+        answer = browser.get('/outer')
+        assert len(answer.headers.getall('Set-Cookie')) == 1
+        assert_logged_in(shop, browser, inner=True, later=True, **before)
+        assert len(shop.rows()) == 1
+    assert 'were dropped' not in caplog.text
+
+
+@both_managers
+@pytest.mark.parametrize('looks', [False, True])
+@pytest.mark.parametrize('then', [
+    lambda request, change: change(request), commit_by_hand, call_back,
+], ids=['at once', 'commit_by_hand', 'call_back'])
+def test_a_logout_after_a_subrequest_that_logs_in(shop, then, looks):
+    """C4, R4, T9: it ends the session, and the cookie goes with it."""
+    shop.views['inner'] = log_in
+
+    @shop.view
+    def outer(request):
+        if looks:
+            assert request.session['n'] == 1
+        run(request, '/inner')
+        then(request, lambda request: request.session.invalidate())
+
+    for browser in each_way(shop, IN_TRANSACTION):
+        answer = browser.get('/outer')
+        assert len(answer.headers.getall('Set-Cookie')) == 1
+        assert shop.token(browser) is None
+        assert shop.rows() == []
+
+
+@both_managers
+@pytest.mark.parametrize('looks', [False, True])
+@pytest.mark.parametrize('rotates', [False, True])
+def test_a_change_two_levels_above_one_that_rotates(shop, rotates, looks):
+    """T9: whoever shares the transaction goes on, at whichever depth."""
+    shop.views['inner'] = log_in
+
+    def later(request):
+        request.session['later'] = True
+        if rotates:
+            request.session.rotate()
+
+    @shop.view
+    def middle(request):
+        if looks:
+            assert request.session['n'] == 1
+        request.invoke_subrequest(with_transaction(request, '/inner'))
+        commit_by_hand(request, later)
+
+    @shop.view
+    def outer(request):
+        return run(request, '/middle').text
+
+    ways = [(kind, True) for kind in KINDS if kind is not with_session]
+    for browser in each_way(shop, ways):
+        answer = browser.get('/outer')
+        assert len(answer.headers.getall('Set-Cookie')) == 1
+        assert_logged_in(shop, browser, inner=True, later=True)
+
+
+@both_managers
+@pytest.mark.parametrize('looks', [False, True])
+def test_a_change_after_a_subrequest_that_has_committed_by_hand(shop, looks):
+    """T9: also if nobody has looked outside before it."""
+
+    @shop.view
+    def inner(request):
+        log_in(request)
+        commit_by_hand(request, lambda request: None)
+        request.session['more'] = True
+
+    @shop.view
+    def outer(request):
+        if looks:
+            assert request.session['n'] == 1
+        run(request, '/inner')
+        request.session['outer'] = True
+
+    for browser in each_way(shop, IN_TRANSACTION):
+        answer = browser.get('/outer')
+        assert len(answer.headers.getall('Set-Cookie')) == 1
+        assert_logged_in(shop, browser, inner=True, more=True, outer=True)
+
+
+@both_managers
+def test_a_renewal_beside_a_subrequest_that_writes_later(make_shop):
+    """R4, T9: who has the newest token keeps it, with its longer life."""
+    shop = make_shop(renewal_interval='10m')
+    shop.view(inner)
+
+    @shop.view
+    def outer(request):
+        request.session['outer'] = True
+        run(request, '/inner')
+        commit_by_hand(
+            request, lambda request: request.session.set_expiry(604_800)
+        )
+
+    for browser in each_way(shop, IN_TRANSACTION):
+        shop.clock.advance(minutes=11)
+        (cookie,) = browser.get('/outer').headers.getall('Set-Cookie')
+        assert '; Max-Age=604800;' in cookie
+        assert_logged_in(shop, browser, outer=True, inner=True)
+
+
+@both_managers
+def test_a_form_after_a_subrequest_that_rotates(shop):
+    """C6, T9: its CSRF token is that of the session as it is now."""
+    shop.views['inner'] = log_in
+    shop.views['form'] = lambda request: request.session.get_csrf_token()
+
+    @shop.view
+    def outer(request):
+        request.session.get_csrf_token()
+        run(request, '/inner')
+        request.tm.commit()
+        request.tm.begin()
+        return request.session.get_csrf_token()
+
+    for browser in each_way(shop, IN_TRANSACTION):
+        shown = browser.get('/outer').text
+        assert browser.get('/form').text == shown
+
+
+@both_managers
+@pytest.mark.parametrize('who', ['inner', 'outer', 'both', 'later', 'all'])
+def test_tokens_of_a_view_that_runs_again(make_shop, who):
+    """T5, T9: the next attempt goes on from the newest one."""
+    shop = make_shop(retry=True)
+
+    @shop.view
+    def inner(request):
+        request.session['inner'] = True
+        if who in ('inner', 'both', 'later', 'all'):
+            request.session.rotate()
+
+    @shop.view
+    def outer(request):
+        if not failures:
+            return dict(request.session)
+        request.session['outer'] = True
+        if who in ('outer', 'both', 'all'):
+            request.session.rotate()
+        run(request, '/inner')
+        commit_by_hand(request, lambda request: None)
+        request.session['later'] = True
+        if who in ('later', 'all'):
+            request.session.rotate()
+        commit_by_hand(request, lambda request: None)
+        raise failures.pop()
+
+    expected = {**STORED, 'inner': True, 'outer': True, 'later': True}
+    for browser in each_way(shop, IN_TRANSACTION):
+        failures = [Passing()]
+        answer = browser.get('/outer')
+        assert ast.literal_eval(answer.text) == expected
+        assert len(answer.headers.getall('Set-Cookie')) == 1
+        shop.clock.advance(minutes=2)
+        assert ast.literal_eval(browser.get('/show').text) == expected
+
+
+@both_managers
+def test_a_count_after_that_of_a_subrequest(make_shop):
+    """C2, T9: what a subrequest has committed with it is no conflict."""
+    shop = make_shop(conflict='retry', retry=True)
+    attempts = []
+
+    @shop.view
+    def inner(request):
+        request.session['n'] += 1
+
+    @shop.view
+    def outer(request):
+        attempts.append(request.session['n'])
+        run(request, '/inner')
+        commit_by_hand(request, inner)
+
+    for browser in each_way(shop, IN_TRANSACTION):
+        browser.get('/outer')
+        assert shop.data()['n'] == 3
+    assert attempts == [1, 1]
+
+
+@both_managers
+@pytest.mark.parametrize('writes', [False, True])
+def test_a_list_that_a_view_holds_after_that(shop, writes):
+    """T9, R7: it is still the session's."""
+    shop.views['inner'] = log_in
+
+    @shop.view
+    def outer(request):
+        held = request.session['list']
+        if writes:
+            held.append(2)
+        run(request, '/inner')
+        commit_by_hand(request, lambda request: held.append(3))
+
+    for browser in each_way(shop, IN_TRANSACTION):
+        browser.get('/outer')
+        assert shop.data()['list'] == ([1, 2, 3] if writes else [1, 3])
+
+
+@both_managers
+@pytest.mark.parametrize('value', [1, object()])
+def test_a_change_while_a_subrequest_that_rotates_is_committed(
+    make_shop, value, caplog
+):
+    """T8, T9: it is stored with the response, or the error is its own."""
+    shop = make_shop(configure=answering(lambda request: None, SessionError))
+    shop.views['inner'] = log_in
+
+    @shop.view
+    def outer(request):
+        assert request.session['n'] == 1
+        add_note(request)
+        run(request, '/inner')
+        Voter(
+            request, lambda: request.session.update(later=value),
+            '~sqlalchemy!!',
+        )
+
+    for browser in each_way(shop, IN_TRANSACTION):
+        browser.get('/outer')
+        stored = {'later': 1} if value == 1 else {}
+        assert shop.data() == {**STORED, 'inner': True, **stored}
+        assert shop.notes() == ['a note']
+    assert 'were dropped' not in caplog.text
+
+
+@beside
+def test_a_login_elsewhere_before_a_subrequest(shop):
+    """C5, T9: one that has the new cookie opens it to nobody else."""
+    shop.views['login'] = log_in
+
+    @shop.view
+    def put(request):
+        request.session['put'] = True
+
+    @shop.view
+    def outer(request):
+        assert request.session['n'] == 1
+        other.get('/login')
+        subrequest = with_transaction(request, '/put')
+        subrequest.headers['Cookie'] = f'session={shop.token(other)}'
+        request.invoke_subrequest(subrequest)
+        commit_by_hand(request, lambda request: None)
+        request.session['later'] = True
+
+    browser = start_over(shop)
+    other = shop.browser(like=browser)
+    with shop.events(SessionWriteDropped) as dropped:
+        browser.get('/outer')
+    assert [event.reason for event in dropped] == ['rotated']
+    assert shop.data() == {**STORED, 'inner': True, 'put': True}
 
 
 # -- what fails around them ---------------------------------------------------
