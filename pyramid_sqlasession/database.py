@@ -25,6 +25,7 @@ from sqlalchemy import exc
 from pyramid_sqlasession import dialects
 from pyramid_sqlasession import faults
 from pyramid_sqlasession import pooling
+from pyramid_sqlasession.engine import check_binds
 from pyramid_sqlasession.engine import find_engine
 from pyramid_sqlasession.records import Executor
 from pyramid_sqlasession.records import Record
@@ -90,6 +91,13 @@ class Database:
                     self._registry, self._settings, self.bind_arguments
                 )
             return self._engine
+
+    def check_binds(self) -> None:
+        """Check that ``request.dbsession`` finds the sessions' engine.
+
+        :raises ConfigurationError: if it does not.
+        """
+        check_binds(self._registry, self.bind_arguments)
 
     @cached_property
     def has_one_connection(self) -> bool:

@@ -52,16 +52,13 @@ def _find(
         return _own_engine(settings)
     if settings.engine is not None:
         return _given_engine(registry, settings.engine)
-    factory = registry.get('dbsession_factory')
-    # scoped_session keeps its sessionmaker one step further.
-    factory = getattr(factory, 'session_factory', factory)
-    options = getattr(factory, 'kw', {})
+    factory, options = _factory_in(registry)
     bind = options.get('bind')
     if options.get('binds') or _chooses_bind(factory):
         # Of each model its own, as request.dbsession has it.  (A get_bind()
         # may want what only a request has.)
         with contextlib.suppress(Exception):
-            bind = factory().get_bind(**bind_arguments)
+            bind = _asked(factory, bind_arguments)
     if isinstance(bind, sa.Connection):
         bind = bind.engine
     if isinstance(bind, sa.Engine):
@@ -74,6 +71,48 @@ def _find(
         if isinstance(key, str) and key.startswith('sqlalchemy.')
         and key != 'sqlalchemy.url'
     }, 'sqlalchemy.')
+
+
+def check_binds(registry: Any, bind_arguments: dict[str, Any]) -> None:
+    """Check that ``request.dbsession`` finds the engine of the sessions.
+
+    Outside of it the sessions may have another engine, so that nothing would
+    fail before a request that uses its dbsession.
+
+    :raises ConfigurationError: if the factory has engines of other models
+        alone.
+    """
+    factory, options = _factory_in(registry)
+    # Without any, each request may give its own.
+    if not options.get('binds') or _chooses_bind(factory):
+        return
+    try:
+        _asked(factory, bind_arguments)
+    except Exception as error:
+        # Others may come of what only a request has.
+        if isinstance(error, sa.exc.UnboundExecutionError):
+            table = bind_arguments['mapper'].local_table.fullname
+            raise ConfigurationError(
+                f"registry['dbsession_factory'] has binds, but none for the "
+                f'table {table!r}, so that request.dbsession finds no engine '
+                f'for the sessions: add one, give it a bind= (the engine of '
+                f'all that has none of its own), or set sqlasession.model to '
+                f"a class on the application's Base"
+            ) from error
+
+
+def _factory_in(registry: Any) -> tuple[Any, Mapping[str, Any]]:
+    """Return what makes ``request.dbsession``, and what it is made with."""
+    factory = registry.get('dbsession_factory')
+    # scoped_session keeps its sessionmaker one step further.
+    factory = getattr(factory, 'session_factory', factory)
+    return factory, getattr(factory, 'kw', {})
+
+
+def _asked(factory: Any, bind_arguments: dict[str, Any]) -> Any:
+    """Return what the sessions of *factory* have as the model's bind."""
+    with contextlib.closing(factory()) as dbsession:
+        return dbsession.get_bind(**bind_arguments)
 
 
 def _check_url(key: str, url: Any) -> None:

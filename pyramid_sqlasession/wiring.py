@@ -144,7 +144,11 @@ def _application_created(event: Any) -> None:
     registry = event.app.registry
     application = application_of(registry)
     _check_late_settings(registry)
-    # Fails now, not at the first request, if there is none.
+    # Both fail now, not at the first request.
+    if not application.has_own_database and (
+        _has_dbsession(registry, application)
+    ):
+        application.database.check_binds()
     _ = application.engine
     if not _is_serving.get():
         return
@@ -178,11 +182,17 @@ def _lacks_dbsession(registry: Any, application: Application) -> bool:
     name = application.settings.dbsession
     if application.has_own_database or name == Settings.dbsession:
         return False
+    return not _has_dbsession(registry, application)
+
+
+def _has_dbsession(registry: Any, application: Application) -> bool:
+    """Return whether all requests have a ``request.dbsession``."""
+    name = application.settings.dbsession
     extensions = registry.queryUtility(IRequestExtensions)
     factory = registry.queryUtility(IRequestFactory, default=Request)
-    return not hasattr(factory, name) and (
-        extensions is None
-        or name not in {**extensions.descriptors, **extensions.methods}
+    return hasattr(factory, name) or (
+        extensions is not None
+        and name in {**extensions.descriptors, **extensions.methods}
     )
 
 

@@ -597,13 +597,130 @@ def test_an_engine_whose_url_names_no_database(make_shop, caplog):
     assert shop.data() == {'n': 1}
 
 
+class ByRequest(Session):
+    """Knows in a request alone where to write."""
+
+    def get_bind(self, *args, **kw):
+        if 'request' not in self.info:
+            return super().get_bind(*args, **kw)
+        return self.info['request'].registry['engine']
+
+
+class OfRequest(Session):
+    """Cannot be made without a request."""
+
+    def __init__(self, *, info, **kw):
+        super().__init__(info=info, **kw)
+
+
+def bound_by_request(request):
+    """Return one whose engine the factory does not know."""
+    found = request.registry['dbsession_factory'](
+        bind=request.registry['engine']
+    )
+    zope.sqlalchemy.register(found, transaction_manager=request.tm)
+    return found
+
+
+def bind_notes(config, get=get_dbsession):
+    """Have an engine for the notes alone; return the factory's options.
+
+    :param get: what gives requests their dbsession, None if nothing does.
+    """
+    options = config.registry['dbsession_factory'].kw
+    engine = config.registry['engine'] = options.pop('bind')
+    options['binds'] = {Note: engine}
+    if get is not None:
+        config.add_request_method(get, 'dbsession', reify=True)
+    return options
+
+
+def bind_in_requests(config):
+    bind_notes(config)
+    config.registry['dbsession_factory'].class_ = ByRequest
+
+
+def bind_of_requests(config):
+    options = bind_notes(config)
+    options['bind'] = config.registry['engine']
+    config.registry['dbsession_factory'].class_ = OfRequest
+
+
+def bind_by_requests(config):
+    del bind_notes(config, bound_by_request)['binds']
+
+
 @on_sqlite
 def test_engines_of_other_models_alone(make_shop):
     """Section 2: nothing tells where the sessions are; the error does."""
+    with pytest.raises(ConfigurationError, match=r'sqlasession\.engine'):
+        make_shop(lambda config: bind_notes(config, None))
+
+
+@on_sqlite
+@pytest.mark.parametrize('given', ['nothing', 'sqlalchemy.url', 'engine'])
+def test_a_dbsession_with_engines_of_other_models_alone(
+    make_shop, database, given
+):
+    """Section 2: an error at the start, whatever engine is used beside it."""
+    settings = {
+        'nothing': {}, 'sqlalchemy.url': {given: database.url},
+        'engine': {given: lambda registry: registry['engine']},
+    }
+    with pytest.raises(
+        ConfigurationError, match="binds, but none for the table 'sessions'"
+    ):
+        make_shop(bind_notes, **settings[given])
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    'way', [bind_in_requests, bind_of_requests, bind_by_requests]
+)
+def test_one_whose_engine_only_a_request_knows(make_shop, database, way):
+    """Section 2, T1: nobody can look at the start, and nothing is wrong."""
+    shop = make_shop(way, **{'sqlalchemy.url': database.url})
+    browser = shop.browser()
+    for path in ('put', 'late'):
+        browser.get(f'/{path}')
+    assert shop.data() == {'n': 2}
+    assert shop.notes() == ['late']
+
+
+@on_sqlite
+def test_engines_that_the_sessions_do_not_use(make_shop, database, tmp_path):
+    """Section 2, T0: whether theirs is among them means nothing to them."""
+    nobodys = make_shop(
+        lambda config: bind_notes(config, None),
+        **{'sqlalchemy.url': database.url},
+    )
+    nobodys.browser().get('/put')
+    assert nobodys.data() == {'n': 1}
+    apart = make_shop(bind_notes, url=f'sqlite:///{tmp_path}/apart.sqlite')
+    browser = apart.browser()
+    for path in ('put', 'late'):
+        browser.get(f'/{path}')
+    assert apart.notes() == ['late']
+    assert len(nobodys.rows()) == 1
+
+
+@on_sqlite
+def test_looking_for_the_engine_leaves_no_session_open(make_shop):
+    """Section 2: what was made to ask for its engine is closed."""
+    asked, closed = [], []
+
+    class Noting(Session):
+        def get_bind(self, *args, **kw):
+            asked.append(self)
+            return super().get_bind(*args, **kw)
+
+        def close(self):
+            closed.append(self)
+            super().close()
 
     def bind(config):
-        options = config.registry['dbsession_factory'].kw
-        options['binds'] = {Note: options.pop('bind')}
+        config.registry['dbsession_factory'].class_ = Noting
+        config.add_request_method(get_dbsession, 'dbsession', reify=True)
 
-    with pytest.raises(ConfigurationError, match=r'sqlasession\.engine'):
-        make_shop(bind)
+    make_shop(bind)
+    assert asked == closed != []
