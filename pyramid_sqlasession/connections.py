@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from contextlib import suppress
 import datetime as dt
 from functools import cached_property
 import logging
@@ -21,12 +22,14 @@ from pyramid.decorator import reify
 import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.orm import scoped_session
+from sqlalchemy.orm import Session
 import zope.sqlalchemy
 
 from pyramid_sqlasession import dialects
 from pyramid_sqlasession import faults
 from pyramid_sqlasession import pooling
 from pyramid_sqlasession.application import Application
+from pyramid_sqlasession.datamanager import Other
 from pyramid_sqlasession.datamanager import SessionDataManager
 from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.errors import shown
@@ -150,6 +153,43 @@ class Connections:
             if hasattr(resource, 'tx')
         )
 
+    def open_others(self, transaction: Any) -> list[Other]:
+        """Open the connections to the same database that others have begun
+        to use in *transaction*, have them committed, and return them.
+        """
+        found = []
+        for resource in resources_of(transaction) or ():
+            # As zope.sqlalchemy has it.
+            dbsession = getattr(resource, 'session', None)
+            if (
+                not isinstance(dbsession, Session)
+                # It was rolled back by hand: what begins now is not committed.
+                or dbsession.get_transaction() is not resource.tx
+                # A flush has failed, and the view goes on without it.
+                or not dbsession.is_active
+            ):
+                continue
+            engine = None
+            # That of another database may know nothing of the sessions.
+            with suppress(Exception):
+                engine = self._engine_of(dbsession)
+            if engine is not self._engine_of(self._dbsession):
+                continue
+            try:
+                zope.sqlalchemy.mark_changed(dbsession, self._request.tm)
+            except AssertionError:
+                # It was registered as one that only reads.
+                continue
+            arguments = self._application.database.bind_arguments.copy()
+            connection = dbsession.connection(bind_arguments=arguments)
+            found.append(Other(dbsession, connection))
+        return found
+
+    def _engine_of(self, dbsession: Any) -> Any:
+        """Return the engine that *dbsession* writes sessions with."""
+        arguments = self._application.database.bind_arguments
+        return dbsession.get_bind(**arguments).engine
+
     # -- the application's ---------------------------------------------------
 
     def joined(self) -> sa.Connection:
@@ -199,6 +239,15 @@ class Connections:
     def rollback_can_fail(self) -> bool:
         """Whether a ROLLBACK may answer with an error."""
         return self._application.database.rollback_can_fail
+
+    @property
+    def waits_for_others(self) -> bool:
+        """Whether one connection keeps all others from writing."""
+        # If the dbsession is new each time, it is not that of another request
+        # which is found, and somebody has to be told.
+        return self._is_kept() and (
+            not dialects.locks_rows(self._application.engine.dialect)
+        )
 
     def notice_others(self, transaction: Any) -> None:
         """Say in the log, once, that ``request.dbsession`` has another name

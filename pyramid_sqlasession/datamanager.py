@@ -23,12 +23,14 @@ apart    they do not use the application's  tpc_begin()  in tpc_vote(), after
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 import enum
 import logging
 from operator import attrgetter
 import sys
 from typing import Any
+from typing import NamedTuple
 from typing import Protocol
 from typing import TypeVar
 import weakref
@@ -131,6 +133,15 @@ class Participant(Protocol):
         """Return to a mark; None is the state at joining."""
 
 
+class Other(NamedTuple):
+    """What the application has open in a transaction, in a request that may
+    not have looked at its session.
+    """
+
+    dbsession: Any
+    connection: sa.Connection
+
+
 class Route(enum.Enum):
     """With which connection the records are written; see the table above."""
 
@@ -156,6 +167,10 @@ class Gate(Protocol):
     def rollback_can_fail(self) -> bool:
         """Whether a ROLLBACK may answer with an error."""
 
+    @property
+    def waits_for_others(self) -> bool:
+        """Whether one connection keeps all others from writing."""
+
     def notice_others(self, transaction: Any) -> None:
         """Called before sessions are written apart from *transaction*, of
         which something else may be in the same database.
@@ -164,6 +179,11 @@ class Gate(Protocol):
     def notice_unregistered(self) -> None:
         """Called before sessions are written alone, as nothing else has
         joined.
+        """
+
+    def open_others(self, transaction: Any) -> Sequence[Other]:
+        """Open the connections to the same database that others have begun
+        to use in *transaction*, have them committed, and return them.
         """
 
     def connect(self) -> sa.Connection:
@@ -198,6 +218,10 @@ class SessionDataManager:
         self._route = Route.UNDECIDED
         self._connection: sa.Connection | None = None
         self._participants: list[Participant] = []
+        #: Whether requests run whose sessions need not take part.
+        self._may_have_others = False
+        #: What they had open when the commit was prepared.
+        self._others: Sequence[Other] = ()
         #: Those that have written, of one attempt.
         self._done: list[Participant] = []
         #: What others have written, while some are still there.
@@ -285,27 +309,34 @@ class SessionDataManager:
         return connection
 
     def _opened(
-        self, *, to_read: bool = False
-    ) -> tuple[Participant | None, sa.Connection | None]:
+        self, others: Sequence[Other] = (), *, to_read: bool = False
+    ) -> tuple[Participant | Other | None, sa.Connection | None]:
         """Return who has a connection of the application open, and it.
 
         Several, if a subrequest has a dbsession of its own: one that keeps
         the others from writing comes first.
         """
-        opened = [
+        opened: list[tuple[Participant | Other, sa.Connection]] = [
             (participant, connection)
             for participant in self._participants
             if (connection := participant.open_connection(to_read=to_read))
             is not None
         ]
-        for participant, connection in opened:
+        if others:
+            opened += [(other, other.connection) for other in others]
+        for owner, connection in opened:
             if dialects.is_writing(connection):
-                return participant, connection
+                return owner, connection
         return opened[0] if opened else (None, None)
 
-    def add(self, participant: Participant) -> None:
-        """Let *participant* take part."""
+    def add(self, participant: Participant, *, alone: bool) -> None:
+        """Let *participant* take part.
+
+        :param alone: no other request waits for its request.
+        """
         self._participants.append(participant)
+        if not alone:
+            self._may_have_others = True
 
     def expect_changes(self) -> None:
         """Look for changes when the transaction is committed.
@@ -403,12 +434,29 @@ class SessionDataManager:
         ):
             self._route = Route.ALONE
             return
-        # A subrequest may have a dbsession of its own.  All sessions are
-        # written with one connection: two would wait for each other.
+        self._open(writers, len(resources or ()))
+
+    def _open(self, writers: list[Participant], count: int) -> None:
+        """Open the connection to write with.
+
+        A subrequest may have a dbsession of its own.  All sessions are
+        written with one connection: two would wait for each other.  It may
+        be that of a request which has not looked at its session.
+
+        :param count: how many data managers take part.
+        """
         opened = [
             p for p in self._participants if p.open_connection() is not None
         ]
-        for participant in opened or writers[:1]:
+        self._others = ()
+        # Usually there are ours and the dbsession's.
+        if count > (2 if opened else 1) and (
+            self._may_have_others or self._gate.waits_for_others
+        ):
+            self._others = self._gate.open_others(self.transaction)
+        if not opened and not self._others:
+            opened = writers[:1]
+        for participant in opened:
             participant.open()
 
     def _before_abort(self) -> None:
@@ -461,7 +509,7 @@ class SessionDataManager:
         # with nothing to write before is saved beside the transaction.)
         for participant in self._participants:
             participant.plan_again()
-        writer, connection = self._opened()
+        writer, connection = self._opened(self._others)
         if connection is None:
             raise SessionError(
                 'request.dbsession (sqlasession.dbsession) is another '
@@ -618,6 +666,7 @@ class SessionDataManager:
     def _end(self) -> list[Participant]:
         participants, self._participants = self._participants, []
         self._done = []
+        self._others = ()
         self.transaction = None
         return participants
 

@@ -445,7 +445,7 @@ class Binding:
 
     def _take_part(self, transaction: Any) -> None:
         self.manager = self.connections.manager_in(transaction)
-        self.manager.add(self)
+        self.manager.add(self, alone=runs_alone())
         self.is_ending = False
         self._outside = self._is_changed_by_view, self._joined_with
         # What was done before this transaction survives its abort.
