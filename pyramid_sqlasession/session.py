@@ -220,7 +220,7 @@ class SQLASession(dict[str, Any]):
     ) -> None:
         """Set how long this session lives, whatever the settings say.
 
-        A timedelta or seconds slide with each use, an aware datetime is a
+        A timedelta or seconds slide with its use, an aware datetime is a
         fixed end, None goes back to the settings.  Never beyond the
         absolute timeout.
 

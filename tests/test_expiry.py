@@ -693,6 +693,20 @@ def test_write_extends_when_a_touch_is_due_in_one_statement(shop):
 
 
 @on_sqlite
+@pytest.mark.parametrize('path', ['/write', '/rotate'])
+def test_change_within_the_interval_leaves_the_end(shop, path):
+    """E2: as a read does; what asks for another end does not."""
+    browser = shop.browser()
+    browser.get('/write')
+    shop.clock.advance(seconds=59)
+    browser.get(path)
+    assert shop.rows()[0]['version'] == 2
+    assert left(shop) == 3600 - 59
+    browser.get('/login')
+    assert left(shop) == 3600
+
+
+@on_sqlite
 def test_request_that_ignores_its_session_touches_nothing(shop):
     """E2, R2: only a session that somebody looked at is extended."""
     browser = shop.browser()
