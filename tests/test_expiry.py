@@ -575,6 +575,29 @@ def test_many_reads_in_an_interval_are_one_update(shop):
     assert shop.statements.verbs.count('UPDATE') == 1
 
 
+def test_reads_at_the_same_moment_are_one_touch(shop, stage):
+    """E2: each sends its own, and one counts."""
+
+    @shop.view
+    def slow(request):
+        assert request.session['n'] == 1
+        stage.reach('slow')
+
+    browser = shop.browser()
+    browser.get('/write')
+    shop.clock.advance(seconds=60)
+    slow_one = stage.run(shop.browser(like=browser).get, '/slow')
+    stage.wait('slow')
+    shop.listen()
+    assert 'Set-Cookie' in browser.get('/read').headers
+    before = shop.rows()
+    shop.clock.advance(seconds=1)
+    stage.let('slow')
+    assert 'Set-Cookie' not in slow_one.result().headers
+    assert shop.statements.verbs == ['SELECT', 'UPDATE', 'UPDATE']
+    assert shop.rows() == before
+
+
 @on_sqlite
 @pytest.mark.parametrize(
     ('seconds', 'verbs'),
