@@ -462,7 +462,7 @@ class SessionDataManager:
     def _before_abort(self) -> None:
         # Not called when a savepoint is rolled back: that calls abort() of
         # who has joined since.
-        self.is_replaced = is_replaced(self.transaction)
+        self.is_replaced = self.is_open and is_replaced(self.transaction)
         for participant in self._participants:
             participant.is_ending = True
         if self._gate.rollback_can_fail or self._leaves_open():
