@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pyramid.httpexceptions import HTTPNotFound
+from pyramid.response import Response
 from sqlalchemy import exc
 
 from pyramid_sqlasession import faults
@@ -155,15 +156,22 @@ class Answer:
         outer = outer_of(binding.request)
         if outer is not None and binding.is_in_transaction:
             vary(response)
-            self._outer = outer
-            self._outer_error = outer.__dict__.get('exception')
             self._have_callers_follow()
-            outer.add_response_callback(
-                partial(self._respond_with_outer, inner_response=response)
-            )
-            outer.add_finished_callback(self._finish_with_outer)
+            self._answer_with(outer, response)
             return
         self._conclude(response)
+
+    def _answer_with(self, outer: Any, response: Any | None) -> None:
+        """Leave the answer to *outer*, which ends the transaction.
+
+        :param response: None of a request that has failed.
+        """
+        self._outer = outer
+        self._outer_error = outer.__dict__.get('exception')
+        outer.add_response_callback(
+            partial(self._respond_with_outer, inner_response=response)
+        )
+        outer.add_finished_callback(self._finish_with_outer)
 
     def _have_callers_follow(self) -> None:
         """Have the requests that share the transaction hear of a new token,
@@ -210,6 +218,9 @@ class Answer:
             ):
                 # A test's, which nobody aborts (T7).
                 self._binding.take_back(error)
+        if inner_response is None:
+            self._binding.drop_unsaved()
+            inner_response = Response()
         if not self._shares_cookie(outer):
             self._conclude(inner_response)
             return
@@ -472,6 +483,14 @@ class Answer:
             return
         binding = self._binding
         binding.is_over = True
+        if self._outer is None and binding.is_in_transaction and (
+            not binding.is_answered
+        ):
+            # It has failed; what it has changed is committed all the same if
+            # the view around it handles that.
+            outer = outer_of(binding.request)
+            if outer is not None:
+                self._answer_with(outer, None)
         if binding.state.is_unsaved:
             self._complain_of_changes()
         if not self._is_concluded:

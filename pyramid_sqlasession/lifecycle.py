@@ -800,6 +800,13 @@ class Binding:
         self.part()
         self.state.begin(self.base)
 
+    def drop_unsaved(self) -> None:
+        """Drop what a view that failed has left in a transaction that goes
+        on.
+        """
+        if self.state.is_unsaved:
+            self.give_up()
+
     def go_on_from(self, touched: Outcome) -> None:
         """Go on from a touch, which is committed and changed no data."""
         self.outcomes += (touched,)

@@ -1,6 +1,7 @@
 """A transaction that outlives the request (T7)."""
 
 import ast
+import contextlib
 import itertools
 
 from pyramid.request import Request
@@ -246,6 +247,29 @@ def test_a_plain_subrequest_in_a_given_transaction(make_given, kept):
     else:
         given.abort()
     assert len(site.rows()) == kept
+
+
+@on_sqlite
+@pytest.mark.parametrize('handled', [False, True])
+def test_a_subrequest_that_fails_in_a_given_transaction(make_given, handled):
+    """T7, T3: what its view put in is gone, whoever answers for it."""
+    site, given = make_given(configure=answering(lambda request: 'sorry'))
+
+    @site.view
+    def inner(request):
+        request.session['inner'] = True
+        raise Failure
+
+    @site.view
+    def outer(request):
+        request.session['outer'] = True
+        site.registry.way = with_environ, False
+        with contextlib.suppress(*[Failure] * handled):
+            run(request, '/inner')
+
+    browser = given.browser()
+    browser.get('/outer')
+    assert browser.get('/show').text == str({'outer': True} if handled else {})
 
 
 @pytest.mark.parametrize('database', ['postgresql'], indirect=True)

@@ -1864,6 +1864,39 @@ def test_a_logout_after_a_subrequest_that_rotates(shop, looks):
 
 
 @both_managers
+@pytest.mark.parametrize(('visitor', 'looks'), [
+    ('returning', False), ('returning', True), ('new', False),
+])
+def test_the_cookie_of_a_subrequest_that_failed(shop, visitor, looks):
+    """T9, R4: what the outer view has committed all the same, it sends."""
+
+    @shop.view
+    def inner(request):
+        request.session['inner'] = True
+        request.session.rotate()
+        raise Failure
+
+    @shop.view
+    def outer(request):
+        request.headers.setdefault('Cookie', 'other=1')
+        if looks:
+            request.session['outer'] = True
+        with pytest.raises(Failure):
+            request.invoke_subrequest(with_transaction(request, '/inner'))
+
+    browser = start_over(shop)
+    if visitor == 'new':
+        shop.execute('DELETE FROM sessions')
+        browser = shop.browser()
+    with shop.events(SessionCreated) as created:
+        browser.get('/outer')
+    shop.clock.advance(minutes=2)
+    assert "'inner': True" in browser.get('/show').text
+    assert len(shop.rows()) == 1
+    assert len(created) == (visitor == 'new')
+
+
+@both_managers
 def test_a_subrequest_that_fails_in_a_transaction_by_hand(make_shop):
     """T9: its exception view's words abort no transaction of its caller's."""
     shop = make_shop(
