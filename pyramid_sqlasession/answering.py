@@ -20,6 +20,7 @@ from pyramid.httpexceptions import HTTPNotFound
 from pyramid.response import Response
 from sqlalchemy import exc
 
+from pyramid_sqlasession import beginning
 from pyramid_sqlasession import faults
 from pyramid_sqlasession.aftercare import end_surplus
 from pyramid_sqlasession.aftercare import send_events
@@ -346,8 +347,7 @@ class Answer:
             return
         header, reason = cookie_header(
             binding.application.cookies, outcomes, binding.request,
-            binding.now(), asked_by(binding.request),
-            binding.base if self._outer is None else self._last_base(),
+            binding.now(), asked_by(binding.request), self._last_base(),
         )
         if header is not None:
             # The response may be a subrequest's, with its cookie.
@@ -365,13 +365,18 @@ class Answer:
         binding.watcher.decided(header is not None, reason)
 
     def _last_base(self) -> Base:
-        """Return what the session of a subrequest was found to be at last, by
-        the request around it, too, which has gone on.
+        """Return what the session was found to be at last, by the requests
+        that share it, too: the one around a subrequest has gone on.
         """
-        found = binding_of(self._outer)
+        binding = self._binding
+        common = binding.state.beginning
+        if common is not None and common.has_ended:
+            assert common.base is not None
+            return common.base
+        found = None if self._outer is None else binding_of(self._outer)
         if found is not None and found.base.ghost:
             return found.base
-        return self._binding.base
+        return binding.base
 
     def _counts_most(self, outcomes: tuple[Outcome, ...]) -> bool:
         """Return whether no other cookie of the same response may replace
@@ -413,6 +418,8 @@ class Answer:
         # one of the browser that is answered.
         if not self._has_cookie_of(outer):
             return False
+        if beginning.have_met(self._binding.request, outer):
+            return True
         # Of two new sessions the outer one is the browser's.  (One of an
         # application that this one is mounted in has a cookie of its own.)
         cookies = self._binding.application.cookies

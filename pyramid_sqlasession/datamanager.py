@@ -77,6 +77,12 @@ class Participant(Protocol):
         as it is.
         """
 
+    @property
+    def left(self) -> Any:
+        """The base that the write has led to, and that is not committed yet;
+        None if there is none.
+        """
+
     def prepare(self) -> bool:
         """Before the commit: return whether something will be written."""
 
@@ -373,6 +379,18 @@ class SessionDataManager:
         """
         self._left.append(participant.written)
         self.remove(participant)
+
+    def left_of(self, id: object) -> Any:
+        """Return what those who take part have made of a record, None if
+        none of them has written it.
+        """
+        for participant in reversed(self._done):
+            base = participant.left
+            if base is not None and base.record is not None and (
+                base.record.id == id
+            ):
+                return base
+        return None
 
     def remove(self, participant: Participant) -> None:
         """Let *participant* go; the transaction is no affair of it."""

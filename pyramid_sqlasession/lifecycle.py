@@ -35,6 +35,9 @@ no transaction                 stored in a transaction of  the same; the
                                their own                   view's are gone
 subrequest in a transaction    left to the outer request   (there are none)
 =============================  ==========================  ================
+
+What the requests of a new visitor put in who run within each other begins one
+session (beginning.py).
 """
 
 from __future__ import annotations
@@ -52,12 +55,15 @@ from typing import Any
 import sqlalchemy as sa
 
 from pyramid_sqlasession import attempts
+from pyramid_sqlasession import beginning
 from pyramid_sqlasession import events
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.base import Base
 from pyramid_sqlasession.base import NOTHING
+from pyramid_sqlasession.beginning import Beginning
 from pyramid_sqlasession.connections import Connections
 from pyramid_sqlasession.connections import is_connected
+from pyramid_sqlasession.cookie import new_token
 from pyramid_sqlasession.datamanager import SessionDataManager
 from pyramid_sqlasession.errors import name_of
 from pyramid_sqlasession.errors import SessionConflict
@@ -301,6 +307,8 @@ class Binding:
             )
             self.state.load(self.base)
             self._is_loaded = True
+            if self.base is NOTHING:
+                self._begin_with_others()
             self.watcher.loaded(
                 self.found, self.base, perf_counter() - started
             )
@@ -323,6 +331,48 @@ class Binding:
             self.found is Found.FORGED or self.found is Found.WRONG_SECRET
         ):
             suspect(self.application, request, self.found)
+
+    def _begin_with_others(self) -> None:
+        """Have what this request puts in begin the same session as what the
+        requests around it do (T9).
+        """
+        found = self.request.__dict__.get(beginning.ATTRIBUTE)
+        if found is None and not runs_alone():
+            found = self._meet()
+        self.state.beginning = found
+
+    def _meet(self) -> Beginning | None:
+        """Return what the requests around this one begin with it."""
+        request = self.request
+        others = beginning.around(request, self.application.cookies)
+        if not others:
+            return None
+        found: Beginning | None = others[0].__dict__.get(beginning.ATTRIBUTE)
+        if found is None or found.has_ended:
+            found = self._begin_with(others[0])
+        for other in [*others, request]:
+            other.__dict__[beginning.ATTRIBUTE] = found
+        return found
+
+    def _begin_with(self, outer: Any) -> Beginning:
+        """Return what *outer* begins, the outermost of the requests."""
+        binding, base = binding_of(outer), NOTHING
+        if binding is not None and binding._is_loaded:
+            base, state = binding.base, binding.state
+            if base is NOTHING and state.beginning is None:
+                state.beginning = Beginning(state.pending.token or new_token())
+                return state.beginning
+        else:
+            earlier = attempts.earlier(outer, self.application)
+            if earlier is not None and earlier.carried:
+                base = earlier.carried[-1].base
+        token, _ = self.application.cookies.read(outer.environ)
+        # Only one that did not come with the cookie.
+        if base.record is not None and base.token is not None and (
+            token is None or token.id != base.record.id
+        ):
+            return Beginning(base.token, base)
+        return Beginning(new_token())
 
     def _enter(self) -> bool:
         """Keep other threads of the view out, until ``_thread_inside`` is
@@ -493,6 +543,11 @@ class Binding:
             return None
         assert outcome.base.record is not None
         return outcome.found, outcome.base.record
+
+    @property
+    def left(self) -> Base | None:
+        """What the write has led to, and is not committed yet."""
+        return None if self._tentative is None else self._tentative.base
 
     def prepare(self) -> bool:
         """Find what has to be written; return whether there is anything."""
@@ -698,6 +753,12 @@ class Binding:
         """
         self._is_saving = True
         started = perf_counter()
+        common, planned = self.state.beginning, plan
+        if common is not None:
+            plan = common.follow(
+                plan, self._uncommitted(common),
+                self.application.saver.is_whole_login,
+            )
         try:
             outcome = self.application.saver.save(
                 connection, plan, self.now(),
@@ -714,8 +775,18 @@ class Binding:
             return outcome
         finally:
             self._is_saving = False
+        if plan is not planned:
+            outcome.shared = True
+            outcome.ends_common = plan.wishes.ended is not planned.wishes.ended
         self.watcher.written(plan, outcome, perf_counter() - started)
         return outcome
+
+    def _uncommitted(self, common: Beginning) -> Base | None:
+        """Return what others have made of *common* in this transaction."""
+        if self.manager is None:
+            return None
+        found: Base | None = self.manager.left_of(common.token.id)
+        return found
 
     def _without_conflict(
         self, plan: Plan, conflict: SessionConflict
@@ -744,9 +815,16 @@ class Binding:
                 session_id, reason, events.DROPS[reason],
             )
         self.base = outcome.base
+        common = self.request.__dict__.get(beginning.ATTRIBUTE)
+        if common is not None:
+            common.accept(outcome)
+            if common.is_ended_by(outcome):
+                # What it puts in now is a session of its own.
+                self.state.beginning = None
         self.state.saved(
             outcome.base, self.application.codec.differ, merged=(
-                outcome.merged or outcome.replaced or bool(outcome.dropped)
+                outcome.merged or outcome.shared or outcome.replaced
+                or bool(outcome.dropped)
             ),
         )
 

@@ -92,6 +92,9 @@ class Pending:
     wishes = NO_WISHES
     #: Of a record that is to be created, or of a rotation.
     token: Token | None = None
+    #: Whether it is of a session after one that was ended, which no other
+    #: request begins with this one.
+    is_apart = False
     #: What somebody may still hold after a save.
     settled: Held | None = None
     #: The same when the save was planned; None if a key was touched since.

@@ -94,6 +94,10 @@ class Outcome:
     #: Whose sessions may be too many now (``max_sessions_per_user``).
     user: Any = None
     merged: bool = False
+    #: Another request of the same browser has begun the record meanwhile.
+    shared: bool = False
+    #: What others were to begin has ended, whether it was there or not.
+    ends_common: bool = False
     #: A new record holds the changes, and nothing of the one before.
     replaced: bool = False
     #: Keys that keep another request's values, as this one cannot run again

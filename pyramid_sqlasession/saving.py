@@ -263,7 +263,7 @@ class Saver:
             found = self._look_again(save, record)
             reason = self._ending_by_others(save, found, token)
             if reason == 'rotated' and (
-                plan.wishes.rotate and self._is_whole_login(plan)
+                plan.wishes.rotate and self.is_whole_login(plan)
             ):
                 # A session of its own, with nothing of the other's.
                 self._replace(save)
@@ -443,7 +443,7 @@ class Saver:
             plan.changes.assigned.get(self._settings.user_field) is not None
         )
 
-    def _is_whole_login(self, plan: Plan) -> bool:
+    def is_whole_login(self, plan: Plan) -> bool:
         """Return whether what was changed alone is the session of a user.
 
         What else a request changes as it rotates, at a second factor say, is

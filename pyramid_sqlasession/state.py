@@ -20,6 +20,7 @@ from weakref import ref
 
 from pyramid_sqlasession.base import Base
 from pyramid_sqlasession.base import NOTHING
+from pyramid_sqlasession.beginning import Beginning
 from pyramid_sqlasession.changes import apply_changes
 from pyramid_sqlasession.changes import Changes
 from pyramid_sqlasession.changes import CSRF
@@ -27,6 +28,7 @@ from pyramid_sqlasession.changes import Differ
 from pyramid_sqlasession.changes import find_changes
 from pyramid_sqlasession.changes import NO_CHANGES
 from pyramid_sqlasession.cookie import new_token
+from pyramid_sqlasession.cookie import Token
 from pyramid_sqlasession.pending import Held
 from pyramid_sqlasession.pending import NO_WISHES
 from pyramid_sqlasession.pending import Pending
@@ -57,6 +59,8 @@ class State:
     #: When the session began that has no record yet (aware UTC), once
     #: somebody has asked: it does not move.
     began: dt.datetime | None = None
+    #: What others begin, too, as long as there is no record.
+    beginning: Beginning | None = None
 
     def __init__(self) -> None:
         self.pending = Pending()
@@ -190,12 +194,16 @@ class State:
     def end(self) -> None:
         """Have the record deleted; what comes after it is a new session."""
         base = self.base
-        ended = self.pending.wishes.ended
+        ended, common = self.pending.wishes.ended, self._common_token
         if base.record is not None or base.damaged is not None:
             ended = base
+        elif common is not None:
+            # Whatever the others have put in, or are going to.
+            ended = Base(token=common)
         self.base = NOTHING
         self.began = None
         self.pending = Pending()
+        self.pending.is_apart = self.beginning is not None
         if ended is not None:
             self.pending.wish(ended=ended)
         dict.clear(self.data)
@@ -209,6 +217,8 @@ class State:
         if record is not None:
             pending.wish(rotate=True, login=login or pending.wishes.login)
             pending.token = new_token(record.id)
+        elif (common := self._common_token) is not None:
+            pending.token = new_token(common.id)
         elif pending.token is not None or self.base.damaged is not None:
             # By it alone, not by the one that came, a CSRF token is made.
             pending.token = new_token()
@@ -222,8 +232,19 @@ class State:
             kept: str = heads.get(CSRF) or base.token.csrf_token()
             return kept
         if pending.token is None:
-            pending.token = new_token()
+            pending.token = self._common_token or new_token()
         return pending.token.csrf_token()
+
+    @property
+    def _common_token(self) -> Token | None:
+        """The token that the record is going to have, if others begin it,
+        too.
+        """
+        if self.beginning is None or self.pending.is_apart or (
+            self.base is not NOTHING
+        ):
+            return None
+        return self.beginning.token
 
     # -- what is to be saved -------------------------------------------------
 
@@ -239,7 +260,8 @@ class State:
         if not changes and pending.wishes is NO_WISHES:
             return None
         plan = Plan(
-            self.base, pending.wishes, pending.token, changes,
+            self.base, pending.wishes, pending.token or self._common_token,
+            changes,
             filled=dict.__len__(self.data) > 0, has_revoked=has_revoked,
             began=self.began,
         )

@@ -250,6 +250,34 @@ def test_a_plain_subrequest_in_a_given_transaction(make_given, kept):
 
 
 @on_sqlite
+@pytest.mark.parametrize('before', [False, True])
+@pytest.mark.parametrize('tweens', [False, True])
+def test_a_subrequest_of_a_new_visitor(make_given, before, tweens):
+    """T7, T9: what it puts in begins one session with the outer view's."""
+    site, given = make_given()
+
+    @site.view
+    def inner(request):
+        request.session['inner'] = request.session.get_csrf_token()
+
+    @site.view
+    def outer(request):
+        if before:
+            request.session['before'] = True
+        site.registry.way = with_environ, tweens
+        run(request, '/inner')
+        request.session['outer'] = request.session.get_csrf_token()
+
+    browser = given.browser()
+    browser.get('/outer')
+    shown = ast.literal_eval(browser.get('/show').text)
+    assert shown['inner'] == shown['outer'] == shown['_csrft_']
+    assert ('before' in shown) == before
+    given.commit()
+    assert len(site.rows()) == 1
+
+
+@on_sqlite
 @pytest.mark.parametrize('handled', [False, True])
 def test_a_subrequest_that_fails_in_a_given_transaction(make_given, handled):
     """T7, T3: what its view put in is gone, whoever answers for it."""

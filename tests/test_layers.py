@@ -33,6 +33,7 @@ LAYERS = [
     {'base', 'shortcut'},
     {'pending', 'renewal'},
     {'plan'},
+    {'beginning'},
     {'state'},
     {'session', 'saving', 'care', 'watching', 'notices'},
     {'metrics', 'database', 'tracing'},
