@@ -171,9 +171,7 @@ def test_a_touch_after_a_before_commit_hook_that_fails(make_shop):
 @both_managers
 @pytest.mark.parametrize('refuse', [commit_fails, first_vote_fails])
 def test_a_veto_and_a_commit_that_fails(make_shop, refuse):
-    """T2, T3: the exception view whose page passes, and the view, both leave
-    nothing; what the page of the failed COMMIT says is stored.
-    """
+    """T2, T3: both words are gone, and those about the COMMIT are stored."""
     def configure(config):
         answering(lambda request: request.session.flash('sorry'))(config)
         answering(flash_error, context=Denied)(config)

@@ -172,9 +172,7 @@ ALL = {**STORED, 'n': 2, 'word': True, 'rotated': True}
 def test_a_view_and_its_subrequest(
     make_given, inner, outer, outer_first, expected
 ):
-    """T7, T9: who changes the token drops nothing of the other, and two that
-    set the same key are no conflict: as in one commit.
-    """
+    """T7, T9: as in one commit, nothing is dropped, and nothing conflicts."""
     site, given = make_given(conflict='retry')
     browser = visit(
         site, given, outer_first=outer_first, inner=inner, outer=outer
@@ -359,9 +357,7 @@ def test_a_commit_when_an_exception_view_has_answered(make_given):
 @pytest.mark.parametrize('kind', [with_transaction, with_environ])
 @pytest.mark.parametrize('is_answered', [True, False])
 def test_a_subrequest_of_a_view_that_fails(make_given, is_answered, kind):
-    """T3, T7: what it did is gone, as in production, whoever commits later;
-    what the exception view's own one did stays.
-    """
+    """T3, T7: what it did is gone; what the exception view's own did stays."""
 
     def answer(request):
         run(request, '/late')

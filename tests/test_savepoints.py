@@ -156,9 +156,7 @@ def answer_400(request):
 def test_a_transaction_that_begins_by_itself(
     make_shop, first, end, is_stored
 ):
-    """T1, T2, T3, T9: with the thread's manager, after the one before was
-    ended by hand, the session's part counts with the application's.
-    """
+    """T1, T2, T9: the thread's manager has it; the session is in it, too."""
     site = make_shop(
         configure=answering(lambda request: 'sorry'),
         **{'tm.commit_veto': 'pyramid_tm.default_commit_veto'},
