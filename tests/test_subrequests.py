@@ -2482,50 +2482,36 @@ def test_a_subrequest_of_a_view_that_has_ended_the_session(shop):
         assert shop.rows() == []
 
 
+def roll_back(request, shop):
+    """What the transaction does not commit any more is no way to it."""
+    request.dbsession.scalars(sa.select(Note)).all()
+    request.dbsession.rollback()
+
+
+def fail_to_flush(request, shop):
+    """A view that goes on all the same has lost its rows alone."""
+    with pytest.raises(sa.exc.IntegrityError):
+        flush_fails(request, shop)
+
+
+def only_read(request, shop):
+    """With what was registered for that nothing is written."""
+    dbsession = Session(shop.engine)
+    zope.sqlalchemy.register(
+        dbsession, 'readonly', transaction_manager=request.tm
+    )
+    dbsession.scalars(sa.select(Note)).all()
+
+
 @both_managers
-def test_a_subrequest_of_a_view_that_has_rolled_back(shop):
-    """T9: what the transaction does not commit any more is no way to it."""
+@pytest.mark.parametrize('work', [roll_back, fail_to_flush, only_read])
+def test_a_subrequest_of_a_view_with_no_way_to_the_commit(shop, work):
+    """T9: what it changes is stored, by its own."""
     shop.view(inner)
 
     @shop.view
     def outer(request):
-        request.dbsession.scalars(sa.select(Note)).all()
-        request.dbsession.rollback()
-        run(request, '/inner')
-
-    for browser in each_way(shop, with_one_of_its_own(shop)):
-        browser.get('/outer')
-        assert shop.data() == STORED | {'inner': True}
-
-
-@both_managers
-def test_a_subrequest_of_a_view_whose_flush_has_failed(shop):
-    """T9: a view that goes on all the same has lost its rows alone."""
-    shop.view(inner)
-
-    @shop.view
-    def outer(request):
-        with pytest.raises(sa.exc.IntegrityError):
-            flush_fails(request, shop)
-        run(request, '/inner')
-
-    for browser in each_way(shop, with_one_of_its_own(shop)):
-        browser.get('/outer')
-        assert shop.data() == STORED | {'inner': True}
-
-
-@both_managers
-def test_a_subrequest_of_a_view_that_only_reads(shop):
-    """T9: with what was registered for that nothing is written."""
-    shop.view(inner)
-
-    @shop.view
-    def outer(request):
-        dbsession = Session(shop.engine)
-        zope.sqlalchemy.register(
-            dbsession, 'readonly', transaction_manager=request.tm
-        )
-        dbsession.scalars(sa.select(Note)).all()
+        work(request, shop)
         run(request, '/inner')
 
     for browser in each_way(shop, with_one_of_its_own(shop)):
