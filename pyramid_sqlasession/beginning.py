@@ -20,6 +20,8 @@ from pyramid_sqlasession.cookie import new_token
 from pyramid_sqlasession.cookie import Token
 from pyramid_sqlasession.plan import Outcome
 from pyramid_sqlasession.plan import Plan
+from pyramid_sqlasession.surroundings import is_being_answered
+from pyramid_sqlasession.surroundings import is_subrequest
 from pyramid_sqlasession.surroundings import running_requests
 
 #: The attribute of the requests that share one.  (Not in the environ, which
@@ -109,12 +111,16 @@ def around(request: Any, cookies: CookiePolicy) -> list[Any]:
     cookie = cookies.read(request.environ)
     found: list[Any] = []
     for running in running_requests():
+        if not is_subrequest(running):
+            # Of a browser: no other request's, whoever waits for it.
+            found.clear()
         if running is request:
             return found
         # A stranger who stands between two keeps them apart.  (A request of
         # the application that this one is mounted in has its own session.)
         if getattr(running, 'registry', None) is request.registry and (
-            cookies.read(running.environ) == cookie
+            is_being_answered(running)
+            and cookies.read(running.environ) == cookie
         ):
             found.append(running)
         else:

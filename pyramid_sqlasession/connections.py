@@ -163,6 +163,8 @@ class Connections:
             dbsession = getattr(resource, 'session', None)
             if (
                 not isinstance(dbsession, Session)
+                # A data manager of the application's own.
+                or not hasattr(resource, 'tx')
                 # It was rolled back by hand: what begins now is not committed.
                 or dbsession.get_transaction() is not resource.tx
                 # A flush has failed, and the view goes on without it.

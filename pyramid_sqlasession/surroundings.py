@@ -87,6 +87,18 @@ def caller_of(request: Any) -> Any | None:
     return None
 
 
+def is_subrequest(request: Any) -> bool:
+    """Return whether a view runs *request* by ``invoke_subrequest()``."""
+    return _call_for(request, 'invoke_subrequest') is not None
+
+
+def is_being_answered(request: Any) -> bool:
+    """Return whether Pyramid's router works on *request*: that of a script
+    or a test (``prepare()``) is nobody's.
+    """
+    return _call_for(request, 'invoke_request') is not None
+
+
 def asked_by(request: Any) -> Any:
     """Return the request by whose scheme the browser came: *request*, or one
     of https that runs it as a subrequest, which may know nothing of it.

@@ -177,6 +177,15 @@ def test_a_look_while_the_view_streams(testapp, site, dbsession):
     assert testapp.get('/export').text == FILLED
 
 
+def test_two_browsers_beside_app_request(app_request, testapp, site, app):
+    """T7, C1: each has a session of its own."""
+    other = webtest.TestApp(app, extra_environ=testapp.extra_environ)
+    testapp.get('/fill')
+    other.get('/login')
+    assert testapp.get('/show').text == FILLED
+    assert other.get('/show').text == "{'user_id': 7}"
+
+
 def test_from_request_to_request(testapp, site, dbsession):
     """T7: a session lives on in the test's transaction."""
     response = testapp.get('/fill')

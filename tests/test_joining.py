@@ -14,6 +14,7 @@ from zope.sqlalchemy import register
 
 from .failing import give_up_early
 from .failing import on_sqlite
+from .failing import Voter
 from .shop import add_note
 from .shop import both_managers
 from .shop import CHANGES
@@ -47,6 +48,21 @@ def sharing(site):
     site.registry.way = (with_environ, True) if is_explicit else (
         with_cookie, False
     )
+
+
+@both_managers
+def test_a_data_manager_of_the_application(shop):
+    """T1: one that has the dbsession is not taken for zope.sqlalchemy's."""
+
+    @shop.view
+    def order(request):
+        request.session['n'] = 2
+        add_note(request)
+        Voter(request, lambda: None).session = request.dbsession
+
+    returning(shop).get('/order')
+    assert shop.data() == {'n': 2, 'list': [1]}
+    assert shop.notes() == ['a note']
 
 
 @pytest.mark.parametrize('database', ['sqlite', 'postgresql'], indirect=True)

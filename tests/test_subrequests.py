@@ -7,6 +7,7 @@ from pyramid.config import Configurator
 from pyramid.httpexceptions import HTTPForbidden
 from pyramid.request import Request
 from pyramid.response import Response
+from pyramid.scripting import prepare
 from pyramid.wsgi import wsgiapp2
 import pytest
 import sqlalchemy as sa
@@ -1435,6 +1436,65 @@ def newcomers(shop, ways=WAYS):
     for _ in each_way(shop, ways):
         shop.execute('DELETE FROM sessions')
         yield shop.browser()
+
+
+@pytest.fixture
+def apart(shop):
+    """A function that has two new visitors come, and checks that neither has
+    anything of the other's.
+    """
+
+    @shop.view
+    def one(request):
+        request.session['one'] = 1
+        request.session.get_csrf_token()
+
+    @shop.view
+    def two(request):
+        request.session.rotate()
+        request.session['two'] = 2
+        request.session.get_csrf_token()
+
+    def check():
+        browsers = {'one': shop.browser(), 'two': shop.browser()}
+        for name in ('one', 'two', 'one'):
+            browsers[name].get(f'/{name}')
+        tokens = set()
+        for name, browser in browsers.items():
+            shown = ast.literal_eval(browser.get('/show').text)
+            tokens.add(shown.pop('_csrft_'))
+            assert list(shown) == [name]
+        assert (len(tokens), len(shop.rows())) == (2, 2)
+
+    return check
+
+
+@both_managers
+def test_new_visitors_above_a_request_of_a_script(shop, apart):
+    """C1, C5: what ``bootstrap()`` has left open is none that they come by."""
+    with prepare(registry=shop.registry) as script:
+        apart()
+        assert script['request'].session.get('one') is None
+        shop.execute('DELETE FROM sessions')
+        apart()
+
+
+@pytest.mark.parametrize(
+    ('database', 'make_shop'), [('sqlite', 'explicit')], indirect=True
+)
+@pytest.mark.parametrize('looks', [False, True])
+def test_new_visitors_that_a_view_calls_the_application_for(
+    shop, apart, looks
+):
+    """C1, C5: nor is its request theirs; it asks as browsers would."""
+
+    @shop.view
+    def outer(request):
+        if looks:
+            assert 'one' not in request.session
+        apart()
+
+    shop.browser().get('/outer')
 
 
 def anyway(request, path):
