@@ -341,10 +341,11 @@ class Answer:
 
     def _send_cookie(self, response: Any) -> None:
         binding = self._binding
-        outcomes = in_order(binding.carried + binding.outcomes)
+        outcomes = binding.carried + binding.outcomes
         if not outcomes:
             binding.watcher.decided(False, NO_REASON)
             return
+        outcomes = in_order(outcomes)
         header, reason = cookie_header(
             binding.application.cookies, outcomes, binding.request,
             binding.now(), asked_by(binding.request), self._last_base(),
@@ -490,8 +491,8 @@ class Answer:
             return
         binding = self._binding
         binding.is_over = True
-        if self._outer is None and binding.is_in_transaction and (
-            not binding.is_answered
+        if not binding.is_answered and self._outer is None and (
+            binding.is_in_transaction
         ):
             # It has failed; what it has changed is committed all the same if
             # the view around it handles that.

@@ -36,9 +36,12 @@ _FROM_URLSAFE = bytes.maketrans(b'-_+/', b'+/..')
 _TO_URLSAFE = bytes.maketrans(b'+/', b'-_')
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, as each request makes one.
+@dataclass(slots=True)
 class Token:
-    """What a cookie proves: which session, and that one may use it."""
+    """What a cookie proves: which session, and that one may use it.  Nobody
+    changes it.
+    """
 
     id: uuid.UUID
     secret: bytes = field(repr=False)

@@ -112,9 +112,10 @@ class Outcome:
         """Return whether one of *outcomes*, a subrequest's say, has removed
         the record of this one.
         """
+        removed = [other.removed for other in outcomes if other.removed]
         record = self.base.record
-        return record is not None and any(
-            other.removed == str(record.id) for other in outcomes
+        return bool(removed) and record is not None and (
+            str(record.id) in removed
         )
 
 

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 from dataclasses import dataclass
-from operator import eq
-from operator import is_
 from operator import itemgetter
 import struct
 from typing import Any
@@ -118,7 +116,7 @@ def parameters_of(compiled: Compiled, values: Mapping[str, Any]) -> list[Any]:
     # Not whether they are equal: two instants of the hour that a clock is put
     # back are, for Python.
     try:
-        return _converted(compiled.take(values), compiled.sent, is_)
+        return _converted(compiled.take(values), compiled.sent, by_value=False)
     except (AttributeError, TypeError, ValueError, struct.error) as error:
         raise Uncommon from error
 
@@ -128,15 +126,15 @@ def row_of(compiled: Compiled, values: Iterable[Any]) -> Row:
     types.
     """
     # Texts or bytes, and new ones each time.
-    return tuple(_converted(values, compiled.received, eq))
+    return tuple(_converted(values, compiled.received, by_value=True))
 
 
 def _converted(
-    values: Iterable[Any], places: Places, is_same: Callable[[Any, Any], bool]
+    values: Iterable[Any], places: Places, *, by_value: bool
 ) -> list[Any]:
     """Return *values* with those at *places* converted; None stays.
 
-    :param is_same: whether a value is what the one before it was.
+    :param by_value: two that are equal are the same.
     """
     found = list(values)
     for convert, where in places:
@@ -144,7 +142,7 @@ def _converted(
         for place in where:
             value = found[place]
             # Most moments of a record are the same one.
-            if not is_same(value, before):
+            if value is not before and not (by_value and value == before):
                 before = value
                 made = None if value is None else convert(value)
             found[place] = made
