@@ -77,7 +77,7 @@ def caller_of(request: Any) -> Any | None:
     """Return the request whose view runs *request* as a subrequest, None if
     it is none.
     """
-    if _call_for(request, 'invoke_subrequest') is None:
+    if not is_subrequest(request):
         return None
     caller = None
     for running in running_requests():
@@ -161,9 +161,7 @@ def is_being_finished(request: Any) -> bool:
     callback: somebody got an answer, as nobody does from a script.
     """
     # Or an error passes by.
-    return _call_for(request, 'invoke_request') is not None and (
-        sys.exc_info()[1] is None
-    )
+    return is_being_answered(request) and sys.exc_info()[1] is None
 
 
 def _call_for(request: Any, name: str) -> FrameType | None:
