@@ -510,6 +510,19 @@ def by_hand(request, act):
             request.tm.abort()
 
 
+def counting(request, seen, meanwhile):
+    """Return a function that counts; at its first call *meanwhile* comes
+    between.
+    """
+    def count():
+        seen.append(request.session['n'])
+        request.session['n'] += 1
+        if len(seen) == 1:
+            meanwhile()
+
+    return count
+
+
 @pytest.fixture
 def looping(make_site):
     """A site whose views have transactions of their own."""
@@ -525,13 +538,7 @@ def test_a_view_that_runs_its_transaction_again(looping, loop):
 
     @site.view
     def attempt(request):
-        def count():
-            seen.append(request.session['n'])
-            request.session['n'] += 1
-            if len(seen) == 1:
-                other.get('/count')
-
-        loop(request, count)
+        loop(request, counting(request, seen, lambda: other.get('/count')))
 
     @site.view
     def count(request):
@@ -551,18 +558,11 @@ def test_a_view_that_runs_again_after_it_has_begun_the_session(looping):
 
     @site.view
     def attempt(request):
-        def count():
-            seen.append(request.session['n'])
-            request.session['n'] += 1
-            if len(seen) == 1:
-                site.execute(
-                    'UPDATE sessions SET data = :data, version = 2',
-                    data='{"n":5}',
-                )
-
         with request.tm:
             request.session['n'] = 1
-        by_attempts(request, count)
+        by_attempts(request, counting(request, seen, lambda: site.execute(
+            'UPDATE sessions SET data = :data, version = 2', data='{"n":5}',
+        )))
 
     browser = site.browser()
     browser.get('/attempt')
