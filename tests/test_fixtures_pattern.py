@@ -177,15 +177,6 @@ def test_a_look_while_the_view_streams(testapp, site, dbsession):
     assert testapp.get('/export').text == FILLED
 
 
-def test_two_browsers_beside_app_request(app_request, testapp, site, app):
-    """T7, C1: each has a session of its own."""
-    other = webtest.TestApp(app, extra_environ=testapp.extra_environ)
-    testapp.get('/fill')
-    other.get('/login')
-    assert testapp.get('/show').text == FILLED
-    assert other.get('/show').text == "{'user_id': 7}"
-
-
 def test_from_request_to_request(testapp, site, dbsession):
     """T7: a session lives on in the test's transaction."""
     response = testapp.get('/fill')
@@ -230,8 +221,10 @@ def test_log_in_and_out(testapp, site, dbsession):
     assert testapp.get('/show').text == '{}'
 
 
-def test_two_browsers(app, testapp, site, dbsession):
-    """T7: each has its own session in the same transaction."""
+@pytest.mark.parametrize('beside', ['testapp', 'app_request'])
+def test_two_browsers(request, beside, app, testapp, site, dbsession):
+    """T7, C1: each has its own session in the same transaction."""
+    request.getfixturevalue(beside)
     other = webtest.TestApp(app, extra_environ=testapp.extra_environ)
     testapp.get('/fill')
     other.get('/login')
