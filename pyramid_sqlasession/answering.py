@@ -129,13 +129,14 @@ class Answer:
         at a commit, with touches after it.
         """
         binding = self._binding
-        if binding.manager is None:
+        part = binding.participation
+        if part is None:
             return False, False, 0
         return (
             not binding.state.is_unsaved,
             # What is written after it would be dropped.
             binding.state.pending.wishes.ends_token,
-            binding.manager.place_of(binding),
+            part.manager.place_of(part),
         )
 
     # -- the response --------------------------------------------------------
@@ -234,9 +235,10 @@ class Answer:
         binding = self._binding
         if binding.in_exception_view:
             abort_what_is_left(binding.application, binding.request, binding)
-            binding.forget_view()
+            if binding.participation is not None:
+                binding.participation.forget_view()
         # Before the save, with which the session leaves it.
-        given = binding.manager is not None and is_given(binding)
+        given = binding.participation is not None and is_given(binding)
         if binding.state.is_unsaved:
             self._save_rest(response)
         binding.is_answered = True
@@ -503,8 +505,10 @@ class Answer:
             self._complain_of_changes()
         if not self._is_concluded:
             binding.leave_to_next_attempt(request)
-        if binding.manager is not None and outer_of(binding.request) is None:
-            binding.part()
+        if binding.participation is not None and (
+            outer_of(binding.request) is None
+        ):
+            binding.leave()
         if self._outer is None:
             # Or with it: what was committed is still to be answered.
             if binding.outcomes:
@@ -520,7 +524,7 @@ class Answer:
         if not self._is_concluded and committed:
             self._leave_to_outer(outer, committed)
         # The transaction may go on, and be committed.
-        binding.part()
+        binding.leave()
         binding.let_go()
 
     def _leave_to_outer(

@@ -104,7 +104,26 @@ def have_met(request: Any, other: Any) -> bool:
     return ATTRIBUTE in request.__dict__ and ATTRIBUTE in other.__dict__
 
 
-def around(request: Any, cookies: CookiePolicy) -> list[Any]:
+def meet(
+    request: Any, cookies: CookiePolicy, begun_by: Callable[[Any], Beginning]
+) -> Beginning | None:
+    """Return what the subrequest *request* begins together with those that
+    wait for it, None if there are none.
+
+    :param begun_by: returns what the outermost of them begins.
+    """
+    others = _around(request, cookies)
+    if not others:
+        return None
+    found: Beginning | None = others[0].__dict__.get(ATTRIBUTE)
+    if found is None or found.has_ended:
+        found = begun_by(others[0])
+    for one in [*others, request]:
+        one.__dict__[ATTRIBUTE] = found
+    return found
+
+
+def _around(request: Any, cookies: CookiePolicy) -> list[Any]:
     """Return the requests of the same browser and application that wait for
     the subrequest *request*, outermost first.
     """

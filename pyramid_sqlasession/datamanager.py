@@ -60,8 +60,10 @@ class Participant(Protocol):
 
     #: Set when the transaction is about to be aborted, with its savepoints.
     is_ending: bool
-    #: Whether another request's view runs the one that the session is of.
-    is_subrequest: bool
+
+    @property
+    def is_subrequest(self) -> bool:
+        """Whether another request's view runs the one of the session."""
 
     @property
     def ends_token(self) -> bool:

@@ -39,14 +39,14 @@ def save_now(binding: Binding) -> Token | None:
 
 def is_given(binding: Binding) -> bool:
     """Return whether the transaction outlives the response (T7)."""
-    manager, request = binding.manager, binding.request
+    part, request = binding.participation, binding.request
     return (
-        manager is not None
-        and manager.is_open
+        part is not None
+        and part.is_open
         and (
             binding.connections.has_dbsession
             # Whatever else is written waits for its locks.
-            or manager.open_connection() is not None
+            or part.manager.open_connection() is not None
         )
         and (is_managed(request) or outer_of(request) is not None)
     )
@@ -88,7 +88,7 @@ def abort_what_is_left(
     # by hand goes on in another one.  Any other is the application's affair.
     if left.description or (manager is not None and manager.was_managed):
         if binding is not None:
-            binding.part()
+            binding.leave()
         request.tm.abort()
 
 
@@ -100,12 +100,13 @@ def _save_given(binding: Binding, plan: Plan) -> None:
         return binding.save(connections.inside(connection), plan)
 
     outcome = connections.perform(save, writes=True)
-    binding.leave_with(outcome)
+    assert binding.participation is not None
+    binding.participation.end_with(outcome)
 
 
 def _save_alone(binding: Binding, plan: Plan) -> None:
     """Save in a transaction of its own."""
-    binding.part()
+    binding.leave()
     binding.accept(
         binding.connections.alone(
             lambda connection: binding.save(connection, plan)
@@ -115,15 +116,15 @@ def _save_alone(binding: Binding, plan: Plan) -> None:
 
 def _save_beside(binding: Binding) -> None:
     """Save in a further transaction of ``request.tm``."""
-    binding.part()
+    binding.leave()
     transactions = binding.request.tm
     with contextlib.suppress(NoTransaction):
         # One whose COMMIT has failed is still there.
         transactions.abort()
     with transactions:
         binding.join()
-        assert binding.manager is not None
-        binding.manager.expect_changes()
+        assert binding.participation is not None
+        binding.participation.manager.expect_changes()
 
 
 def _may_use_dbsession(binding: Binding) -> bool:

@@ -45,14 +45,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Mapping
 import datetime as dt
+from functools import partial
 import logging
 from threading import get_ident
 from time import perf_counter
 from time import sleep
 from types import MappingProxyType
 from typing import Any
-
-import sqlalchemy as sa
 
 from pyramid_sqlasession import attempts
 from pyramid_sqlasession import beginning
@@ -62,7 +61,6 @@ from pyramid_sqlasession.base import Base
 from pyramid_sqlasession.base import NOTHING
 from pyramid_sqlasession.beginning import Beginning
 from pyramid_sqlasession.connections import Connections
-from pyramid_sqlasession.connections import is_connected
 from pyramid_sqlasession.cookie import new_token
 from pyramid_sqlasession.datamanager import SessionDataManager
 from pyramid_sqlasession.errors import name_of
@@ -73,6 +71,7 @@ from pyramid_sqlasession.extension import Extension
 from pyramid_sqlasession.loading import is_said_to_be_away
 from pyramid_sqlasession.loading import load
 from pyramid_sqlasession.loading import suspect
+from pyramid_sqlasession.participation import Participation
 from pyramid_sqlasession.plan import Outcome
 from pyramid_sqlasession.plan import Plan
 from pyramid_sqlasession.records import Executor
@@ -96,10 +95,6 @@ from pyramid_sqlasession.watching import Watcher
 log = logging.getLogger(__name__)
 
 
-#: The mark of a savepoint that takes nothing back: it was released, or the
-#: view that made it has failed.
-RELEASED: Any = object()
-
 # Seconds: how long a thread of a view waits before it asks again whether
 # another one has joined the transaction, or loaded the session.
 _A_MOMENT = 0.001
@@ -115,7 +110,7 @@ _NOWHERE = _Nowhere()
 
 
 class Binding:
-    """Ties one request to its session; a ``Source`` and a ``Participant``.
+    """Ties one request to its session; a ``Source`` and a ``Holder``.
 
     :param answering: called with the binding once somebody looks: what
         answers for the session from the response on.
@@ -128,8 +123,8 @@ class Binding:
     #: What was loaded, or saved last; invalidate() leaves it, and empties
     #: ``state.base``.
     base = NOTHING
-    #: Of the transaction that the session takes part in.
-    manager: SessionDataManager | None = None
+    #: In the transaction that the session takes part in.
+    participation: Participation | None = None
     #: What was committed, and nobody was told of yet.
     outcomes: tuple[Outcome, ...] = ()
     #: The same of an earlier attempt of pyramid_retry that committed by hand,
@@ -153,13 +148,8 @@ class Binding:
     is_answered = False
     #: Whether the request has ended: a change is an error in the log.
     is_over = False
-    #: The state to come back to if the transaction is aborted, or a view
-    #: without one fails.
-    _joined_with: Snapshot | None = None
-    #: The changes of the view that failed, while an exception view runs.
-    _set_aside: Snapshot | None = None
-    #: Whether they are to be committed with the exception view's (the veto).
-    _is_reunited = False
+    #: The state to come back to if a view without a transaction fails.
+    _before: Snapshot | None = None
     #: Whether the session holds a change made in a transaction, or in a view.
     _is_changed_by_view = False
     #: What the view has raised, while an exception view runs.
@@ -172,20 +162,14 @@ class Binding:
     #: The thread that joins or loads.
     _thread_inside: int | None = None
     _is_saving = False
-    _plan: Plan | None = None
     _extension: Extension | None = None
-    _tentative: Outcome | None = None
     #: What an earlier attempt went on from.
     _opened: Base | None = None
-    #: Whether the transaction is about to be aborted, with its savepoints.
-    is_ending = False
     #: Whether the record is another one than what was loaded.
     _is_outdated = False
     #: Whether pyramid_tm, or a test, ends the transaction of the view that
     #: has raised it.
     _is_managed = False
-    #: ``_is_changed_by_view`` and ``_joined_with`` before it took part.
-    _outside: tuple[bool, Snapshot | None] = (False, None)
 
     def __init__(
         self, application: Application, request: Any,
@@ -202,8 +186,11 @@ class Binding:
         self.watcher: Watcher = (
             request.__dict__.get(ATTRIBUTE) or application.watcher
         )
-        #: Snapshots at SAVEPOINTs of the application's SQLAlchemy session.
-        self.savepoints: dict[Any, Any] = {}
+
+    @property
+    def _manager(self) -> SessionDataManager | None:
+        part = self.participation
+        return None if part is None else part.manager
 
     @property
     def extends(self) -> bool:
@@ -302,7 +289,7 @@ class Binding:
                 return
             self.base, self.found = load(
                 self.application, request, self.connections,
-                self.manager, in_exception_view=self.in_exception_view,
+                self._manager, in_exception_view=self.in_exception_view,
                 carried=self.carried + self.outcomes, opened=self._opened,
             )
             self.state.load(self.base)
@@ -338,41 +325,11 @@ class Binding:
         """
         found = self.request.__dict__.get(beginning.ATTRIBUTE)
         if found is None and not runs_alone():
-            found = self._meet()
+            found = beginning.meet(
+                self.request, self.application.cookies,
+                partial(_begun_by, self.application),
+            )
         self.state.beginning = found
-
-    def _meet(self) -> Beginning | None:
-        """Return what the requests around this one begin with it."""
-        request = self.request
-        others = beginning.around(request, self.application.cookies)
-        if not others:
-            return None
-        found: Beginning | None = others[0].__dict__.get(beginning.ATTRIBUTE)
-        if found is None or found.has_ended:
-            found = self._begin_with(others[0])
-        for other in [*others, request]:
-            other.__dict__[beginning.ATTRIBUTE] = found
-        return found
-
-    def _begin_with(self, outer: Any) -> Beginning:
-        """Return what *outer* begins, the outermost of the requests."""
-        binding, base = binding_of(outer), NOTHING
-        if binding is not None and binding._is_loaded:
-            base, state = binding.base, binding.state
-            if base is NOTHING and state.beginning is None:
-                state.beginning = Beginning(state.pending.token or new_token())
-                return state.beginning
-        else:
-            earlier = attempts.earlier(outer, self.application)
-            if earlier is not None and earlier.carried:
-                base = earlier.carried[-1].base
-        token, _ = self.application.cookies.read(outer.environ)
-        # Only one that did not come with the cookie.
-        if base.record is not None and base.token is not None and (
-            token is None or token.id != base.record.id
-        ):
-            return Beginning(base.token, base)
-        return Beginning(new_token())
 
     def _enter(self) -> bool:
         """Keep other threads of the view out, until ``_thread_inside`` is
@@ -410,15 +367,15 @@ class Binding:
             return
         if not self.is_answered:
             self.join()
-        if self.manager is not None:
+        if self.participation is not None:
             self._is_changed_by_view = True
-            self.manager.expect_changes()
+            self.participation.manager.expect_changes()
         elif not self._is_changed_by_view and (
             'context' in self.request.__dict__
         ):
             self._is_changed_by_view = True
             if self.state.is_altered:
-                self._joined_with = self.state.snapshot()
+                self._before = self.state.snapshot()
 
     def notice_exception(self) -> None:
         """Set the view's changes aside once an exception view runs."""
@@ -427,24 +384,28 @@ class Binding:
             return
         self.exception = error
         self._is_managed = is_managed(self.request)
+        part = self.participation
         # What a tween above of them has changed is not the view's.
         if self._is_loaded and not self.in_exception_view and (
-            self.manager is not None or self._is_changed_by_view
+            part is not None or self._is_changed_by_view
         ):
             if self.state.is_altered:
                 self.watcher.set_aside(self.state.pending.touched, error)
             # Of what was in no transaction there is no commit, by a veto.
-            if self.manager is not None:
-                self._set_aside = self.state.snapshot()
-            self._start_over()
-            # They end with the view's transaction.
-            self.savepoints = dict.fromkeys(self.savepoints, RELEASED)
+            if part is not None:
+                part.set_aside()
+            self.start_over()
         self.in_exception_view = True
 
-    def _start_over(self) -> None:
-        if self._joined_with is not None:
-            self.state.restore(self._joined_with)
-        else:
+    def start_over(self) -> None:
+        """Take back what was done since the session took part, or since the
+        view began.
+        """
+        part = self.participation
+        before = self._before if part is None else part.before
+        if before is not None:
+            self.state.restore(before)
+        elif self._is_loaded:
             self.state.begin(self.base)
 
     def join(self, *, to_read: bool = False) -> None:
@@ -452,8 +413,8 @@ class Binding:
 
         :param to_read: only if that is needed to read the session.
         """
-        manager = self.manager
-        if manager is not None and manager.transaction is not None:
+        part = self.participation
+        if part is not None and part.is_open:
             return
         transaction = active_transaction(self.request)
         if transaction is None or (
@@ -463,7 +424,7 @@ class Binding:
         entered = self._enter()
         try:
             # Or another thread has joined meanwhile.
-            if self.manager is manager:
+            if self.participation is part:
                 self._join_with_others(transaction)
         finally:
             if entered:
@@ -490,19 +451,20 @@ class Binding:
         return [
             binding for binding in found.values()
             if binding is not self and binding._is_loaded
-            and binding.manager is None and not binding.is_answered
+            and binding.participation is None and not binding.is_answered
         ]
 
     def _take_part(self, transaction: Any) -> None:
-        self.manager = self.connections.manager_in(transaction)
-        self.manager.add(self, alone=runs_alone())
-        self.is_ending = False
-        self._outside = self._is_changed_by_view, self._joined_with
-        # What was done before this transaction survives its abort.
-        self._joined_with = None
+        manager = self.connections.manager_in(transaction)
+        self.participation = part = Participation(
+            self, manager, (self._before, self._is_changed_by_view)
+        )
+        manager.add(part, alone=runs_alone())
+        self._before = None
         if self.state.is_altered:
-            self._joined_with = self.state.snapshot()
-            self.manager.expect_changes()
+            # What was done before this transaction survives its abort.
+            part.before = self.state.snapshot()
+            manager.expect_changes()
 
     def join_unseen(self, rotated: tuple[Outcome, ...]) -> None:
         """Take part in the transaction of a subrequest that rotates, before
@@ -514,129 +476,51 @@ class Binding:
             self.carried += rotated
             self.join()
 
-    def is_joined_with(self, dbsession: Any) -> bool:
-        """Return whether *dbsession* is in the session's transaction."""
-        return (
-            self.manager is not None and not self.is_ending
-            and self.connections.begun_dbsession is dbsession
-        )
-
-    # -- Participant: called by the data manager -----------------------------
+    # -- Holder: called by the participation ---------------------------------
 
     @property
-    def ends_token(self) -> bool:
-        """Whether other writes of the same session have to come first."""
-        return self._plan is not None and self._plan.ends_token
+    def is_gone(self) -> bool:
+        """Whether nobody holds the session any more."""
+        return self.session is None
 
     @property
-    def is_atomic(self) -> bool:
-        """Whether two statements of the write belong together."""
-        return self._plan is not None and self._plan.is_atomic
-
-    @property
-    def written(self) -> tuple[Record, Record] | None:
-        """The record that was updated, and not committed yet: as it was, and
-        as it is.
+    def outlives_abort(self) -> bool:
+        """Whether what is done to the session is none of what an abort ends.
         """
-        outcome = self._tentative
-        if outcome is None or outcome.found is None:
-            return None
-        assert outcome.base.record is not None
-        return outcome.found, outcome.base.record
+        # By pyramid_tm, that is, above of the exception view.
+        return (
+            self._is_managed and not is_managed(self.request)
+        ) or self._is_begun_by_subrequest()
 
-    @property
-    def left(self) -> Base | None:
-        """What the write has led to, and is not committed yet."""
-        return None if self._tentative is None else self._tentative.base
+    def _is_begun_by_subrequest(self) -> bool:
+        subrequest = beginning_subrequest(self.request)
+        # Once it has looked at its session, it is in the transaction, and
+        # the abort is its own.
+        return subrequest is not None and not _has_looked(subrequest)
 
-    def prepare(self) -> bool:
-        """Find what has to be written; return whether there is anything."""
-        self._plan = None
-        if attempts.is_to_be_repeated(self.request):
-            return False
-        if self._set_aside is not None:
-            # The commit veto: both are committed.
-            view, self._set_aside = self._set_aside, None
-            self._is_reunited = True
-            self.state.add_to(view, self.application.codec.differ)
-        self._plan = plan = self.make_plan()
-        if plan is not None and plan.writes_record and self.extends:
-            self._foresee()
-        return plan is not None
+    def left(self) -> None:
+        """Called once the part has ended."""
+        self.participation = self._before = None
+        # With what it has foreseen.
+        self._extension = None
 
-    def plan_again(self) -> None:
-        """Plan what was changed since, too."""
-        # Not what the application has to be asked for: its SQLAlchemy session
-        # cannot be used any more.
-        if (
-            self.extends or self._is_as_planned
-            or attempts.is_to_be_repeated(self.request)
-        ):
+    def come_back(self, part: Participation) -> None:
+        """Take back what was done in *part*, which was aborted."""
+        if not self._is_loaded:
             return
-        self._plan = self.make_plan()
-
-    @property
-    def _is_as_planned(self) -> bool:
-        plan, pending = self._plan, self.state.pending
-        if plan is None:
-            return not self.state.is_unsaved
-        planned = pending.planned
-        return (
-            pending.wishes is plan.wishes
-            and planned is not None and planned.is_unchanged()
-        )
-
-    def _foresee(self) -> None:
-        self._is_saving = True
-        try:
-            self._extending().foresee()
-        finally:
-            self._is_saving = False
-
-    def is_rolled_back(self, transaction: Any) -> bool:
-        """Return whether the application's part was rolled back by hand."""
-        return self.connections.is_rolled_back(transaction)
-
-    @property
-    def dbsession(self) -> Any:
-        """The application's SQLAlchemy session, if it was used."""
-        return self.connections.begun_dbsession
-
-    def open_connection(
-        self, *, to_read: bool = False
-    ) -> sa.Connection | None:
-        """Return the application's connection if its transaction has begun.
-
-        :param to_read: and if something may have been sent in it.
-        """
-        dbsession = self.connections.begun_dbsession
-        if dbsession is None or not dbsession.in_transaction() or (
-            to_read and not is_connected(dbsession)
-        ):
-            return None
-        return self.connections.joined()
-
-    def open(self) -> None:
-        """Open the application's connection, and have it committed."""
-        with self.application.database.translated_errors():
-            self.connections.joined()
-        self.connections.mark_changed()
-
-    def roll_back(self) -> None:
-        """Roll back the application's transaction, which is to be aborted."""
-        self.connections.roll_back_quietly()
-
-    def write(self, connection: Executor) -> None:
-        """Write the record in the transaction that is being committed."""
-        if self._plan is not None:
-            self._tentative = self.save(connection, self._plan)
-
-    def committed(self) -> None:
-        """Go on from what was written."""
-        outcome, self._tentative = self._tentative, None
-        self._leave()
-        if outcome is not None:
-            self.accept(outcome)
+        if self.state.is_altered:
+            self.watcher.taken_back(self.state.pending.touched)
+        # What remains is not the view's, unless it was changed before.
+        self._before, self._is_changed_by_view = part.outside
+        if part.before is not None:
+            self.state.restore(part.before)
+            return
+        self.state.begin(self.base)
+        if self._is_outdated:
+            # A loop in the view (``request.tm.attempts()``) would meet the
+            # same conflict again and again.
+            self._is_loaded = self._is_outdated = False
+            self._opened = self.base
 
     def has_opened(self, found: Record) -> bool:
         """Return whether *found* is that of the session, for which nobody
@@ -662,71 +546,6 @@ class Binding:
         self.base = base = writer.base.with_newest(self.base.token)
         self.state.go_on(base, self.application.codec.differ)
 
-    def aborted(self) -> None:
-        """Take the session back (see the table at the top)."""
-        self._tentative = None
-        # By pyramid_tm, that is, above of the exception view.
-        kept = self._is_managed and not is_managed(self.request)
-        kept = kept or self._is_begun_by_subrequest() or (
-            self.manager is not None and self.manager.is_replaced
-        )
-        # Not if both were to be committed, and the COMMIT has failed.
-        kept = kept and not self._is_reunited
-        joined_with = self._joined_with
-        self._leave()
-        if kept or not self._is_loaded:
-            return
-        if self.state.is_altered:
-            self.watcher.taken_back(self.state.pending.touched)
-        # What remains is not the view's, unless it was changed before.
-        self._is_changed_by_view, before = self._outside
-        if joined_with is not None:
-            self.state.restore(joined_with)
-        else:
-            self._start_over()
-            if self._is_outdated:
-                # A loop in the view (``request.tm.attempts()``) would meet
-                # the same conflict again and again.
-                self._is_loaded = self._is_outdated = False
-                self._opened = self.base
-        self._joined_with = before
-
-    def _is_begun_by_subrequest(self) -> bool:
-        subrequest = beginning_subrequest(self.request)
-        # Once it has looked at its session, it is in the transaction, and
-        # the abort is its own.
-        return subrequest is not None and not _has_looked(subrequest)
-
-    def _leave(self) -> None:
-        self.manager = None
-        self._joined_with = None
-        self._set_aside = None
-        self._is_reunited = False
-        # With what it has foreseen.
-        self._extension = None
-        self.savepoints.clear()
-
-    def mark(self) -> tuple[BaseException | None, Snapshot]:
-        """Return the state, for :meth:`return_to`."""
-        self.notice_exception()
-        return self.exception, self.state.snapshot()
-
-    def return_to(
-        self, mark: tuple[BaseException | None, Snapshot] | None
-    ) -> None:
-        """Return to a mark; None is the state at joining.
-
-        An exception view has nothing of one that the view has made.
-        """
-        if self.session is None:
-            # Of a request that is over, while its transaction goes on.
-            return
-        self.notice_exception()
-        if mark is not None and mark[0] is self.exception:
-            self.state.restore(mark[1])
-        elif self._is_loaded:
-            self._start_over()
-
     # -- saving --------------------------------------------------------------
 
     def make_plan(self) -> Plan | None:
@@ -744,6 +563,15 @@ class Binding:
     def _has_revoked(self) -> bool:
         store = self.request.__dict__.get('session_store')
         return store is not None and bool(store.has_revoked)
+
+    def foresee(self) -> None:
+        """Ask the application for its additional fields, before the commit.
+        """
+        self._is_saving = True
+        try:
+            self._extending().foresee()
+        finally:
+            self._is_saving = False
 
     def save(self, connection: Executor, plan: Plan) -> Outcome:
         """Write *plan*; what became of it counts once it is committed.
@@ -783,9 +611,10 @@ class Binding:
 
     def _uncommitted(self, common: Beginning) -> Base | None:
         """Return what others have made of *common* in this transaction."""
-        if self.manager is None:
+        manager = self._manager
+        if manager is None:
             return None
-        found: Base | None = self.manager.left_of(common.token.id)
+        found: Base | None = manager.left_of(common.token.id)
         return found
 
     def _without_conflict(
@@ -802,7 +631,7 @@ class Binding:
         return plan.without(conflict.keys)
 
     def _theirs(self, record: Record) -> Record:
-        manager = self.manager
+        manager = self._manager
         return record if manager is None else manager.theirs(record)
 
     def accept(self, outcome: Outcome) -> None:
@@ -833,7 +662,7 @@ class Binding:
     @property
     def is_in_transaction(self) -> bool:
         """Whether the session takes part in a transaction now."""
-        return self.manager is not None and self.manager.is_open
+        return self.participation is not None and self.participation.is_open
 
     def has_ended(self, base: Base) -> bool:
         """Return whether the request has ended the session of *base*, with
@@ -844,15 +673,12 @@ class Binding:
             own is None or other is None or own.id != other.id
         )
 
-    def forget_view(self) -> None:
-        """Note that what a view did that failed cannot count any more."""
-        self._set_aside = None
-
-    def part(self) -> None:
+    def leave(self) -> None:
         """Leave a transaction that somebody else ends."""
-        if self.manager is not None:
-            self.manager.remove(self)
-        self._leave()
+        part = self.participation
+        if part is not None:
+            part.manager.remove(part)
+        self.left()
 
     def take_back(self, error: BaseException) -> None:
         """Drop what was done, as an abort would.
@@ -861,21 +687,13 @@ class Binding:
         """
         if self.state.is_altered:
             self.watcher.set_aside(self.state.pending.touched, error)
-            self._start_over()
-
-    def leave_with(self, outcome: Outcome) -> None:
-        """Leave a transaction that somebody else ends, with *outcome* in it.
-        """
-        assert self.manager is not None
-        self._tentative = outcome
-        self.manager.release(self)
-        self.committed()
+            self.start_over()
 
     def give_up(self) -> None:
         """Drop what could not be saved: an exception view begins with what
         was loaded.
         """
-        self.part()
+        self.leave()
         self.state.begin(self.base)
 
     def drop_unsaved(self) -> None:
@@ -899,8 +717,8 @@ class Binding:
         collector.
         """
         if (
-            self.is_answered and self._is_loaded and self.manager is None
-            and self.session is not None
+            self.is_answered and self._is_loaded
+            and self.participation is None and self.session is not None
         ):
             self.request = _NOWHERE
             # Not the same one with another request: it may serve the others
@@ -934,3 +752,24 @@ def binding_of(request: Any) -> Binding | None:
 def _has_looked(request: Any) -> bool:
     binding = binding_of(request)
     return binding is not None and binding._is_loaded
+
+
+def _begun_by(application: Application, outer: Any) -> Beginning:
+    """Return what *outer* begins, the outermost of several requests."""
+    binding, base = binding_of(outer), NOTHING
+    if binding is not None and binding._is_loaded:
+        base, state = binding.base, binding.state
+        if base is NOTHING and state.beginning is None:
+            state.beginning = Beginning(state.pending.token or new_token())
+            return state.beginning
+    else:
+        earlier = attempts.earlier(outer, application)
+        if earlier is not None and earlier.carried:
+            base = earlier.carried[-1].base
+    token, _ = application.cookies.read(outer.environ)
+    # Only one that did not come with the cookie.
+    if base.record is not None and base.token is not None and (
+        token is None or token.id != base.record.id
+    ):
+        return Beginning(base.token, base)
+    return Beginning(new_token())

@@ -13,9 +13,9 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from pyramid_sqlasession.datamanager import committed
-from pyramid_sqlasession.lifecycle import Binding
 from pyramid_sqlasession.lifecycle import binding_of
-from pyramid_sqlasession.lifecycle import RELEASED
+from pyramid_sqlasession.participation import Participation
+from pyramid_sqlasession.participation import RELEASED
 
 #: Of the savepoints that were made before the session joined, which error the
 #: view had raised by then: its address, as an error holds what has failed.
@@ -39,8 +39,8 @@ def follow_savepoints() -> None:
 def _begun(dbsession: Any, transaction: Any) -> None:
     if not transaction.nested:
         return
-    if binding := _binding_with(dbsession):
-        binding.savepoints[transaction] = binding.mark()
+    if part := _part_with(dbsession):
+        part.savepoints[transaction] = part.mark()
     elif (request := get_current_request()) is not None:
         # The session may join within it.
         _unmarked[transaction] = id(request.__dict__.get('exception'))
@@ -51,8 +51,8 @@ def _released(dbsession: Any) -> None:
     if transaction is None:
         # The whole transaction is committed.
         committed(dbsession)
-    elif binding := _binding_with(dbsession):
-        binding.savepoints[transaction] = RELEASED
+    elif part := _part_with(dbsession):
+        part.savepoints[transaction] = RELEASED
 
 
 def _ended(dbsession: Any, transaction: Any) -> None:
@@ -61,19 +61,23 @@ def _ended(dbsession: Any, transaction: Any) -> None:
     if not transaction.nested:
         return
     error = _unmarked.pop(transaction, None)
-    if binding := _binding_with(dbsession):
+    if part := _part_with(dbsession):
         # Those of a view that has failed end with its transaction.
-        is_current = error == id(binding.exception)
-        mark = binding.savepoints.pop(
+        is_current = error == id(part.exception)
+        mark = part.savepoints.pop(
             transaction, None if is_current else RELEASED
         )
         if mark is not RELEASED:
-            binding.return_to(mark)
+            part.return_to(mark)
 
 
-def _binding_with(dbsession: Any) -> Binding | None:
+def _part_with(dbsession: Any) -> Participation | None:
+    """Return the part that the current request's session takes in the
+    transaction of *dbsession*.
+    """
     request = get_current_request()
     binding = None if request is None else binding_of(request)
-    if binding is None or not binding.is_joined_with(dbsession):
+    part = None if binding is None else binding.participation
+    if part is None or part.is_ending or part.dbsession is not dbsession:
         return None
-    return binding
+    return part
