@@ -20,15 +20,17 @@ from pyramid.httpexceptions import HTTPNotFound
 from pyramid.response import Response
 from sqlalchemy import exc
 
-from pyramid_sqlasession import beginning
 from pyramid_sqlasession import faults
 from pyramid_sqlasession.aftercare import end_surplus
 from pyramid_sqlasession.aftercare import send_events
 from pyramid_sqlasession.aftercare import touch
 from pyramid_sqlasession.application import Application
-from pyramid_sqlasession.attempts import has_cookie_left
 from pyramid_sqlasession.attempts import is_to_be_repeated
-from pyramid_sqlasession.base import Base
+from pyramid_sqlasession.delivery import answering_binding_of
+from pyramid_sqlasession.delivery import has_cookie_of
+from pyramid_sqlasession.delivery import remind_callers
+from pyramid_sqlasession.delivery import send_cookie
+from pyramid_sqlasession.delivery import shares_cookie
 from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.errors import SessionStoreUnavailable
 from pyramid_sqlasession.latesaving import abort_what_is_left
@@ -37,18 +39,9 @@ from pyramid_sqlasession.latesaving import is_given
 from pyramid_sqlasession.latesaving import save_now
 from pyramid_sqlasession.lifecycle import Binding
 from pyramid_sqlasession.lifecycle import binding_of
-from pyramid_sqlasession.plan import in_order
 from pyramid_sqlasession.plan import Outcome
-from pyramid_sqlasession.response import cookie_header
-from pyramid_sqlasession.response import ENDED
-from pyramid_sqlasession.response import keep_private
-from pyramid_sqlasession.response import NO_REASON
-from pyramid_sqlasession.response import put_cookie
 from pyramid_sqlasession.response import replace_content
-from pyramid_sqlasession.response import take_cookie
 from pyramid_sqlasession.response import vary
-from pyramid_sqlasession.session import SQLASession
-from pyramid_sqlasession.surroundings import asked_by
 from pyramid_sqlasession.surroundings import caller_of
 from pyramid_sqlasession.surroundings import is_being_finished
 from pyramid_sqlasession.surroundings import outer_of
@@ -100,7 +93,7 @@ class Answer:
         caller = caller_of(self._binding.request)
         self._binding.is_subrequest = caller is not None
         while caller is not None:
-            if self._has_cookie_of(caller):
+            if has_cookie_of(self._binding, caller):
                 caller.add_response_callback(
                     lambda request, response: vary(response)
                 )
@@ -189,12 +182,10 @@ class Answer:
         transaction = active_transaction(caller)
         while (caller := caller_of(caller)) is not None:
             if active_transaction(caller) is transaction and (
-                self._shares_cookie(caller)
+                shares_cookie(binding, caller)
             ):
-                found = _answering_binding_of(caller)
-                if found is not None and (
-                    found.application is binding.application
-                ):
+                found = answering_binding_of(caller, binding.application)
+                if found is not None:
                     found.join_unseen(rotated)
 
     def _respond_with_outer(
@@ -223,7 +214,7 @@ class Answer:
         if inner_response is None:
             self._binding.drop_unsaved()
             inner_response = Response()
-        if not self._shares_cookie(outer):
+        if not shares_cookie(self._binding, outer):
             self._conclude(inner_response)
             return
         binding = binding_of(outer)
@@ -253,8 +244,8 @@ class Answer:
             )
         self._touch(is_given=given)
         if self._outer is not None or not runs_alone():
-            self._remind_callers()
-        self._send_cookie(response)
+            remind_callers(binding, self._outer)
+        send_cookie(binding, response, self._outer)
         if binding.outcomes:
             self._send_events()
 
@@ -339,142 +330,6 @@ class Answer:
             binding.watcher.cared(touched, perf_counter() - started)
             binding.go_on_from(touched)
 
-    # -- the cookie ----------------------------------------------------------
-
-    def _send_cookie(self, response: Any) -> None:
-        binding = self._binding
-        outcomes = binding.carried + binding.outcomes
-        if not outcomes:
-            binding.watcher.decided(False, NO_REASON)
-            return
-        outcomes = in_order(outcomes)
-        header, reason = cookie_header(
-            binding.application.cookies, outcomes, binding.request,
-            binding.now(), asked_by(binding.request), self._last_base(),
-        )
-        if header is not None:
-            # The response may be a subrequest's, with its cookie.
-            put_cookie(
-                response, header, yields=(
-                    self._outer is not None or binding.is_preceded
-                ) and not self._counts_most(outcomes),
-            )
-            keep_private(response)
-            if not runs_alone():
-                self._pass_on(outcomes)
-        elif reason is ENDED:
-            # It may be the one of a subrequest, with its cookie.
-            take_cookie(response, binding.application.cookies, outcomes)
-        binding.watcher.decided(header is not None, reason)
-
-    def _last_base(self) -> Base:
-        """Return what the session was found to be at last, by the requests
-        that share it, too: the one around a subrequest has gone on.
-        """
-        binding = self._binding
-        common = binding.state.beginning
-        if common is not None and common.has_ended:
-            assert common.base is not None
-            return common.base
-        found = None if self._outer is None else binding_of(self._outer)
-        if found is not None and found.base.ghost:
-            return found.base
-        return binding.base
-
-    def _counts_most(self, outcomes: tuple[Outcome, ...]) -> bool:
-        """Return whether no other cookie of the same response may replace
-        the one that follows from *outcomes*.
-        """
-        is_deferred = self._outer is not None
-        if is_deferred:
-            # What an earlier attempt has left is the outer request's as well,
-            # which goes on from there.
-            outcomes = outcomes[self._binding.inherited:]
-        return any(
-            outcome.removed is not None
-            or (outcome.rotated and not self._is_overtaken(outcomes))
-            # Of two new sessions the outer one is the browser's.
-            or (outcome.created and not is_deferred)
-            for outcome in outcomes
-        )
-
-    def _is_overtaken(self, outcomes: tuple[Outcome, ...]) -> bool:
-        """Return whether others that shared the transaction, or the request
-        around this one, have replaced the token that *outcomes* have made.
-        """
-        bases = [outcome.base for outcome in outcomes]
-        tokens = [base.token for base in bases]
-        last = [outcome.base for outcome in outcomes if outcome.rotated][-1]
-        bases.append(self._binding.base)
-        around = None if self._outer is None else binding_of(self._outer)
-        if around is not None:
-            if around.has_ended(last):
-                return True
-            bases += [around.base, *(other.base for other in around.carried)]
-        for base in bases:
-            if base.is_later_than(last):
-                last = base
-        return last.token not in tokens
-
-    def _shares_cookie(self, outer: Any) -> bool:
-        # Another browser's session, or a stranger's, must not replace the
-        # one of the browser that is answered.
-        if not self._has_cookie_of(outer):
-            return False
-        if beginning.have_met(self._binding.request, outer):
-            return True
-        # Of two new sessions the outer one is the browser's.  (One of an
-        # application that this one is mounted in has a cookie of its own.)
-        cookies = self._binding.application.cookies
-        token, _ = cookies.read(outer.environ)
-        binding = binding_of(outer)
-        return token is not None or binding is None or (
-            binding.base.record is None
-            or binding.application.cookies.key != cookies.key
-        )
-
-    def _has_cookie_of(self, other: Any) -> bool:
-        """Return whether the request came with the cookie that *other* has.
-        """
-        read = self._binding.application.cookies.read
-        return read(self._binding.request.environ) == read(other.environ)
-
-    def _pass_on(self, outcomes: tuple[Outcome, ...]) -> None:
-        """Have the request that runs this subrequest send the cookie, too:
-        of the response most views use the body alone.
-        """
-        caller = self._caller()
-        if caller is None or not self._shares_cookie(caller):
-            return
-        binding = _answering_binding_of(caller)
-        if binding is None or binding is self._binding or (
-            binding.application is not self._binding.application
-        ):
-            return
-        binding.carried += outcomes
-        binding.is_preceded = True
-
-    def _remind_callers(self) -> None:
-        """Have the requests around this one send the cookie that an earlier
-        attempt has left them, though their views may never look.
-        """
-        around = self._outer
-        if around is None:
-            around = caller_of(self._binding.request)
-        while around is not None:
-            if has_cookie_left(around, self._binding.application):
-                found = _answering_binding_of(around)
-                if found is not None and around is self._outer:
-                    found.is_preceded = True
-            around = caller_of(around)
-
-    def _caller(self) -> Any | None:
-        """Return the request whose view runs the one that is answered."""
-        answered = self._outer
-        if answered is None:
-            answered = self._binding.request
-        return caller_of(answered)
-
     # -- the end -------------------------------------------------------------
 
     def _send_events(self) -> None:
@@ -531,9 +386,9 @@ class Answer:
         self, outer: Any, committed: tuple[Outcome, ...]
     ) -> None:
         binding = self._binding
-        if self._shares_cookie(outer):
-            found = _answering_binding_of(outer)
-            if found is not None and found.application is binding.application:
+        if shares_cookie(binding, outer):
+            found = answering_binding_of(outer, binding.application)
+            if found is not None:
                 found.carried += committed
             else:
                 binding.leave_to_next_attempt(outer)
@@ -566,18 +421,6 @@ def _answer_of(callback: Any) -> Answer | None:
     bound = callback.func if isinstance(callback, partial) else callback
     answer = getattr(bound, '__self__', None)
     return answer if isinstance(answer, Answer) else None
-
-
-def _answering_binding_of(request: Any) -> Binding | None:
-    """Return the binding of *request*, which is going to send a cookie,
-    whether its view looks or not.
-    """
-    if not isinstance(request.session, SQLASession):
-        return None
-    binding = binding_of(request)
-    if binding is not None:
-        binding.attend()
-    return binding
 
 
 def _log_unsaved(application: Application, error: Exception) -> None:

@@ -43,7 +43,7 @@ LAYERS = [
     {'loading', 'aftercare', 'attempts', 'extension'},
     {'participation'},
     {'lifecycle'},
-    {'savepoints', 'latesaving'},
+    {'savepoints', 'latesaving', 'delivery'},
     {'answering'},
     {'wiring'},
     # The command: words and options, what commands have in common, each of
