@@ -18,6 +18,7 @@ extensions = [
     'capacity',
     'event_list',
     'metric_list',
+    'module_list',
     'settings_table',
     'sphinx.ext.autodoc',
 ]

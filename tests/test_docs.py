@@ -497,6 +497,26 @@ def test_included_parts_exist():
                     assert f'{value}(' in source, (page, name)
 
 
+def test_every_module_is_explained():
+    """The page of the modules has each of them in one place, with words."""
+    text = (DOCS / 'inside.rst').read_text(encoding='utf-8')
+    listed = {}
+    for folder, names in re.findall(
+        r'module-list::(.*)\n\n((?:   .+\n)+)', text
+    ):
+        listed.setdefault(folder.strip(), []).extend(names.split())
+    package = Path(pyramid_sqlasession.__file__).parent
+    assert sorted(listed['']) == sorted([
+        'scripts', *(
+            path.stem for path in package.glob('*.py')
+            if path.stem != '__init__'
+        ),
+    ])
+    module_list = importlib.import_module('module_list')
+    for folder, names in listed.items():
+        assert module_list.as_rst(folder or module_list.PACKAGE, names)
+
+
 def test_api_lists_every_public_name():
     """The API page has all of ``__all__``."""
     text = (DOCS / 'api.rst').read_text(encoding='utf-8')
