@@ -289,7 +289,7 @@ class Answer:
         case, and the request does not run again.
         """
         binding = self._binding
-        binding.is_last_word = True
+        binding.submission.is_last_word = True
         try:
             save_now(binding)
         except Exception as error:

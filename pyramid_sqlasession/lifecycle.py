@@ -64,10 +64,8 @@ from pyramid_sqlasession.connections import Connections
 from pyramid_sqlasession.cookie import new_token
 from pyramid_sqlasession.datamanager import SessionDataManager
 from pyramid_sqlasession.errors import name_of
-from pyramid_sqlasession.errors import SessionConflict
 from pyramid_sqlasession.errors import SessionStoreUnavailable
 from pyramid_sqlasession.expiry import Lifetime
-from pyramid_sqlasession.extension import Extension
 from pyramid_sqlasession.loading import is_said_to_be_away
 from pyramid_sqlasession.loading import load
 from pyramid_sqlasession.loading import suspect
@@ -81,6 +79,7 @@ from pyramid_sqlasession.session import source_of
 from pyramid_sqlasession.session import SQLASession
 from pyramid_sqlasession.state import Snapshot
 from pyramid_sqlasession.state import State
+from pyramid_sqlasession.submission import Submission
 from pyramid_sqlasession.surroundings import beginning_subrequest
 from pyramid_sqlasession.surroundings import can_be_answered
 from pyramid_sqlasession.surroundings import is_finished
@@ -137,9 +136,6 @@ class Binding:
     in_exception_view = False
     #: Whether pyramid_tm may have begun a transaction for the request.
     may_be_managed = False
-    #: Whether what is saved now is of an exception view whose request does
-    #: not run again.
-    is_last_word = False
     #: Whether another request's view runs this one.
     is_subrequest = False
     #: The response may have the cookie of a subrequest already.
@@ -161,12 +157,10 @@ class Binding:
     _is_loaded = False
     #: The thread that joins or loads.
     _thread_inside: int | None = None
-    _is_saving = False
-    _extension: Extension | None = None
+    #: Not made for those who only read.
+    _submission: Submission | None = None
     #: What an earlier attempt went on from.
     _opened: Base | None = None
-    #: Whether the record is another one than what was loaded.
-    _is_outdated = False
     #: Whether pyramid_tm, or a test, ends the transaction of the view that
     #: has raised it.
     _is_managed = False
@@ -197,20 +191,15 @@ class Binding:
         """Whether the application has a word in the additional fields."""
         return self.application.settings.extend_default_fields is not None
 
-    def _extending(self) -> Extension:
-        # Not made for those who only read.
-        if self._extension is None:
-            self._extension = Extension(
-                self.application, self.request, self.state,
-                self.connections.roll_back_quietly,
-            )
-        return self._extension
-
     @property
-    def _asking(self) -> Extension | None:
-        """What asks the application for its fields now, if anything does."""
-        found = self._extension
-        return found if found is not None and found.is_asking else None
+    def submission(self) -> Submission:
+        """What the request hands in to be saved."""
+        if self._submission is None:
+            self._submission = Submission(
+                self.application, self.request, self.state, self.connections,
+                self.watcher,
+            )
+        return self._submission
 
     # -- Source: called by the session ---------------------------------------
 
@@ -228,7 +217,7 @@ class Binding:
 
     def look(self) -> None:
         """Make sure that the session's content is there."""
-        if self._is_saving:
+        if self._submission is not None and self._submission.is_under_way:
             return
         if not self._is_attended:
             # Not by it: a call is where another thread can get in between.
@@ -348,8 +337,8 @@ class Binding:
     def alter(self, *what: str) -> None:
         """Make sure that a change can be saved; say so if it cannot."""
         self.look()
-        if (asking := self._asking) is not None:
-            asking.refuse(*what)
+        if self._submission is not None:
+            self._submission.refuse(*what)
         self.lend()
         if self._unavailable is not None:
             raise self._unavailable
@@ -362,7 +351,7 @@ class Binding:
 
     def lend(self) -> None:
         """Look for changes at the end, inside of what is given out now."""
-        if self._asking is not None:
+        if self._submission is not None and self._submission.is_asking:
             # It is a copy.
             return
         if not self.is_answered:
@@ -501,8 +490,8 @@ class Binding:
     def left(self) -> None:
         """Called once the part has ended."""
         self.participation = self._before = None
-        # With what it has foreseen.
-        self._extension = None
+        if self._submission is not None:
+            self._submission.forget_foreseen()
 
     def come_back(self, part: Participation) -> None:
         """Take back what was done in *part*, which was aborted."""
@@ -516,10 +505,11 @@ class Binding:
             self.state.restore(part.before)
             return
         self.state.begin(self.base)
-        if self._is_outdated:
+        submission = self._submission
+        if submission is not None and submission.is_outdated:
             # A loop in the view (``request.tm.attempts()``) would meet the
             # same conflict again and again.
-            self._is_loaded = self._is_outdated = False
+            self._is_loaded = submission.is_outdated = False
             self._opened = self.base
 
     def has_opened(self, found: Record) -> bool:
@@ -564,75 +554,13 @@ class Binding:
         store = self.request.__dict__.get('session_store')
         return store is not None and bool(store.has_revoked)
 
-    def foresee(self) -> None:
-        """Ask the application for its additional fields, before the commit.
-        """
-        self._is_saving = True
-        try:
-            self._extending().foresee()
-        finally:
-            self._is_saving = False
-
     def save(self, connection: Executor, plan: Plan) -> Outcome:
         """Write *plan*; what became of it counts once it is committed.
 
         :raises SessionError: for what cannot be stored.
         :raises sqlalchemy.exc.DBAPIError: of the database.
         """
-        self._is_saving = True
-        started = perf_counter()
-        common, planned = self.state.beginning, plan
-        if common is not None:
-            plan = common.follow(
-                plan, self._uncommitted(common),
-                self.application.saver.is_whole_login,
-            )
-        try:
-            outcome = self.application.saver.save(
-                connection, plan, self.now(),
-                self._extending().fields, self._theirs,
-            )
-        except SessionConflict as conflict:
-            self.watcher.conflicted(conflict.keys)
-            rest = self._without_conflict(plan, conflict)
-            if rest is None:
-                self._is_outdated = True
-                raise
-            outcome = self.save(connection, rest)
-            outcome.yielded += tuple(conflict.keys)
-            return outcome
-        finally:
-            self._is_saving = False
-        if plan is not planned:
-            outcome.shared = True
-            outcome.ends_common = plan.wishes.ended is not planned.wishes.ended
-        self.watcher.written(plan, outcome, perf_counter() - started)
-        return outcome
-
-    def _uncommitted(self, common: Beginning) -> Base | None:
-        """Return what others have made of *common* in this transaction."""
-        manager = self._manager
-        if manager is None:
-            return None
-        found: Base | None = manager.left_of(common.token.id)
-        return found
-
-    def _without_conflict(
-        self, plan: Plan, conflict: SessionConflict
-    ) -> Plan | None:
-        """Return what of *plan* is to be saved in spite of *conflict*, None
-        if there is nothing.
-        """
-        if not self.is_last_word or not conflict.keys or (
-            # Not half of a login: one user's keys beside another's.
-            plan.wishes.rotate or self.application.saver.is_login(plan)
-        ):
-            return None
-        return plan.without(conflict.keys)
-
-    def _theirs(self, record: Record) -> Record:
-        manager = self._manager
-        return record if manager is None else manager.theirs(record)
+        return self.submission.save(connection, plan, self._manager)
 
     def accept(self, outcome: Outcome) -> None:
         """Go on from *outcome*, which is committed."""
@@ -724,7 +652,7 @@ class Binding:
             # Not the same one with another request: it may serve the others
             # in a transaction that goes on.
             self.connections = Connections(self.application, _NOWHERE)
-            self.session = self._extension = None
+            self.session = self._submission = None
 
     def leave_to_next_attempt(self, request: Any) -> None:
         """Leave what *request* has to know if it runs again."""

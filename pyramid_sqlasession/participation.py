@@ -24,6 +24,7 @@ from pyramid_sqlasession.records import Executor
 from pyramid_sqlasession.records import Record
 from pyramid_sqlasession.state import Snapshot
 from pyramid_sqlasession.state import State
+from pyramid_sqlasession.submission import Submission
 
 #: The mark of a savepoint that takes nothing back: it was released, or the
 #: view that made it has failed.
@@ -66,8 +67,9 @@ class Holder(Protocol):
     def extends(self) -> bool:
         """Whether the application has a word in the additional fields."""
 
-    def foresee(self) -> None:
-        """Ask the application for its additional fields."""
+    @property
+    def submission(self) -> Submission:
+        """What the request hands in to be saved."""
 
     def save(self, connection: Executor, plan: Plan) -> Outcome:
         """Write *plan*; what became of it counts once it is committed."""
@@ -163,7 +165,7 @@ class Participation:
             holder.state.add_to(view, holder.application.codec.differ)
         self._plan = plan = holder.make_plan()
         if plan is not None and plan.writes_record and holder.extends:
-            holder.foresee()
+            holder.submission.foresee()
         return plan is not None
 
     def plan_again(self) -> None:

@@ -41,6 +41,7 @@ LAYERS = [
     {'application', 'response'},
     {'connections', 'store', 'cleaner', 'authentication'},
     {'loading', 'aftercare', 'attempts', 'extension'},
+    {'submission'},
     {'participation'},
     {'lifecycle'},
     {'savepoints', 'latesaving', 'delivery'},
