@@ -28,6 +28,7 @@ from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.attempts import is_to_be_repeated
 from pyramid_sqlasession.delivery import answering_binding_of
 from pyramid_sqlasession.delivery import has_cookie_of
+from pyramid_sqlasession.delivery import pass_on
 from pyramid_sqlasession.delivery import remind_callers
 from pyramid_sqlasession.delivery import send_cookie
 from pyramid_sqlasession.delivery import shares_cookie
@@ -360,6 +361,10 @@ class Answer:
             self._complain_of_changes()
         if not self._is_concluded:
             binding.leave_to_next_attempt(request)
+            committed = binding.carried + binding.outcomes
+            if committed and self._outer is None:
+                # It has failed, and the view that runs it may handle that.
+                pass_on(binding, committed, None)
         if binding.participation is not None and (
             outer_of(binding.request) is None
         ):

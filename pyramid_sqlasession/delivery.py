@@ -54,7 +54,7 @@ def send_cookie(binding: Binding, response: Any, outer: Any | None) -> None:
         )
         keep_private(response)
         if not runs_alone():
-            _pass_on(binding, outcomes, outer)
+            pass_on(binding, outcomes, outer)
     elif reason is ENDED:
         # It may be the one of a subrequest, with its cookie.
         take_cookie(response, binding.application.cookies, outcomes)
@@ -115,7 +115,7 @@ def _is_overtaken(
     return last.token not in tokens
 
 
-def _pass_on(
+def pass_on(
     binding: Binding, outcomes: tuple[Outcome, ...], outer: Any | None
 ) -> None:
     """Have the request that runs this subrequest send the cookie, too."""
