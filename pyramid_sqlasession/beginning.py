@@ -10,6 +10,7 @@ another is as by another request, and what is not committed yet is their own.
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from pyramid_sqlasession.base import NOTHING
 from pyramid_sqlasession.cookie import CookiePolicy
 from pyramid_sqlasession.cookie import new_token
 from pyramid_sqlasession.cookie import Token
+from pyramid_sqlasession.plan import in_order
 from pyramid_sqlasession.plan import Outcome
 from pyramid_sqlasession.plan import Plan
 from pyramid_sqlasession.surroundings import is_being_answered
@@ -94,6 +96,30 @@ class Beginning:
             plan, base=begun, wishes=replace(plan.wishes, rotate=True),
             changes=replace(plan.changes, drop_csrf=True),
         )
+
+
+def begun_in(
+    outcomes: Iterable[Outcome], is_user: Callable[[Base], bool]
+) -> Beginning | None:
+    """Return what subrequests have begun by *outcomes*, after they had ended
+    the session that they came with; None if there is nothing.
+
+    :param is_user: whether it is the session of a user.
+    """
+    outcomes = in_order(outcomes)
+    last: Base | None = None
+    for outcome in outcomes:
+        base = outcome.base
+        if base.record is not None and (
+            outcome.created
+            or (last is not None and base.is_later_than(last))
+        ):
+            last = None if outcome.is_ended(outcomes) else base
+    if last is None or last.token is None:
+        return None
+    # Who comes with another user's cookie puts nothing into it.
+    token = new_token(last.token.id) if is_user(last) else last.token
+    return Beginning(token, last)
 
 
 def have_met(request: Any, other: Any) -> bool:

@@ -685,6 +685,11 @@ def _has_looked(request: Any) -> bool:
 def _begun_by(application: Application, outer: Any) -> Beginning:
     """Return what *outer* begins, the outermost of several requests."""
     binding, base = binding_of(outer), NOTHING
+    begun = None if binding is None else beginning.begun_in(
+        binding.carried[binding.inherited:], application.saver.is_of_user
+    )
+    if begun is not None:
+        return begun
     if binding is not None and binding._is_loaded:
         base, state = binding.base, binding.state
         if base is NOTHING and state.beginning is None:

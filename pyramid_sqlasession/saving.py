@@ -450,9 +450,16 @@ class Saver:
         for the user whom it has found in the session: to nobody, and to who
         logs in there next, it means nothing.
         """
-        assigned = plan.changes.assigned
-        return assigned.get(self._settings.user_field) is not None or any(
-            LOGIN + key in assigned for key in assigned
+        return self._has_user(plan.changes.assigned)
+
+    def is_of_user(self, base: Base) -> bool:
+        """Return whether the session of *base* is that of a user."""
+        data, _ = base.content.known()
+        return self._has_user(data)
+
+    def _has_user(self, data: Mapping[str, Any]) -> bool:
+        return data.get(self._settings.user_field) is not None or any(
+            f'{LOGIN}{key}' in data for key in data
         )
 
     # -- expiry --------------------------------------------------------------

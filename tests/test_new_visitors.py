@@ -18,6 +18,7 @@ from .shop import flash_error
 from .shop import MANAGERS
 from .shop import start_over
 from .shop import with_views
+from .subrequests import beside
 from .subrequests import each_way
 from .subrequests import errors
 from .subrequests import inner
@@ -502,6 +503,98 @@ def test_the_fields_of_what_a_new_visitor_begins(make_shop):
             (row['user_id'], row['language']) for row in shop.rows()
         ] == [(7, 'de')]
         assert 'user_id' in browser.get('/show').text
+
+@beside
+@pytest.mark.parametrize('tweens', [False, True])
+@pytest.mark.parametrize('looks', [False, True])
+@pytest.mark.parametrize('logs_in', [False, True])
+def test_a_subrequest_after_one_that_has_ended_the_session(
+    shop, tweens, looks, logs_in, caplog
+):
+    """T9, C5: what they put in is one session, unless a user has it by then."""
+    @shop.view
+    def replace(request):
+        request.session.invalidate()
+        request.session['inner'] = True
+        if logs_in:
+            request.session.rotate(login=True)
+            request.session['user_id'] = 7
+
+    @shop.view
+    def add(request):
+        request.session['more'] = True
+
+    @shop.view
+    def outer(request):
+        if looks:
+            assert request.session['n'] == 1
+        run(request, '/replace')
+        run(request, '/add')
+        run(request, '/add')
+
+    shop.registry.way = (with_cookie, tweens)
+    browser = start_over(shop)
+    answer = browser.get('/outer')
+    assert len(answer.headers.getall('Set-Cookie')) == 1
+    expected = {'inner': True, 'more': True}
+    if logs_in:
+        expected = {'inner': True, 'user_id': 7}
+    assert ast.literal_eval(browser.get('/show').text) == expected
+    assert len(shop.rows()) == 1
+    assert ('were dropped' in caplog.text) == logs_in
+
+
+@beside
+def test_a_logout_between_subrequests_that_begin_a_session(shop):
+    """T9, C4: what was begun before it ends, and what comes after it stays."""
+
+    @shop.view
+    def replace(request):
+        request.session.invalidate()
+        request.session['inner'] = True
+
+    @shop.view
+    def log_out(request):
+        request.session.invalidate()
+
+    @shop.view
+    def add(request):
+        request.session['more'] = True
+
+    @shop.view
+    def outer(request):
+        for name in ('replace', 'log_out', 'add'):
+            run(request, f'/{name}')
+
+    for browser in each_way(shop, [(with_cookie, True), (with_cookie, False)]):
+        browser.get('/outer')
+        assert browser.get('/show').text == "{'more': True}"
+        assert len(shop.rows()) == 1
+
+
+@beside
+def test_two_logins_by_subrequests_of_two_users(shop):
+    """T9, C5: the second one's session has nothing of the first one's."""
+
+    @shop.view
+    def first(request):
+        request.session.invalidate()
+        request.session.rotate(login=True)
+        request.session.update(user_id=7, first=True)
+
+    @shop.view
+    def second(request):
+        request.session.rotate(login=True)
+        request.session['user_id'] = 8
+
+    @shop.view
+    def outer(request):
+        run(request, '/first')
+        run(request, '/second')
+
+    for browser in each_way(shop, [(with_cookie, True), (with_cookie, False)]):
+        browser.get('/outer')
+        assert browser.get('/show').text == "{'user_id': 8}"
 
 
 @both_managers
