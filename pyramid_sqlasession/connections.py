@@ -39,6 +39,7 @@ from pyramid_sqlasession.saving import WriteRefused
 from pyramid_sqlasession.surroundings import outer_of
 from pyramid_sqlasession.surroundings import runs_alone
 from pyramid_sqlasession.transaction import active_transaction
+from pyramid_sqlasession.transaction import has_commit_veto
 from pyramid_sqlasession.transaction import is_managed
 from pyramid_sqlasession.transaction import resources_of
 
@@ -435,6 +436,16 @@ class Connections:
         ):
             return None
         return bind
+
+    def is_to_be_aborted(self, transaction: Any) -> bool:
+        """Return whether *transaction* is certainly aborted after an exception
+        view, and another connection sees what was there before it.
+        """
+        return not (
+            has_commit_veto(self._request)
+            or self._is_begun_by_others(transaction)
+            or self._application.database.has_one_connection
+        )
 
     def _is_begun_by_others(self, transaction: Any) -> bool:
         """Return whether something may have been written to the transaction

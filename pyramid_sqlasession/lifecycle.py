@@ -161,6 +161,9 @@ class Binding:
     _submission: Submission | None = None
     #: What an earlier attempt went on from.
     _opened: Base | None = None
+    #: Whether it was looked for after the request had ended sessions itself,
+    #: which an abort takes back.
+    is_doubtful = False
     #: Whether pyramid_tm, or a test, ends the transaction of the view that
     #: has raised it.
     _is_managed = False
@@ -278,13 +281,15 @@ class Binding:
                 return
             self.base, self.found = load(
                 self.application, request, self.connections,
-                self._manager, in_exception_view=self.in_exception_view,
+                self._manager_to_read,
+                in_exception_view=self.in_exception_view,
                 carried=self.carried + self.outcomes, opened=self._opened,
             )
             self.state.load(self.base)
             self._is_loaded = True
             if self.base is NOTHING:
                 self._begin_with_others()
+                self.is_doubtful = self._has_revoked
             self.watcher.loaded(
                 self.found, self.base, perf_counter() - started
             )
@@ -307,6 +312,19 @@ class Binding:
             self.found is Found.FORGED or self.found is Found.WRONG_SECRET
         ):
             suspect(self.application, request, self.found)
+
+    @property
+    def _manager_to_read(self) -> SessionDataManager | None:
+        """Of the transaction to read in; None to read beside it."""
+        manager = self._manager
+        if (
+            manager is not None and manager.is_open
+            and self.in_exception_view and self._has_revoked
+            and self.connections.is_to_be_aborted(manager.transaction)
+        ):
+            # What the view has ended has not, once that is done.
+            return None
+        return manager
 
     def _begin_with_others(self) -> None:
         """Have what this request puts in begin the same session as what the
@@ -384,6 +402,7 @@ class Binding:
             if part is not None:
                 part.set_aside()
             self.start_over()
+            self._look_again_if_doubtful()
         self.in_exception_view = True
 
     def start_over(self) -> None:
@@ -396,6 +415,10 @@ class Binding:
             self.state.restore(before)
         elif self._is_loaded:
             self.state.begin(self.base)
+
+    def _look_again_if_doubtful(self) -> None:
+        if self.is_doubtful:
+            self._is_loaded = self.is_doubtful = False
 
     def join(self, *, to_read: bool = False) -> None:
         """Take part in the transaction, if there is one.
@@ -505,12 +528,18 @@ class Binding:
             self.state.restore(part.before)
             return
         self.state.begin(self.base)
+        self._look_again_if_doubtful()
         submission = self._submission
         if submission is not None and submission.is_outdated:
             # A loop in the view (``request.tm.attempts()``) would meet the
             # same conflict again and again.
             self._is_loaded = submission.is_outdated = False
             self._opened = self.base
+
+    def reunite(self, view: Snapshot) -> None:
+        """Put what was done since on top of what a view did that failed."""
+        self._is_loaded = True
+        self.state.add_to(view, self.application.codec.differ)
 
     def has_opened(self, found: Record) -> bool:
         """Return whether *found* is that of the session, for which nobody

@@ -44,6 +44,9 @@ class Holder(Protocol):
     exception: BaseException | None
     #: Whether another request's view runs this one.
     is_subrequest: bool
+    #: Whether what the session was loaded as holds only if the transaction is
+    #: committed.
+    is_doubtful: bool
 
     @property
     def is_gone(self) -> bool:
@@ -62,6 +65,9 @@ class Holder(Protocol):
 
     def make_plan(self) -> Plan | None:
         """Return what has to be saved, None if there is nothing."""
+
+    def reunite(self, view: Snapshot) -> None:
+        """Put what was done since on top of what a view did that failed."""
 
     @property
     def extends(self) -> bool:
@@ -162,7 +168,7 @@ class Participation:
             # The commit veto: both are committed.
             view, self._set_aside = self._set_aside, None
             self._is_reunited = True
-            holder.state.add_to(view, holder.application.codec.differ)
+            holder.reunite(view)
         self._plan = plan = holder.make_plan()
         if plan is not None and plan.writes_record and holder.extends:
             holder.submission.foresee()
@@ -264,6 +270,7 @@ class Participation:
     def committed(self) -> None:
         """Go on from what was written."""
         outcome, self._tentative = self._tentative, None
+        self._holder.is_doubtful = False
         self._holder.left()
         if outcome is not None:
             self._holder.accept(outcome)

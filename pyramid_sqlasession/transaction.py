@@ -76,6 +76,15 @@ def is_managed(request: Any) -> bool:
     return bool(environ.get('tm.active') or 'repoze.tm.active' in environ)
 
 
+def has_commit_veto(request: Any) -> bool:
+    """Return whether pyramid_tm may commit what a view did that has failed."""
+    settings = request.registry.settings or {}
+    return any(
+        settings.get(f'{prefix}.commit_veto')
+        for prefix in ('tm', 'pyramid_tm')
+    )
+
+
 def mark_retryable(error: BaseException) -> None:
     """Tell pyramid_retry to run the request again after *error*."""
     if IRetryableError is not None:

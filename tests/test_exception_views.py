@@ -502,6 +502,53 @@ def test_raise_found_and_the_default_veto(make_shop):
     assert site.notes() == []
 
 
+@both_managers
+@pytest.mark.parametrize('work', [
+    None, lambda session: session.get('n'),
+    lambda session: session.flash('Saved!'),
+], ids=['nothing', 'a look', 'a flash'])
+@pytest.mark.parametrize('end', ['failure', 'vote', 'doom', 'abort'])
+def test_sessions_that_a_view_has_ended_in_vain(make_shop, work, end):
+    """T2, T3: they live on; the browser keeps its own, and its cookie."""
+    site = make_shop(configure=answering(flash_error))
+
+    @site.view
+    def fail(request):
+        request.session_store.revoke_all()
+        if work is not None:
+            work(request.session)
+        if end == 'failure':
+            raise Failure
+        if end == 'vote':
+            first_vote_fails(request, site)
+        if end == 'doom':
+            request.tm.doom()
+            request.add_response_callback(
+                lambda request, response: flash_error(request)
+            )
+        if end == 'abort':
+            request.tm.abort()
+            request.tm.begin()
+            flash_error(request)
+
+    browser = returning(site)
+    assert 'Set-Cookie' not in browser.get('/fail').headers
+    assert site.data() == {**STORED, '_f_': ['Please log in']}
+    assert site.engine.pool.checkedout() == 0
+
+
+@both_managers
+def test_sessions_that_a_view_has_ended_and_a_commit(accident):
+    """T3: those of a view that failed, too; what is said begins another."""
+    site = accident(
+        lambda request: request.session_store.revoke_all(), **LET_PASS
+    )
+    browser = returning(site)
+    browser.get('/fail')
+    assert browser.get('/show').text == "{'_f_': ['Please log in']}"
+    assert len(site.rows()) == 1
+
+
 @on_sqlite
 def test_an_exception_view_that_raises(accident):
     """T2, T3: nobody answers, nothing is stored."""

@@ -511,7 +511,8 @@ def test_the_fields_of_what_a_new_visitor_begins(make_shop):
 def test_a_subrequest_after_one_that_has_ended_the_session(
     shop, tweens, looks, logs_in, caplog
 ):
-    """T9, C5: what they put in is one session, unless a user has it by then."""
+    """T9, C5: what they put in is one session, unless a user has it."""
+
     @shop.view
     def replace(request):
         request.session.invalidate()
