@@ -207,11 +207,13 @@ class Answer:
             abort_what_is_left(
                 self._binding.application, outer, binding_of(outer)
             )
-            if self._binding.is_in_transaction and (
-                error is not self._outer_error
+            inner = self._binding
+            if error is not self._outer_error and (
+                inner.is_in_transaction or inner.state.is_unsaved
             ):
-                # A test's, which nobody aborts (T7).
-                self._binding.take_back(error)
+                # Of a test's transaction, which nobody aborts (T7), or of one
+                # that a subrequest of the exception view has replaced.
+                inner.take_back(error)
         if inner_response is None:
             self._binding.drop_unsaved()
             inner_response = Response()

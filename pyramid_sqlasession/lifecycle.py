@@ -445,6 +445,8 @@ class Binding:
     def _join_with_others(self, transaction: Any) -> None:
         for other in self._waiting_bindings():
             if active_transaction(other.request) is transaction:
+                # What a view has left that failed stays out of it.
+                other.notice_exception()
                 other._take_part(transaction)
         self._take_part(transaction)
 

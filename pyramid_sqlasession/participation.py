@@ -149,6 +149,11 @@ class Participation:
         all the same.
         """
         self._set_aside = self._holder.state.snapshot()
+        before, was_changed = self.outside
+        if was_changed:
+            # What was there when it joined is the view's, too: it has gone on
+            # after a transaction that was replaced.
+            self.before = before
         # They end with the view's transaction.
         self.savepoints = dict.fromkeys(self.savepoints, RELEASED)
 

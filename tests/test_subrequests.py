@@ -14,6 +14,7 @@ from .failing import on_sqlite
 from .failing import Passing
 from .shop import add_note
 from .shop import both_managers
+from .shop import flash_error
 from .shop import returning
 from .shop import start_over
 from .shop import STORED
@@ -334,6 +335,75 @@ def test_a_subrequest_of_a_stranger(shop):
                   for row in shop.rows()]
         assert sorted(map(len, stored)) == [1, 4]
         assert shop.token(browser) == token
+
+
+#: A subrequest through tweens replaces the transaction of its caller.
+replacing = pytest.mark.parametrize(
+    ('database', 'make_shop'),
+    [('sqlite', 'implicit'), ('postgresql', 'implicit')], indirect=True,
+)
+
+
+@replacing
+@pytest.mark.parametrize('then', [
+    lambda session: None, lambda session: session.update(later=True),
+])
+def test_a_view_that_fails_after_a_transaction_was_replaced(make_shop, then):
+    """T3, T9: nothing of it shows, though it has not failed by then."""
+    shop = make_shop(configure=answering(flash_error))
+    shop.views['inner'] = lambda request: None
+
+    @shop.view
+    def outer(request):
+        request.session.flash('Saved!')
+        request.invoke_subrequest(
+            with_cookie(request, '/inner'), use_tweens=True
+        )
+        then(request.session)
+        raise Failure
+
+    start_over(shop).get('/outer')
+    assert shop.data() == {**STORED, '_f_': ['Please log in']}
+
+
+@replacing
+@pytest.mark.parametrize('writes', [False, True])
+@pytest.mark.parametrize('who', ['the view', 'a subrequest'])
+def test_an_exception_view_that_replaces_the_transaction(
+    make_shop, writes, who
+):
+    """T3: what its subrequest stores has nothing of the view that failed."""
+
+    def answer(request):
+        request.invoke_subrequest(
+            with_cookie(request, '/inner'), use_tweens=True
+        )
+
+    shop = make_shop(configure=answering(answer))
+
+    def flash(request):
+        request.session.flash('Saved!')
+
+    shop.views['flash'] = flash
+
+    @shop.view
+    def inner(request):
+        if writes:
+            request.session['inner'] = True
+
+    @shop.view
+    def outer(request):
+        # Begun by itself, or by hand.
+        request.tm.commit()
+        if who == 'the view':
+            flash(request)
+        else:
+            request.invoke_subrequest(with_transaction(request, '/flash'))
+        raise Failure
+
+    start_over(shop).get('/outer')
+    expected = {**STORED, 'inner': True} if writes else STORED
+    assert shop.data() == expected
 
 
 @both_managers
