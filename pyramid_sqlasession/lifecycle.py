@@ -154,7 +154,8 @@ class Binding:
     _unavailable: SessionStoreUnavailable | None = None
     #: Whether somebody answers for the session, and for its end.
     _is_attended = False
-    _is_loaded = False
+    #: Whether somebody has looked.
+    is_loaded = False
     #: The thread that joins or loads.
     _thread_inside: int | None = None
     #: Not made for those who only read.
@@ -229,11 +230,11 @@ class Binding:
         if not self.is_answered:
             if self.request.__dict__.get('exception') is not self.exception:
                 self.notice_exception()
-            if not self._is_loaded:
+            if not self.is_loaded:
                 self.join(to_read=True)
             elif self.state.is_altered:
                 self.join()
-        if not self._is_loaded:
+        if not self.is_loaded:
             self._load_once()
 
     def attend(self) -> None:
@@ -276,7 +277,7 @@ class Binding:
         # The binding may let go of it meanwhile.
         request = self.request
         try:
-            if self._is_loaded:
+            if self.is_loaded:
                 # By another thread.
                 return
             self.base, self.found = load(
@@ -286,7 +287,7 @@ class Binding:
                 carried=self.carried + self.outcomes, opened=self._opened,
             )
             self.state.load(self.base)
-            self._is_loaded = True
+            self.is_loaded = True
             if self.base is NOTHING:
                 self._begin_with_others()
                 self.is_doubtful = self._has_revoked
@@ -393,7 +394,7 @@ class Binding:
         self._is_managed = is_managed(self.request)
         part = self.participation
         # What a tween above of them has changed is not the view's.
-        if self._is_loaded and not self.in_exception_view and (
+        if self.is_loaded and not self.in_exception_view and (
             part is not None or self._is_changed_by_view
         ):
             if self.state.is_altered:
@@ -413,12 +414,12 @@ class Binding:
         before = self._before if part is None else part.before
         if before is not None:
             self.state.restore(before)
-        elif self._is_loaded:
+        elif self.is_loaded:
             self.state.begin(self.base)
 
     def _look_again_if_doubtful(self) -> None:
         if self.is_doubtful:
-            self._is_loaded = self.is_doubtful = False
+            self.is_loaded = self.is_doubtful = False
 
     def join(self, *, to_read: bool = False) -> None:
         """Take part in the transaction, if there is one.
@@ -464,7 +465,7 @@ class Binding:
         }
         return [
             binding for binding in found.values()
-            if binding is not self and binding._is_loaded
+            if binding is not self and binding.is_loaded
             and binding.participation is None and not binding.is_answered
         ]
 
@@ -486,7 +487,7 @@ class Binding:
 
         :param rotated: what it has committed already.
         """
-        if not self._is_loaded:
+        if not self.is_loaded:
             self.carried += rotated
             self.join()
 
@@ -520,7 +521,7 @@ class Binding:
 
     def come_back(self, part: Participation) -> None:
         """Take back what was done in *part*, which was aborted."""
-        if not self._is_loaded:
+        if not self.is_loaded:
             return
         if self.state.is_altered:
             self.watcher.taken_back(self.state.pending.touched)
@@ -535,12 +536,12 @@ class Binding:
         if submission is not None and submission.is_outdated:
             # A loop in the view (``request.tm.attempts()``) would meet the
             # same conflict again and again.
-            self._is_loaded = submission.is_outdated = False
+            self.is_loaded = submission.is_outdated = False
             self._opened = self.base
 
     def reunite(self, view: Snapshot) -> None:
         """Put what was done since on top of what a view did that failed."""
-        self._is_loaded = True
+        self.is_loaded = True
         self.state.add_to(view, self.application.codec.differ)
 
     def has_opened(self, found: Record) -> bool:
@@ -548,7 +549,7 @@ class Binding:
         but those who take part has logged in since.
         """
         token = self.state.base.token
-        if not self._is_loaded:
+        if not self.is_loaded:
             token, _ = self.application.cookies.read(self.request.environ)
         elif self.state.base.record is None:
             return False
@@ -560,7 +561,7 @@ class Binding:
         """Go on from what *writer* has made of the same session: a rotation
         in the same transaction is no login of somebody else.
         """
-        if not self._is_loaded:
+        if not self.is_loaded:
             # To be looked at with the token that is good now.
             self.carried += writer.outcomes[-1:]
             return
@@ -574,7 +575,7 @@ class Binding:
 
         :raises SessionError: for a value that cannot be stored.
         """
-        if not self._is_loaded:
+        if not self.is_loaded:
             return None
         return self.state.plan(
             self.application.codec.differ, has_revoked=self._has_revoked
@@ -676,7 +677,7 @@ class Binding:
         collector.
         """
         if (
-            self.is_answered and self._is_loaded
+            self.is_answered and self.is_loaded
             and self.participation is None and self.session is not None
         ):
             self.request = _NOWHERE
@@ -710,7 +711,7 @@ def binding_of(request: Any) -> Binding | None:
 
 def _has_looked(request: Any) -> bool:
     binding = binding_of(request)
-    return binding is not None and binding._is_loaded
+    return binding is not None and binding.is_loaded
 
 
 def _begun_by(application: Application, outer: Any) -> Beginning:
@@ -721,7 +722,7 @@ def _begun_by(application: Application, outer: Any) -> Beginning:
     )
     if begun is not None:
         return begun
-    if binding is not None and binding._is_loaded:
+    if binding is not None and binding.is_loaded:
         base, state = binding.base, binding.state
         if base is NOTHING and state.beginning is None:
             state.beginning = Beginning(state.pending.token or new_token())

@@ -44,6 +44,8 @@ class Holder(Protocol):
     exception: BaseException | None
     #: Whether another request's view runs this one.
     is_subrequest: bool
+    #: Whether somebody has looked.
+    is_loaded: bool
     #: Whether what the session was loaded as holds only if the transaction is
     #: committed.
     is_doubtful: bool
@@ -310,10 +312,13 @@ class Participation:
 
     # -- savepoints ----------------------------------------------------------
 
-    def mark(self) -> Mark:
+    def mark(self) -> Mark | None:
         """Return the state, for :meth:`return_to`."""
         holder = self._holder
         holder.notice_exception()
+        if not holder.is_loaded:
+            # It takes part for a subrequest: what is loaded later stays.
+            return None
         return holder.exception, holder.state.snapshot()
 
     def return_to(self, mark: Mark | None) -> None:

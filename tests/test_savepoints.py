@@ -25,6 +25,7 @@ from .shop import returning
 from .shop import start_over
 from .shop import STORED
 from .site import Note
+from .subrequests import with_transaction
 
 # -- T9: transactions by hand -------------------------------------------------
 
@@ -501,6 +502,34 @@ def test_a_savepoint_before_the_first_look(shop, mark):
     for change in CHANGES:
         assert browser.get(f'/maybe?change={change}').text == str(STORED)
         assert (change, shop.rows()) == (change, before)
+
+
+@both_managers
+@pytest.mark.parametrize('looks', [False, True])
+def test_a_savepoint_before_the_first_look_beside_a_login(shop, looks):
+    """T9: a session that takes part for its subrequest's sake, too."""
+
+    @shop.view
+    def inner(request):
+        request.session.rotate()
+        request.session['inner'] = True
+
+    @shop.view
+    def outer(request):
+        request.invoke_subrequest(with_transaction(request, '/inner'))
+        rollback = savepoint(request)
+        if looks:
+            assert request.session['n'] == 1
+        request.session['lost'] = True
+        rollback()
+        assert dict(request.session) == STORED
+        request.session['later'] = True
+
+    browser = returning(shop)
+    browser.get('/outer')
+    assert shop.data() == {**STORED, 'inner': True, 'later': True}
+    shop.clock.advance(minutes=2)
+    assert "'later': True" in browser.get('/show').text
 
 
 @pytest.mark.parametrize(
