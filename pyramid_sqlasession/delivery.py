@@ -9,12 +9,16 @@ one cookie.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
+
+from sqlalchemy import exc
 
 from pyramid_sqlasession import beginning
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.attempts import has_cookie_left
 from pyramid_sqlasession.base import Base
+from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.lifecycle import Binding
 from pyramid_sqlasession.lifecycle import binding_of
 from pyramid_sqlasession.plan import in_order
@@ -25,6 +29,7 @@ from pyramid_sqlasession.response import keep_private
 from pyramid_sqlasession.response import NO_REASON
 from pyramid_sqlasession.response import put_cookie
 from pyramid_sqlasession.response import take_cookie
+from pyramid_sqlasession.retired import Standing
 from pyramid_sqlasession.session import SQLASession
 from pyramid_sqlasession.surroundings import asked_by
 from pyramid_sqlasession.surroundings import caller_of
@@ -41,10 +46,15 @@ def send_cookie(binding: Binding, response: Any, outer: Any | None) -> None:
         binding.watcher.decided(False, NO_REASON)
         return
     outcomes = in_order(outcomes)
-    header, reason = cookie_header(
-        binding.application.cookies, outcomes, binding.request,
-        binding.now(), asked_by(binding.request), _last_base(binding, outer),
+    follow = partial(
+        cookie_header, binding.application.cookies, outcomes,
+        binding.request, binding.now(), asked_by(binding.request),
     )
+    header, reason = follow(_last_base(binding, outer))
+    if header is not None and binding.outcomes and (
+        binding.outcomes[-1].is_early
+    ):
+        header, reason = follow(_base_by_now(binding))
     if header is not None:
         # The response may be a subrequest's, with its cookie.
         put_cookie(
@@ -73,6 +83,25 @@ def _last_base(binding: Binding, outer: Any | None) -> Base:
     if found is not None and found.base.ghost:
         return found.base
     return binding.base
+
+
+def _base_by_now(binding: Binding) -> Base:
+    """Return what has become of what was committed some time ago: its cookie
+    must not replace that of a login since.
+    """
+    base, now = binding.base, binding.now()
+    if base.record is None or base.token is None:
+        return base
+    try:
+        found = binding.application.database.find_aside(base.record.id, now)
+    except (exc.SQLAlchemyError, SessionError):
+        # Nobody can tell.
+        return base
+    if found is None:
+        return Base(token=base.token, ghost='gone')
+    if found.standing(base.token, now) in (Standing.CURRENT, Standing.RENEWED):
+        return base
+    return Base(token=base.token, ghost='rotated')
 
 
 def _counts_most(

@@ -25,6 +25,7 @@ from pyramid_sqlasession.records import Record
 from pyramid_sqlasession.state import Snapshot
 from pyramid_sqlasession.state import State
 from pyramid_sqlasession.submission import Submission
+from pyramid_sqlasession.transaction import is_managed
 
 #: The mark of a savepoint that takes nothing back: it was released, or the
 #: view that made it has failed.
@@ -276,17 +277,22 @@ class Participation:
 
     def committed(self) -> None:
         """Go on from what was written."""
-        outcome, self._tentative = self._tentative, None
-        self._holder.is_doubtful = False
-        self._holder.left()
-        if outcome is not None:
-            self._holder.accept(outcome)
+        if self._tentative is not None:
+            self._tentative.is_early = is_managed(self._holder.request)
+        self._end()
 
     def end_with(self, outcome: Outcome) -> None:
         """Leave the transaction to who ends it, with *outcome* in it."""
         self._tentative = outcome
         self.manager.release(self)
-        self.committed()
+        self._end()
+
+    def _end(self) -> None:
+        outcome, self._tentative = self._tentative, None
+        self._holder.is_doubtful = False
+        self._holder.left()
+        if outcome is not None:
+            self._holder.accept(outcome)
 
     def has_opened(self, found: Record) -> bool:
         """Return whether *found* is that of the session, for which nobody

@@ -100,6 +100,9 @@ class Outcome:
     ends_common: bool = False
     #: A new record holds the changes, and nothing of the one before.
     replaced: bool = False
+    #: The view has committed it by hand, and went on: others may have logged
+    #: in since.
+    is_early: bool = False
     #: Keys that keep another request's values, as this one cannot run again
     #: (``conflict = retry``).
     yielded: tuple[str, ...] = ()

@@ -336,6 +336,62 @@ def test_another_request_between_two_transactions(shop):
     assert shop.data() == {'n': 5, 'm': 5, 'list': [1], 'a': 1, 'b': 2}
 
 
+LATER = {
+    'an expiry': lambda request: request.session.set_expiry(86400 * 2),
+    'a touch': lambda request: request.session.touch(),
+}
+
+
+@pytest.mark.parametrize('later', LATER.values(), ids=LATER)
+@pytest.mark.parametrize('other', ['log_in', 'log_out', 'put'])
+def test_a_login_elsewhere_after_a_commit_by_hand(shop, later, other):
+    """C5, R4, T9: the cookie of before it does not replace the login's."""
+
+    @shop.view
+    def log_in(request):
+        request.session.rotate()
+
+    @shop.view
+    def log_out(request):
+        request.session.invalidate()
+
+    @shop.view
+    def put(request):
+        request.session['n'] = 2
+
+    @shop.view
+    def slow(request):
+        later(request)
+        request.tm.commit()
+        request.tm.begin()
+        shop.browser(like=browser).get(f'/{other}')
+
+    browser = returning(shop)
+    shop.clock.advance(minutes=2)
+    answer = browser.get('/slow')
+    assert ('Set-Cookie' in answer.headers) == (other == 'put')
+
+
+def test_a_database_that_is_away_after_a_commit_by_hand(shop, monkeypatch):
+    """R4, D1: the cookie is sent, as what it is for was committed."""
+
+    @shop.view
+    def slow(request):
+        request.session.touch()
+        request.tm.commit()
+        request.tm.begin()
+        monkeypatch.setattr(
+            type(shop.application.database), 'find_aside', fail
+        )
+
+    def fail(*args):
+        raise sa.exc.OperationalError('', {}, Exception('away'))
+
+    browser = returning(shop)
+    shop.clock.advance(minutes=2)
+    assert 'Set-Cookie' in browser.get('/slow').headers
+
+
 # -- T9: savepoints -----------------------------------------------------------
 
 
