@@ -34,6 +34,10 @@ _WORDS = {
 _ALSO: dict[type, tuple[type, ...]] = {float: (int,), Decimal: (int,)}
 
 
+class _Misfit(Exception):
+    """A value does not fit; the text says what the column takes."""
+
+
 def stored(
     name: str, value: Any, column: sa.Column[Any],
     dialect: Callable[[], sa.Dialect],
@@ -43,88 +47,81 @@ def stored(
     :param dialect: returns the database's, once there is an engine.
     :raises SessionFieldError: if it does not.
     """
-    if value is None:
+    try:
+        if value is not None:
+            return _fitting(value, column.type, dialect)
         if not column.nullable:
-            raise SessionFieldError(
-                name, value, 'a value (the column is not null)'
-            )
-        # Or it would be the null of JSON, which is not NULL.
-        return sa.null() if isinstance(column.type, sa.JSON) else None
-    return _fitting(name, value, column.type, dialect)
+            raise _Misfit('a value (the column is not null)')
+    except _Misfit as error:
+        raise SessionFieldError(name, value, str(error)) from None
+    # Or it would be the null of JSON, which is not NULL.
+    return sa.null() if isinstance(column.type, sa.JSON) else None
 
 
-def _fitting(
-    name: str, value: Any, type_: Any, dialect: Callable[[], sa.Dialect]
-) -> Any:
-    """Return *value*, which is not None, as it is stored, if it fits *type_*.
+# Each function below raises _Misfit for a value that does not fit.
 
-    :raises SessionFieldError: if it does not.
-    """
+
+def _fitting(value: Any, type_: Any, dialect: Callable[[], sa.Dialect]) -> Any:
+    """Return *value*, which is not None, as it is stored."""
     if isinstance(type_, sa.JSON):
-        return _check_json(name, value)
+        return _check_json(value)
     if isinstance(type_, sa.Enum):
-        return _check_enum(name, value, type_)
+        return _check_enum(value, type_)
     if isinstance(type_, (postgresql.INET, postgresql.CIDR)):
-        return _check_address(name, value, type_)
+        return _check_address(value, type_)
     if isinstance(type_, postgresql.HSTORE):
-        return _check_texts(name, value)
+        return _check_texts(value)
     kind = _python_type(type_)
     if kind is None:
         if isinstance(type_, sa.types.TypeDecorator):
-            _check_bound(name, value, type_, dialect())
+            _check_bound(value, type_, dialect())
         return value
-    _check_kind(name, value, kind)
+    _check_kind(value, kind)
     if isinstance(type_, sa.ARRAY):
-        return _fitting_items(name, value, type_.item_type, dialect)
-    _check_limits(name, value, type_)
+        return _fitting_items(value, type_.item_type, dialect)
+    _check_limits(value, type_)
     if kind in (float, Decimal):
-        _check_number(name, value, kind)
-        return _number(name, value, type_, dialect)
+        _check_number(value, kind)
+        return _number(value, type_, dialect)
     if isinstance(value, dt.timedelta):
-        _check_span(name, value)
+        _check_span(value)
     if isinstance(value, dt.datetime):
-        return _in_utc(name, value, type_)
+        return _in_utc(value, type_)
     if isinstance(value, str):
         if isinstance(type_, sa.Uuid):
-            return _check_uuid(name, value)
+            return _check_uuid(value)
         # Drivers adapt by the exact type, and Markup is none they know.
         return str.__str__(value)
     return value
 
 
 def _fitting_items(
-    name: str, value: list[Any], type_: Any,
-    dialect: Callable[[], sa.Dialect],
+    value: list[Any], type_: Any, dialect: Callable[[], sa.Dialect]
 ) -> list[Any]:
-    """Return the items of an ARRAY as they are stored, if they fit *type_*.
-
-    :raises SessionFieldError: if one does not.
-    """
+    """Return the items of an ARRAY as they are stored."""
     def fitting(item: Any) -> Any:
         # A list is another dimension, unless it is a value itself.
         if isinstance(item, list) and not isinstance(type_, sa.JSON):
             return [fitting(one) for one in item]
-        return None if item is None else _fitting(name, item, type_, dialect)
+        return None if item is None else _fitting(item, type_, dialect)
 
     try:
         return [fitting(item) for item in value]
-    except SessionFieldError as error:
-        raise SessionFieldError(
-            name, value, f'a list whose items fit: {error.type}'
-        ) from None
+    except _Misfit as error:
+        raise _Misfit(f'a list whose items fit: {error}') from None
 
 
-def _check_texts(name: str, value: Any) -> Any:
+def _check_texts(value: Any) -> Any:
     # psycopg lets any error through that it meets in another value.
     if not isinstance(value, dict) or not all(
         isinstance(key, str) and isinstance(text, str | None)
         for key, text in value.items()
     ):
-        raise SessionFieldError(name, value, 'a dict of str to str or None')
+        raise _Misfit('a dict of str to str or None')
     return value
 
 
-def _in_utc(name: str, value: dt.datetime, type_: Any) -> dt.datetime:
+def _in_utc(value: dt.datetime, type_: Any) -> dt.datetime:
     # One clock: what has no time zone is UTC, whatever the time zone of the
     # process and of the connection.
     if value.utcoffset() is None:
@@ -132,33 +129,27 @@ def _in_utc(name: str, value: dt.datetime, type_: Any) -> dt.datetime:
     try:
         value = value.astimezone(dt.UTC)
     except OverflowError:
-        raise SessionFieldError(
-            name, value, 'a datetime of the years 1 to 9999 in UTC'
-        ) from None
+        raise _Misfit('a datetime of the years 1 to 9999 in UTC') from None
     if isinstance(type_, UTCDateTime) or type_.timezone:
         return value
     return value.replace(tzinfo=None)
 
 
-def _check_json(name: str, value: Any) -> Any:
+def _check_json(value: Any) -> Any:
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise SessionFieldError(
-            name, value, f'what JSON can hold ({error})'
-        ) from None
+        raise _Misfit(f'what JSON can hold ({error})') from None
     return value
 
 
-def _check_enum(name: str, value: Any, type_: Any) -> Any:
+def _check_enum(value: Any, type_: Any) -> Any:
     if type_.enum_class is None:
         if not isinstance(value, str):
-            raise SessionFieldError(name, value, 'a str')
+            raise _Misfit('a str')
         if value in type_.enums:
             return value
-        raise SessionFieldError(
-            name, value, f'one of {", ".join(type_.enums)}'
-        )
+        raise _Misfit(f'one of {", ".join(type_.enums)}')
     if isinstance(value, type_.enum_class):
         return value
     # The session holds the value: a member with str or int in it comes back
@@ -166,12 +157,10 @@ def _check_enum(name: str, value: Any, type_: Any) -> Any:
     try:
         return type_.enum_class(value)
     except ValueError:
-        raise SessionFieldError(
-            name, value, f'a member of {type_.enum_class.__name__}'
-        ) from None
+        raise _Misfit(f'a member of {type_.enum_class.__name__}') from None
 
 
-def _check_kind(name: str, value: Any, kind: type) -> None:
+def _check_kind(value: Any, kind: type) -> None:
     fits = isinstance(value, (kind, *_ALSO.get(kind, ())))
     # A bool is an int, and a datetime is a date, for Python alone.
     if isinstance(value, bool) and kind is not bool:
@@ -179,9 +168,7 @@ def _check_kind(name: str, value: Any, kind: type) -> None:
     if isinstance(value, dt.datetime) and kind is dt.date:
         fits = False
     if not fits:
-        raise SessionFieldError(
-            name, value, _WORDS.get(kind, f'a {kind.__name__}')
-        )
+        raise _Misfit(_WORDS.get(kind, f'a {kind.__name__}'))
 
 
 #: Those whose values are known; of any other it is its own affair.
@@ -205,9 +192,7 @@ def _python_type(type_: Any) -> type | None:
 _NUMBERS = (int, float, Decimal)
 
 
-def _check_bound(
-    name: str, value: Any, type_: Any, dialect: sa.Dialect
-) -> None:
+def _check_bound(value: Any, type_: Any, dialect: sa.Dialect) -> None:
     """Check what a type of the application makes of *value*.
 
     For MariaDB and MySQL a text is equal to the number that it begins with,
@@ -233,9 +218,7 @@ def _check_bound(
         fits = kind not in _NUMBERS or isinstance(bound, _NUMBERS)
     if not fits:
         assert kind is not None
-        raise SessionFieldError(
-            name, value, f'what its type makes {_WORDS[kind]} of'
-        )
+        raise _Misfit(f'what its type makes {_WORDS[kind]} of')
 
 
 _BITS: tuple[tuple[type, int], ...] = (
@@ -244,27 +227,23 @@ _BITS: tuple[tuple[type, int], ...] = (
 )
 
 
-def _check_int(name: str, value: int, type_: Any) -> None:
+def _check_int(value: int, type_: Any) -> None:
     bits = next(b for kind, b in _BITS if isinstance(type_, kind))
     if getattr(type_, 'unsigned', False):
         if not 0 <= value < 1 << bits:
-            raise SessionFieldError(
-                name, value, f'an int of {bits} bits that is not negative'
-            )
+            raise _Misfit(f'an int of {bits} bits that is not negative')
     elif not -(1 << bits - 1) <= value < 1 << bits - 1:
-        raise SessionFieldError(name, value, f'an int of {bits} bits')
+        raise _Misfit(f'an int of {bits} bits')
 
 
-def _check_limits(name: str, value: Any, type_: Any) -> None:
+def _check_limits(value: Any, type_: Any) -> None:
     if isinstance(value, str):
         if '\x00' in value:
-            raise SessionFieldError(name, value, 'a str without NUL')
+            raise _Misfit('a str without NUL')
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise SessionFieldError(
-                name, value, 'a str without lone surrogates'
-            ) from None
+            raise _Misfit('a str without lone surrogates') from None
     length = getattr(type_, 'length', None)
     if (
         isinstance(value, str | bytes)
@@ -272,12 +251,12 @@ def _check_limits(name: str, value: Any, type_: Any) -> None:
         and len(value) > length
     ):
         unit = 'characters' if isinstance(value, str) else 'bytes'
-        raise SessionFieldError(name, value, f'at most {length} {unit}')
+        raise _Misfit(f'at most {length} {unit}')
     if isinstance(value, int) and isinstance(type_, sa.Integer):
-        _check_int(name, value, type_)
+        _check_int(value, type_)
 
 
-def _check_number(name: str, value: Any, kind: type) -> None:
+def _check_number(value: Any, kind: type) -> None:
     # SQLite stores NaN as NULL; MariaDB has neither it nor infinity.
     try:
         is_finite = math.isfinite(float(value))
@@ -285,30 +264,25 @@ def _check_number(name: str, value: Any, kind: type) -> None:
     except (OverflowError, ValueError):
         is_finite = False
     if not is_finite:
-        raise SessionFieldError(
-            name, value,
-            f'a finite {kind.__name__} of at most {sys.float_info.max:.2g}',
+        raise _Misfit(
+            f'a finite {kind.__name__} of at most {sys.float_info.max:.2g}'
         )
 
 
-def _number(
-    name: str, value: Any, type_: Any, dialect: Callable[[], sa.Dialect]
-) -> Any:
+def _number(value: Any, type_: Any, dialect: Callable[[], sa.Dialect]) -> Any:
     """Return a number as it is stored, and asked for: an int would be bound
     as one of 64 bits, whatever the column has a place for.
     """
     if isinstance(type_, sa.Float):
         if isinstance(value, int) and int(float(value)) != value:
-            raise SessionFieldError(
-                name, value, 'an int that a float has exactly, or a float'
-            )
+            raise _Misfit('an int that a float has exactly, or a float')
         return float(value) if isinstance(value, int) else value
     if not _has_digits(type_):
         return value
-    _check_digits(name, value, type_)
+    _check_digits(value, type_)
     if isinstance(value, float):
         return value
-    _check_exactness(name, value, type_, dialect())
+    _check_exactness(value, type_, dialect())
     return Decimal(value)
 
 
@@ -322,7 +296,7 @@ _DIGITS = sys.float_info.dig
 
 
 def _check_exactness(
-    name: str, value: int | Decimal, type_: Any, dialect: sa.Dialect
+    value: int | Decimal, type_: Any, dialect: sa.Dialect
 ) -> None:
     # SQLite keeps a float: of more digits, two numbers are the same one, and
     # one user's sessions are another's.
@@ -331,14 +305,13 @@ def _check_exactness(
         and _has_digits(type_.dialect_impl(dialect))
         and len(_digits(Decimal(value)).strip('0')) > _DIGITS
     ):
-        raise SessionFieldError(
-            name, value,
+        raise _Misfit(
             f'a number of at most {_DIGITS} digits, as SQLite keeps no more '
-            f'of them',
+            f'of them'
         )
 
 
-def _check_digits(name: str, value: Any, type_: Any) -> None:
+def _check_digits(value: Any, type_: Any) -> None:
     if type_.precision is None:
         return
     scale = type_.scale or 0
@@ -350,10 +323,9 @@ def _check_digits(name: str, value: Any, type_: Any) -> None:
     if number and (
         number.adjusted() >= before or _places(number) > scale
     ):
-        raise SessionFieldError(
-            name, value,
+        raise _Misfit(
             f'a number of at most {before} digits before the decimal point '
-            f'and {scale} after it',
+            f'and {scale} after it'
         )
 
 
@@ -368,12 +340,12 @@ def _digits(number: Decimal) -> str:
     return ''.join(map(str, number.as_tuple().digits))
 
 
-def _check_uuid(name: str, value: str) -> str:
+def _check_uuid(value: str) -> str:
     try:
         return str(uuid.UUID(value))
     except ValueError:
-        raise SessionFieldError(
-            name, value, f'the text of a UUID, such as {uuid.UUID(int=5)}'
+        raise _Misfit(
+            f'the text of a UUID, such as {uuid.UUID(int=5)}'
         ) from None
 
 
@@ -383,7 +355,7 @@ _ADDRESSES = (
 )
 
 
-def _check_address(name: str, value: Any, type_: Any) -> Any:
+def _check_address(value: Any, type_: Any) -> Any:
     is_network = isinstance(type_, postgresql.CIDR)
     parse = ipaddress.ip_network if is_network else ipaddress.ip_interface
     try:
@@ -395,10 +367,9 @@ def _check_address(name: str, value: Any, type_: Any) -> Any:
             raise ValueError
         parse(str(value))
     except ValueError:
-        raise SessionFieldError(
-            name, value,
+        raise _Misfit(
             'an IP network, such as 192.168.1.0/24' if is_network
-            else 'an IP address, such as 192.168.1.7',
+            else 'an IP address, such as 192.168.1.7'
         ) from None
     return value
 
@@ -407,10 +378,8 @@ _EPOCH = dt.date(1970, 1, 1)
 _SPAN = (dt.date.min - _EPOCH).days, (dt.date.max - _EPOCH).days
 
 
-def _check_span(name: str, value: dt.timedelta) -> None:
+def _check_span(value: dt.timedelta) -> None:
     # But for PostgreSQL, it is stored as the moment so long after 1970.
     least, most = _SPAN
     if not least <= value.days <= most:
-        raise SessionFieldError(
-            name, value, f'a timedelta of {least} to {most} days'
-        )
+        raise _Misfit(f'a timedelta of {least} to {most} days')
