@@ -149,7 +149,11 @@ def _read(name: str, value: Any) -> Any:
             return values.UNSET
     if value is None:
         return values.UNSET
-    return _READERS[name](name, value)
+    try:
+        return _READERS[name](value)
+    except values.Refused as error:
+        shown = '(not shown)' if _READERS[name] is values.words else value
+        raise bad_value(name, shown, str(error)) from error.__cause__
 
 
 def _fill_in(found: dict[str, Any]) -> None:
@@ -306,11 +310,7 @@ def _check_cookie(settings: Settings, given: Mapping[str, Any]) -> None:
 _SECRET = {'secret', 'encryption_keys', 'url', 'engine'}
 
 
-def _fields(name: str, value: Any) -> tuple[Field, ...]:
-    return read_fields(value)
-
-
-_READERS: dict[str, Callable[[str, Any], Any]] = {
+_READERS: dict[str, Callable[[Any], Any]] = {
     'secret': values.words,
     'dbsession': values.identifier,
     'url': values.url,
@@ -325,7 +325,7 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     'table_name': values.table_name,
     'schema': values.text,
     'create_table': values.flag,
-    'additional_fields': _fields,
+    'additional_fields': read_fields,
     'extend_default_fields': values.dotted_name_of(
         'a function f(defaults, session, request) -> dict', callable,
     ),

@@ -1,8 +1,7 @@
 """One setting: from what is written, or given as an object, to its value.
 
-A reader for each kind of value: it gets the name of the setting and what is
-given, and returns the value, or raises a ``ConfigurationError`` that names the
-full key, the value and what is allowed.
+A reader for each kind of value: it gets what is given, and returns the value,
+or raises :class:`Refused`, which says what is allowed.
 """
 
 from __future__ import annotations
@@ -15,6 +14,8 @@ from typing import Any
 from pyramid.exceptions import ConfigurationError
 from pyramid.path import DottedNameResolver
 from pyramid.request import Request
+from pyramid.settings import falsey
+from pyramid.settings import truthy
 
 from pyramid_sqlasession.durations import duration
 from pyramid_sqlasession.durations import HOW_WRITTEN
@@ -27,6 +28,10 @@ PREFIX = 'sqlasession.'
 
 #: What a reader returns for a value that means "not set".
 UNSET: Any = object()
+
+
+class Refused(Exception):
+    """What is given cannot be the value; the text says what is allowed."""
 
 
 def bad_value(key: str, value: object, problem: str) -> ConfigurationError:
@@ -54,105 +59,99 @@ def without_passwords(text: str) -> str:
     )
 
 
-def _seconds(name: str, value: Any) -> float:
+def _seconds(value: Any) -> float:
     try:
         seconds = duration(value)
     except ValueError as error:
-        raise bad_value(name, value, f'not a duration, {error}') from None
+        raise Refused(f'not a duration, {error}') from None
     if seconds > LONGEST:
-        raise bad_value(name, value, 'at most 100 years are possible')
+        raise Refused('at most 100 years are possible')
     return seconds
 
 
-def interval(name: str, value: Any) -> float:
+def interval(value: Any) -> float:
     """Read a duration of which 0 or less is never; return seconds."""
     try:
-        return _seconds(name, value)
-    except ConfigurationError as error:
-        raise ConfigurationError(f'{error}; 0 is never') from None
+        return _seconds(value)
+    except Refused as error:
+        raise Refused(f'{error}; 0 is never') from None
 
 
-def positive(name: str, value: Any) -> float:
+def positive(value: Any) -> float:
     """Read a duration above 0; return seconds."""
-    seconds = _seconds(name, value)
+    seconds = _seconds(value)
     if seconds <= 0:
-        raise bad_value(name, value, f'must be above 0; {HOW_WRITTEN}')
+        raise Refused(f'must be above 0; {HOW_WRITTEN}')
     return seconds
 
 
-def not_negative(name: str, value: Any) -> float:
+def not_negative(value: Any) -> float:
     """Read a duration of 0 or more; return seconds."""
-    seconds = _seconds(name, value)
+    seconds = _seconds(value)
     if seconds < 0:
-        raise bad_value(name, value, f'must not be below 0; {HOW_WRITTEN}')
+        raise Refused(f'must not be below 0; {HOW_WRITTEN}')
     return seconds
 
 
-def max_age(name: str, value: Any) -> Any:
+def max_age(value: Any) -> Any:
     """Read a duration of a second or more, or ``session``, which is None."""
     if isinstance(value, str) and value.lower() == 'session':
         return None
     try:
         seconds = duration(value)
     except ValueError as error:
-        raise bad_value(
-            name, value,
+        raise Refused(
             f"not a duration, {error}; or 'session' for a cookie that ends "
-            f'with the browser',
+            f'with the browser'
         ) from None
     if not 1 <= seconds <= LONGEST:
-        raise bad_value(
-            name, value,
-            "must be at least 1 second and at most 100 years, or 'session'",
+        raise Refused(
+            "must be at least 1 second and at most 100 years, or 'session'"
         )
     return seconds
 
 
-_TRUE = ('true', 'yes', 'on', 'y', 't', '1')
-_FALSE = ('false', 'no', 'off', 'n', 'f', '0')
-
-
-def flag(name: str, value: Any) -> bool:
+def flag(value: Any) -> bool:
     """Read true or false, in the words that Pyramid knows."""
     if isinstance(value, bool):
         return value
     word = str(value).lower()
-    if word in _TRUE or word in _FALSE:
-        return word in _TRUE
-    raise bad_value(name, value, 'must be true or false')
+    if word in truthy or word in falsey:
+        return word in truthy
+    raise Refused('must be true or false')
 
 
-def secure(name: str, value: Any) -> Any:
+def secure(value: Any) -> Any:
     """Read ``auto``, which is unset, true or false."""
     if isinstance(value, str) and value.lower() == 'auto':
         return UNSET
     try:
-        return flag(name, value)
-    except ConfigurationError:
-        raise bad_value(name, value, 'must be auto, true or false') from None
+        return flag(value)
+    except Refused:
+        raise Refused('must be auto, true or false') from None
 
 
-def choice_of(*allowed: str) -> Callable[[str, Any], str]:
+def choice_of(*allowed: str) -> Callable[[Any], str]:
     """Return a reader of one of the words *allowed*, in any case."""
-    def read(name: str, value: Any) -> str:
+    def read(value: Any) -> str:
         for word in allowed:
             if str(value).lower() == word.lower():
                 return word
-        raise bad_value(name, value, f'must be one of {", ".join(allowed)}')
+        raise Refused(f'must be one of {", ".join(allowed)}')
 
     return read
 
 
-def count(name: str, value: Any) -> int:
+def count(value: Any) -> int:
     """Read a whole number of 1 or more."""
     try:
         if isinstance(value, bool | float):
             raise ValueError
         number = int(value)
     except (TypeError, ValueError):
-        raise bad_value(name, value, 'must be a whole number') from None
+        raise Refused('must be a whole number') from None
     if number < 1:
-        raise bad_value(name, value, 'must be at least 1')
+        raise Refused('must be at least 1')
     return number
 
 
@@ -163,7 +162,7 @@ _SIZES = {
 }
 
 
-def size(name: str, value: Any) -> int:
+def size(value: Any) -> int:
     """Read a size; return bytes."""
     problem = (
         'must be a number of bytes, or one with a unit such as 64KiB, at '
@@ -173,15 +172,15 @@ def size(name: str, value: Any) -> int:
         r'([0-9]{1,15})\s*([a-z]*)', str(value).lower(), re.ASCII
     )
     if match is None or match[2] not in _SIZES:
-        raise bad_value(name, value, problem)
+        raise Refused(problem)
     found = int(match[1]) * _SIZES[match[2]]
     # 1 GiB is what a text column of PostgreSQL holds.
     if not 2 <= found <= 1024**3:
-        raise bad_value(name, value, problem)
+        raise Refused(problem)
     return found
 
 
-def words(name: str, value: Any) -> tuple[str, ...]:
+def words(value: Any) -> tuple[str, ...]:
     """Read one or more words; what they are is shown in no error."""
     given = value.split() if isinstance(value, str) else value
     if (
@@ -189,16 +188,14 @@ def words(name: str, value: Any) -> tuple[str, ...]:
         or not all(isinstance(word, str) and word for word in given)
         or not (found := tuple(given))
     ):
-        raise bad_value(
-            name, '(not shown)', 'must be text, or a list of texts'
-        )
+        raise Refused('must be text, or a list of texts')
     return found
 
 
-def text(name: str, value: Any) -> str:
+def text(value: Any) -> str:
     """Read text of any kind."""
     if not isinstance(value, str):
-        raise bad_value(name, value, 'must be text')
+        raise Refused('must be text')
     return value
 
 
@@ -206,102 +203,97 @@ def text(name: str, value: Any) -> str:
 _OTHERS = ('session_store', 'tm', 'registry')
 
 
-def identifier(name: str, value: Any) -> str:
+def identifier(value: Any) -> str:
     """Read the name of an attribute of the request."""
     if not isinstance(value, str) or not value.isidentifier():
-        raise bad_value(name, value, 'must be the name of a request attribute')
+        raise Refused('must be the name of a request attribute')
     if hasattr(Request, value) or value in _OTHERS:
-        raise bad_value(
-            name, value,
+        raise Refused(
             'must be the name of the request attribute with the SQLAlchemy '
-            'session of the application, and not of another one',
+            'session of the application, and not of another one'
         )
     return value
 
 
-def table_name(name: str, value: Any) -> str:
+def table_name(value: Any) -> str:
     """Read the name of a table."""
     if not isinstance(value, str) or not re.fullmatch(
         r'[^\W\d]\w{0,62}', value
     ):
-        raise bad_value(
-            name, value,
+        raise Refused(
             'must be a name of at most 63 letters, digits and underscores '
-            'that does not begin with a digit',
+            'that does not begin with a digit'
         )
     return value
 
 
-def field_name(name: str, value: Any) -> str:
+def field_name(value: Any) -> str:
     """Read the name of an additional field."""
     if not isinstance(value, str) or not value.isidentifier():
-        raise bad_value(name, value, 'must be the name of an additional field')
+        raise Refused('must be the name of an additional field')
     return value
 
 
-def url(name: str, value: Any) -> Any:
+def url(value: Any) -> Any:
     """Take a text or a ``sqlalchemy.URL``, which SQLAlchemy will read."""
     return value
 
 
 def dotted_name_of(
     what: str, fits: Callable[[Any], bool]
-) -> Callable[[str, Any], Any]:
+) -> Callable[[Any], Any]:
     """Return a reader of a dotted name, or of the object itself.
 
     :param what: it has to be.
     :param fits: whether an object is that.
     """
-    def read(name: str, value: Any) -> Any:
-        found = _resolve(name, value, what) if isinstance(
-            value, str
-        ) else value
+    def read(value: Any) -> Any:
+        found = _resolved(value, what)
         if not fits(found):
-            raise bad_value(name, value, f'must be the dotted name of {what}')
+            raise Refused(f'must be the dotted name of {what}')
         return found
 
     return read
 
 
-def _resolve(name: str, value: str, what: str) -> Any:
+def _resolved(value: Any, what: str) -> Any:
+    """Return the object that a dotted name stands for, or is given itself."""
+    if not isinstance(value, str):
+        return value
     try:
         return DottedNameResolver(None).resolve(value)
     except Exception as error:
-        raise bad_value(
-            name, value,
+        raise Refused(
             f'cannot be imported ({type(error).__name__}: {error}); it must '
-            f'be the dotted name of {what}',
+            f'be the dotted name of {what}'
         ) from error
 
 
-def serializer(name: str, value: Any) -> Serializer:
+def serializer(value: Any) -> Serializer:
     """Read ``json``, or a serializer or its dotted name."""
     what = 'an object with dumps and loads'
     if isinstance(value, str) and value.lower() == 'json':
         return JSONSerializer()
-    found = _resolve(name, value, what) if isinstance(value, str) else value
+    found = _resolved(value, what)
     if isinstance(found, type):
         try:
             found = found()
         # Its __init__ may raise anything.
         except Exception as error:
-            raise bad_value(
-                name, value,
+            raise Refused(
                 f'cannot be made without arguments: '
-                f'{type(error).__name__}: {error}',
+                f'{type(error).__name__}: {error}'
             ) from error
     if _can_run_code(found):
-        raise bad_value(
-            name, value,
+        raise Refused(
             'must not be able to run code: whoever can write to the table '
-            'could run theirs here',
+            'could run theirs here'
         )
     for method in ('dumps', 'loads'):
         if not callable(getattr(found, method, None)):
-            raise bad_value(
-                name, value,
+            raise Refused(
                 f"must be 'json' or the dotted name of {what}; it has no "
-                f'{method}',
+                f'{method}'
             )
     serializer: Serializer = found
     return serializer
@@ -319,32 +311,30 @@ def _can_run_code(serializer: Any) -> bool:
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
-def cookie_name(name: str, value: Any) -> str:
+def cookie_name(value: Any) -> str:
     """Read the name of a cookie."""
     if not isinstance(value, str) or not _TOKEN.fullmatch(value):
-        raise bad_value(
-            name, value,
-            "must consist of letters, digits and !#$%&'*+-.^_`|~ (RFC 6265)",
+        raise Refused(
+            "must consist of letters, digits and !#$%&'*+-.^_`|~ (RFC 6265)"
         )
     return value
 
 
-def cookie_path(name: str, value: Any) -> str:
+def cookie_path(value: Any) -> str:
     """Read the path of a cookie."""
     if not isinstance(value, str) or not re.fullmatch(
         r'/[\x21-\x3a\x3c-\x7e]*', value
     ):
-        raise bad_value(
-            name, value,
-            'must begin with / and be ASCII without blanks and semicolons',
+        raise Refused(
+            'must begin with / and be ASCII without blanks and semicolons'
         )
     return value
 
 
-def cookie_domain(name: str, value: Any) -> str:
+def cookie_domain(value: Any) -> str:
     """Read the domain of a cookie."""
     if not isinstance(value, str) or not re.fullmatch(
         r'\.?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*', value
     ):
-        raise bad_value(name, value, 'must be a host name such as example.com')
+        raise Refused('must be a host name such as example.com')
     return value

@@ -40,7 +40,7 @@ _ALLOWED = {
     'text': 'a name',
     'flag': 'true or false',
     'secure': 'auto, true or false',
-    '_fields': 'one field per line',
+    'read_fields': 'one field per line',
     'positive': 'a duration above 0',
     'not_negative': 'a duration, or 0',
     'interval': 'a duration; 0 or less is off',
