@@ -41,7 +41,7 @@ from pyramid_sqlasession.surroundings import runs_alone
 from pyramid_sqlasession.transaction import active_transaction
 from pyramid_sqlasession.transaction import has_commit_veto
 from pyramid_sqlasession.transaction import is_managed
-from pyramid_sqlasession.transaction import resources_of
+from pyramid_sqlasession.transaction import sqlalchemy_managers
 
 log = logging.getLogger(__name__)
 
@@ -148,10 +148,8 @@ class Connections:
             return False
         current = dbsession.get_transaction()
         return any(
-            getattr(resource, 'session', None) is dbsession
-            and resource.tx is not current
-            for resource in resources_of(transaction) or ()
-            if hasattr(resource, 'tx')
+            manager.session is dbsession and manager.tx is not current
+            for manager in sqlalchemy_managers(transaction)
         )
 
     def open_others(self, transaction: Any) -> list[Other]:
@@ -159,15 +157,12 @@ class Connections:
         to use in *transaction*, have them committed, and return them.
         """
         found = []
-        for resource in resources_of(transaction) or ():
-            # As zope.sqlalchemy has it.
-            dbsession = getattr(resource, 'session', None)
+        for manager in sqlalchemy_managers(transaction):
+            dbsession = manager.session
             if (
                 not isinstance(dbsession, Session)
-                # A data manager of the application's own.
-                or not hasattr(resource, 'tx')
                 # It was rolled back by hand: what begins now is not committed.
-                or dbsession.get_transaction() is not resource.tx
+                or dbsession.get_transaction() is not manager.tx
                 # A flush has failed, and the view goes on without it.
                 or not dbsession.is_active
             ):

@@ -46,6 +46,7 @@ from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.transaction import is_replaced
 from pyramid_sqlasession.transaction import mark_retryable
 from pyramid_sqlasession.transaction import resources_of
+from pyramid_sqlasession.transaction import sqlalchemy_managers
 
 log = logging.getLogger(__name__)
 
@@ -493,10 +494,9 @@ class SessionDataManager:
         """Return whether an abort leaves a database transaction open, and its
         locks with it: a write beside it would wait for them.
         """
-        # zope.sqlalchemy's data managers with keep_session.
         return any(
-            getattr(resource, 'keep_session', False)
-            for resource in resources_of(self.transaction) or ()
+            manager.keep_session
+            for manager in sqlalchemy_managers(self.transaction)
         )
 
     def tpc_begin(self, transaction: Any) -> None:

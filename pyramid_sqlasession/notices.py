@@ -15,7 +15,7 @@ import zope.sqlalchemy
 from pyramid_sqlasession.advice import log
 from pyramid_sqlasession.plan import Outcome
 from pyramid_sqlasession.settings import Settings
-from pyramid_sqlasession.transaction import resources_of
+from pyramid_sqlasession.transaction import sqlalchemy_managers
 
 _ON_LOGIN = (
     'a stored session became that of a user (%r) and kept its token: whoever '
@@ -68,8 +68,7 @@ class Notices:
         if _ON_OTHERS in self._told:
             return
         others = [
-            resource.session for resource in resources_of(transaction) or ()
-            if hasattr(resource, 'session') and hasattr(resource, 'tx')
+            manager.session for manager in sqlalchemy_managers(transaction)
         ]
         if not others:
             return

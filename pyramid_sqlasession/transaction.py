@@ -54,6 +54,17 @@ def resources_of(transaction: Any) -> list[Any] | None:
     return getattr(transaction, '_resources', None)
 
 
+def sqlalchemy_managers(transaction: Any) -> list[Any]:
+    """Return zope.sqlalchemy's data managers in *transaction*: each has a
+    SQLAlchemy ``session``, and ``tx``, what that had begun when it joined.
+    """
+    return [
+        resource for resource in resources_of(transaction) or ()
+        # One of the application's own may have a session, too.
+        if hasattr(resource, 'session') and hasattr(resource, 'tx')
+    ]
+
+
 def is_replaced(transaction: Any) -> bool:
     """Return whether *transaction* is being aborted by the ``begin()`` of a
     manager that begins them by itself, and nothing but one data manager is in
