@@ -16,7 +16,6 @@ from typing import Any
 import sqlalchemy as sa
 
 from pyramid_sqlasession.dialects import MYSQL
-from pyramid_sqlasession.settings import SECURE_PREFIXES
 from pyramid_sqlasession.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -229,8 +228,7 @@ def _hints(settings: Settings) -> Iterator[str]:
             'sqlasession.secret is not set: each cookie that somebody makes '
             'up costs a SELECT; set it to keep them from the database'
         )
-    prefixed = settings.cookie_name.lower().startswith(SECURE_PREFIXES)
-    if settings.cookie_secure is True and not prefixed:
+    if settings.cookie_secure is True and not settings.name_demands_secure:
         shared = settings.cookie_domain or settings.cookie_path != '/'
         prefix, who = (
             ('__Secure-', 'no page over plain http') if shared else

@@ -21,7 +21,6 @@ import time
 from typing import Any
 import uuid
 
-from pyramid_sqlasession.settings import SECURE_PREFIXES
 from pyramid_sqlasession.settings import Settings
 
 SECRET_BYTES = 32
@@ -93,9 +92,8 @@ class CookiePolicy:
         #: By which a browser tells cookies apart.
         self.key = name, settings.cookie_domain, settings.cookie_path
         self._prefix = f'{name}='
-        prefixed = name.lower().startswith(SECURE_PREFIXES)
-        self._always_secure = settings.cookie_secure is True or prefixed
-        self._attributes = _attributes(settings, secure=self._always_secure)
+        always_secure = settings.cookie_secure or settings.name_demands_secure
+        self._attributes = _attributes(settings, secure=bool(always_secure))
         self._secure_attributes = _attributes(settings, secure=True)
 
     def slides(self, touched: bool, extended: bool) -> bool:

@@ -27,10 +27,9 @@ from pyramid_sqlasession.values import is_hidden
 from pyramid_sqlasession.values import PREFIX
 from pyramid_sqlasession.values import without_passwords
 
-#: How the names of cookies begin, in small letters, that browsers refuse
-#: without ``Secure`` (RFC 6265bis, section 4.1.3; those with "http" are
-#: newer, and ask for ``HttpOnly``, too).
-SECURE_PREFIXES = ('__secure-', '__host-', '__http-')
+# In small letters (RFC 6265bis, section 4.1.3; those with "http" are newer,
+# and ask for ``HttpOnly``, too).
+_SECURE_PREFIXES = ('__secure-', '__host-', '__http-')
 
 #: In the place of the first of ``encryption_keys``: nothing is encrypted yet,
 #: or any more, and the keys behind it only read.
@@ -80,6 +79,11 @@ class Settings:
     #: ``cookie_max_age`` is not set: the browser keeps the cookie as long
     #: as the session lives, also after ``set_expiry``.
     cookie_follows_expiry: bool = True
+
+    @property
+    def name_demands_secure(self) -> bool:
+        """Whether browsers refuse a cookie of this name without ``Secure``."""
+        return self.cookie_name.lower().startswith(_SECURE_PREFIXES)
 
     def masked(self) -> dict[str, Any]:
         """Return all settings for showing them, without what is secret."""
@@ -265,8 +269,7 @@ def _clash(
 
 def _check_cookie(settings: Settings, given: Mapping[str, Any]) -> None:
     name = settings.cookie_name
-    insecure = settings.cookie_secure is False
-    if name.lower().startswith(SECURE_PREFIXES) and insecure:
+    if settings.name_demands_secure and settings.cookie_secure is False:
         raise bad_value(
             'cookie_secure', given['cookie_secure'],
             f'browsers refuse the cookie {name!r} without Secure: set it to '
