@@ -36,11 +36,10 @@ from pyramid_sqlasession.errors import shown
 from pyramid_sqlasession.records import Executor
 from pyramid_sqlasession.records import Record
 from pyramid_sqlasession.saving import WriteRefused
-from pyramid_sqlasession.surroundings import outer_of
+from pyramid_sqlasession.surroundings import is_ended_later
 from pyramid_sqlasession.surroundings import runs_alone
 from pyramid_sqlasession.transaction import active_transaction
 from pyramid_sqlasession.transaction import has_commit_veto
-from pyramid_sqlasession.transaction import is_managed
 from pyramid_sqlasession.transaction import sqlalchemy_managers
 
 log = logging.getLogger(__name__)
@@ -230,8 +229,7 @@ class Connections:
     @property
     def is_managed(self) -> bool:
         """Whether somebody ends the transactions that are begun now."""
-        request = self._request
-        return is_managed(request) or outer_of(request) is not None
+        return is_ended_later(self._request)
 
     @property
     def rollback_can_fail(self) -> bool:

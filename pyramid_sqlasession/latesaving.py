@@ -15,7 +15,7 @@ from pyramid_sqlasession.datamanager import SessionDataManager
 from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.lifecycle import Binding
 from pyramid_sqlasession.plan import Plan
-from pyramid_sqlasession.surroundings import outer_of
+from pyramid_sqlasession.surroundings import is_ended_later
 from pyramid_sqlasession.transaction import active_transaction
 from pyramid_sqlasession.transaction import is_managed
 from pyramid_sqlasession.transaction import runs_again
@@ -39,7 +39,7 @@ def save_now(binding: Binding) -> Token | None:
 
 def is_given(binding: Binding) -> bool:
     """Return whether the transaction outlives the response (T7)."""
-    part, request = binding.participation, binding.request
+    part = binding.participation
     return (
         part is not None
         and part.is_open
@@ -48,7 +48,7 @@ def is_given(binding: Binding) -> bool:
             # Whatever else is written waits for its locks.
             or part.manager.open_connection() is not None
         )
-        and (is_managed(request) or outer_of(request) is not None)
+        and is_ended_later(binding.request)
     )
 
 
@@ -81,7 +81,7 @@ def abort_what_is_left(
     :param binding: of the request's session, if it was looked at.
     """
     left = active_transaction(request)
-    if left is None or is_managed(request) or outer_of(request) is not None:
+    if left is None or is_ended_later(request):
         return
     manager = SessionDataManager.found_in(left, application)
     # pyramid_tm notes the path of what it begins; a view that has committed

@@ -64,6 +64,13 @@ def outer_of(request: Any) -> Any | None:
     return None
 
 
+def is_ended_later(request: Any) -> bool:
+    """Return whether somebody ends the transaction that *request* works in:
+    its own tween, or that of a request around it.
+    """
+    return is_managed(request) or outer_of(request) is not None
+
+
 def _manager_of(request: Any) -> Any | None:
     # Without a call of ``request.tm``, which would make one.
     if 'tm' in request.__dict__:
