@@ -57,7 +57,7 @@ class Cipher:
                 'pip install "pyramid_sqlasession[encryption]"'
             ) from error
         self._invalid: type[Exception] = fernet.InvalidToken
-        self._fernets = []
+        fernets = []
         first = 1
         if keys[0] == PLAIN:
             self.encrypts, first, keys = False, 2, keys[1:]
@@ -73,7 +73,7 @@ class Cipher:
                 # Python's base64.
                 if len(key) != _KEY_LENGTH:
                     raise ValueError
-                self._fernets.append(fernet.Fernet(key))
+                fernets.append(fernet.Fernet(key))
             except ValueError:
                 raise ConfigurationError(
                     f'sqlasession.encryption_keys: number {number} is no '
@@ -81,30 +81,30 @@ class Cipher:
                     f'the word "{PLAIN}", which may only be the first). Make '
                     f'one with: {MAKE_A_KEY}'
                 ) from None
+        self._first = fernets[0]
+        self._all = fernet.MultiFernet(fernets)
 
     def encrypt(self, raw: bytes) -> bytes:
         """Return *raw* encrypted and authenticated."""
-        return self._fernets[0].encrypt(raw)
+        return self._first.encrypt(raw)
 
     def decrypt(self, token: bytes) -> bytes:
         """Return what was encrypted.
 
-        :raises ValueError: if none of the keys fits.
+        :raises DamagedData: if none of the keys fits.
         """
-        for one in self._fernets:
-            try:
-                return one.decrypt(token)
-            except self._invalid:
-                continue
-        raise ValueError(
-            'none of sqlasession.encryption_keys decrypts it; is a key '
-            'missing?'
-        )
+        try:
+            return self._all.decrypt(token)
+        except self._invalid:
+            raise DamagedData(
+                'none of sqlasession.encryption_keys decrypts it; is a key '
+                'missing?'
+            ) from None
 
     def is_first(self, token: bytes) -> bool:
         """Return whether the first key decrypts *token*."""
         try:
-            self._fernets[0].decrypt(token)
+            self._first.decrypt(token)
         except self._invalid:
             return False
         return True
@@ -224,29 +224,29 @@ class Codec:
             return _ENCRYPTED + self._cipher.encrypt(raw).decode()
         try:
             text = raw.decode()
+            # PostgreSQL has no NUL in text.
+            if '\x00' not in text and (
+                not text.startswith((_BASE64, _ENCRYPTED))
+            ):
+                return text
         except UnicodeDecodeError:
-            return _BASE64 + base64.b64encode(raw).decode()
-        # PostgreSQL has no NUL in text.
-        if '\x00' in text or text.startswith((_BASE64, _ENCRYPTED)):
-            return _BASE64 + base64.b64encode(raw).decode()
-        return text
+            pass
+        return _BASE64 + base64.b64encode(raw).decode()
 
     def _raw(self, text: str) -> bytes:
-        if not text.startswith((_ENCRYPTED, _BASE64)):
-            return text.encode()
-        if text.startswith(_ENCRYPTED):
-            return self._decrypted(text[len(_ENCRYPTED):])
-        return base64.b64decode(text[len(_BASE64):], validate=True)
+        """Return the bytes of the serializer.
 
-    def _decrypted(self, text: str) -> bytes:
+        :raises ValueError: if *text* is not what was written.
+        """
+        if text.startswith(_BASE64):
+            return base64.b64decode(text[len(_BASE64):], validate=True)
+        if not text.startswith(_ENCRYPTED):
+            return text.encode()
         if self._cipher is None:
             raise DamagedData(
                 'it is encrypted; set sqlasession.encryption_keys'
             )
-        try:
-            return self._cipher.decrypt(text.encode())
-        except ValueError as error:
-            raise DamagedData(str(error)) from error
+        return self._cipher.decrypt(text[len(_ENCRYPTED):].encode())
 
 
 class Content:
