@@ -253,20 +253,14 @@ class Database:
     @contextmanager
     def own_transaction(self) -> Iterator[sa.Connection]:
         """Give a connection in a transaction of its own, and commit it."""
-        engine = self.engine
         with (
             self.translated_errors(),
-            dialects.connect(engine) as connection,
+            dialects.connect(self.engine) as connection,
             dialects.in_transaction(connection),
         ):
             dialects.discard_leftovers(connection)
-            try:
-                with dialects.wrapped_errors(engine):
-                    yield connection
-            except exc.DBAPIError as error:
-                if faults.is_stale(error):
-                    dialects.discard(connection, error)
-                raise
+            with dialects.replaced_if_stale(connection):
+                yield connection
             dialects.commit(connection)
 
     def connect(self) -> sa.Connection:

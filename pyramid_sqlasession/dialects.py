@@ -64,6 +64,20 @@ def wrapped_errors(engine: sa.Engine) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def replaced_if_stale(connection: sa.Connection) -> Iterator[None]:
+    """Have the pool replace *connection*, and all that are as old, if the
+    block finds it stale; errors of the socket are raised as above.
+    """
+    try:
+        with wrapped_errors(connection.engine):
+            yield
+    except exc.DBAPIError as error:
+        if is_stale(error):
+            invalidate_all(connection, error)
+        raise
+
+
 def connect(engine: sa.Engine) -> sa.Connection:
     """Return a connection of *engine* that the server has not closed, so far
     as can be told without asking it: a write cannot be done twice (D1).
@@ -120,7 +134,8 @@ def in_transaction(connection: sa.Connection) -> Iterator[None]:
     needs; a higher level would refuse what they let merge.
     """
     if connection.dialect.name in MYSQL and _is_autocommit(connection):
-        _begin(connection, 'BEGIN')
+        with replaced_if_stale(connection):
+            connection.exec_driver_sql('BEGIN')
     if not has_cheap_autocommit(connection.engine) or _is_begun(connection):
         yield
         return
@@ -130,23 +145,11 @@ def in_transaction(connection: sa.Connection) -> Iterator[None]:
             connection.dialect.set_isolation_level(raw, 'READ COMMITTED')
         else:
             raw.autocommit = False
-            _begin(
-                connection, 'SET TRANSACTION ISOLATION LEVEL READ COMMITTED'
-            )
+            with replaced_if_stale(connection):
+                connection.exec_driver_sql(
+                    'SET TRANSACTION ISOLATION LEVEL READ COMMITTED'
+                )
         yield
-
-
-def _begin(connection: sa.Connection, statement: str) -> None:
-    """Execute what a transaction begins with, on a connection that may be
-    stale.
-    """
-    try:
-        with wrapped_errors(connection.engine):
-            connection.exec_driver_sql(statement)
-    except exc.DBAPIError as error:
-        if is_stale(error):
-            discard(connection, error)
-        raise
 
 
 @contextmanager
@@ -296,7 +299,7 @@ def begin_writing(connection: sa.Connection) -> None:
     """
     if connection.dialect.name == 'sqlite':
         raw = connection.connection.dbapi_connection
-        if raw is not None and not getattr(raw, 'in_transaction', True):
+        if not getattr(raw, 'in_transaction', True):
             connection.exec_driver_sql('BEGIN IMMEDIATE')
 
 
@@ -393,8 +396,8 @@ def discard_leftovers(connection: sa.Connection) -> None:
         has_one_connection(connection.engine)
     ):
         return
-    raw = connection.connection.dbapi_connection
-    if raw is not None and getattr(raw, 'in_transaction', False):
+    raw: Any = connection.connection.dbapi_connection
+    if getattr(raw, 'in_transaction', False):
         raw.rollback()
 
 
