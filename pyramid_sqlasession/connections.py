@@ -169,8 +169,8 @@ class Connections:
             engine = None
             # That of another database may know nothing of the sessions.
             with suppress(Exception):
-                engine = self._engine_of(dbsession)
-            if engine is not self._engine_of(self._dbsession):
+                engine = self._bind_of(dbsession).engine
+            if engine is not self._bind_of(self._dbsession).engine:
                 continue
             try:
                 zope.sqlalchemy.mark_changed(dbsession, self._request.tm)
@@ -182,10 +182,11 @@ class Connections:
             found.append(Other(dbsession, connection))
         return found
 
-    def _engine_of(self, dbsession: Any) -> Any:
-        """Return the engine that *dbsession* writes sessions with."""
-        arguments = self._application.database.bind_arguments
-        return dbsession.get_bind(**arguments).engine
+    def _bind_of(self, dbsession: Any) -> Any:
+        """Return what *dbsession* writes sessions with: an engine, or a
+        connection that somebody has given it.
+        """
+        return dbsession.get_bind(**self._application.database.bind_arguments)
 
     # -- the application's ---------------------------------------------------
 
@@ -380,9 +381,8 @@ class Connections:
         dbsession = self.begun_dbsession
         if dbsession is None:
             return None
-        # A connection that somebody else has given it is in a transaction of
-        # theirs.
-        bind = dbsession.get_bind(**self._application.database.bind_arguments)
+        # A connection is in a transaction of whoever has given it.
+        bind = self._bind_of(dbsession)
         return bind if isinstance(bind, sa.Engine) else None
 
     def _connection_to_read(
@@ -422,8 +422,7 @@ class Connections:
                 or self._is_begun_by_others(manager.transaction)
             ):
                 return None
-            arguments = self._application.database.bind_arguments
-            bind = dbsession.get_bind(**arguments)
+            bind = self._bind_of(dbsession)
         if not isinstance(bind, sa.Engine) or (
             pooling.has_one_connection(bind)
         ):
