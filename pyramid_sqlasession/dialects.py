@@ -31,8 +31,8 @@ from pyramid_sqlasession.pooling import private_connection
 
 log = logging.getLogger(__name__)
 
-# Of a pool: after a restart of the server all are.
-_MOST_LOST = 64
+#: Of a pool: after a restart of the server all are.
+MOST_LOST = 64
 
 #: MariaDB and MySQL, by the name of their dialect.
 MYSQL = ('mysql', 'mariadb')
@@ -88,7 +88,7 @@ def connect(engine: sa.Engine) -> sa.Connection:
         connection = engine.connect()
         if engine.dialect.name == 'sqlite':
             return connection
-        for _ in range(_MOST_LOST):
+        for _ in range(MOST_LOST):
             if not is_closed_by_server(connection.connection.dbapi_connection):
                 break
             log.debug('a connection was closed by the server')

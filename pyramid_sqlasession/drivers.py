@@ -38,12 +38,6 @@ class Driver(Protocol):
         :raises Uncommon: if a type of it has no short way.
         """
 
-    def is_lost(self, pooled: Any) -> bool:
-        """Return whether the server has closed the connection.
-
-        Costs no round trip; a closing that is under way is not noticed.
-        """
-
     def fetch(
         self, pooled: Any, compiled: Compiled, values: Mapping[str, Any],
         *, inside: bool,

@@ -127,20 +127,6 @@ class Psycopg:
             [int(is_binary) for _, _, is_binary in parameters],
         )
 
-    def is_lost(self, pooled: Any) -> bool:
-        """Look whether the end of the connection has arrived."""
-        pgconn = getattr(pooled.dbapi_connection, 'pgconn', None)
-        if pgconn is None:
-            # The write will say that it has no short way.
-            return False
-        try:
-            # The server's last words, and then the end.
-            pgconn.consume_input()
-            pgconn.consume_input()
-        except self._psycopg.Error:
-            return True
-        return False
-
     def fetch(
         self, pooled: Any, compiled: Compiled, values: Mapping[str, Any],
         *, inside: bool,

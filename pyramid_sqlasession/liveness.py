@@ -1,5 +1,5 @@
-"""Whether a server has closed a connection, as its socket shows: that costs no
-round trip.
+"""Whether a server has closed a connection, as the driver or its socket shows:
+that costs no round trip.
 
 Knows drivers, and nothing of SQLAlchemy.
 """
@@ -11,9 +11,9 @@ from operator import attrgetter
 import select
 from typing import Any
 
-# Where drivers keep their socket.  Those of PostgreSQL, and mysqlclient, are
-# asked for its number themselves; of the others it is private: pg8000, PyMySQL
-# and mysql-connector.
+# Where drivers keep their socket.  psycopg2 and mysqlclient are asked for its
+# number themselves; of the others it is private: pg8000, PyMySQL and
+# mysql-connector.
 _SOCKETS = (
     attrgetter('fileno'), attrgetter('_usock.fileno'),
     attrgetter('_sock.fileno'), attrgetter('_socket.sock.fileno'),
@@ -27,8 +27,11 @@ _BROKEN = getattr(select, 'POLLHUP', 0) | getattr(select, 'POLLERR', 0)
 
 def is_closed_by_server(connection: Any) -> bool:
     """Return whether a driver's *connection* is of no use any more; False if
-    that cannot be told.
+    that cannot be told, or while the closing is under way.
     """
+    pgconn = getattr(connection, 'pgconn', None)
+    if pgconn is not None:
+        return _is_closed_for_libpq(pgconn)
     number = _number_of(connection)
     # There is none on Windows.
     if number is None or not hasattr(select, 'poll'):
@@ -36,6 +39,17 @@ def is_closed_by_server(connection: Any) -> bool:
     poll = select.poll()
     poll.register(number, _ENDED)
     return any(events & (_ENDED | _BROKEN) for _, events in poll.poll(0))
+
+
+def _is_closed_for_libpq(pgconn: Any) -> bool:
+    try:
+        # The server's last words, and then the end.
+        pgconn.consume_input()
+        pgconn.consume_input()
+    # psycopg's, which need not be there.
+    except Exception:
+        return True
+    return False
 
 
 def _number_of(connection: Any) -> int | None:

@@ -23,8 +23,10 @@ from sqlalchemy import exc
 from pyramid_sqlasession import dialects
 from pyramid_sqlasession import faults
 from pyramid_sqlasession import pooling
+from pyramid_sqlasession.dialects import MOST_LOST
 from pyramid_sqlasession.drivers import Driver
 from pyramid_sqlasession.drivers import driver_of
+from pyramid_sqlasession.liveness import is_closed_by_server
 from pyramid_sqlasession.records import Record
 from pyramid_sqlasession.records import Records
 from pyramid_sqlasession.records import SINGLE
@@ -40,9 +42,6 @@ _HARMLESS = {'isolation_level', *dialects.STREAMING}
 # are left out: with some of them there is no end of statements.  (So many are
 # prepared by psycopg on a connection, which has them all.)
 _MOST_STATEMENTS = 100
-
-# So many connections of a pool may have been closed by the server at once.
-_MOST_LOST = 64
 
 
 class Written:
@@ -224,21 +223,24 @@ class Shortcut:
             pooling.invalidate_all(connection, error)
         return translated
 
-    def lease_good(self, driver: Driver) -> pooling.Lease:
+    def lease_good(self) -> pooling.Lease:
         """Return a connection of the pool that the server has not closed.
 
         After a restart of the server all of them are closed (D1).
 
         :raises Uncommon: if too many were.
         """
-        for _ in range(_MOST_LOST):
+        is_file = self._dialect.name == 'sqlite'
+        for _ in range(MOST_LOST):
             pooled = pooling.lease(self.engine)
             try:
-                is_lost = driver.is_lost(pooled)
+                is_good = is_file or not is_closed_by_server(
+                    pooled.dbapi_connection
+                )
             except BaseException:
                 pooled.give_back_lost()
                 raise
-            if not is_lost:
+            if is_good:
                 return pooled
             log.debug('a connection was closed by the server')
             pooled.give_back_lost()
@@ -268,7 +270,7 @@ class Bare:
         """
         assert not self._is_used
         compiled = self._shortcut.compile(statement, values)
-        pooled = self._shortcut.lease_good(self._driver)
+        pooled = self._shortcut.lease_good()
         try:
             count = self._driver.write(
                 pooled, compiled, values, inside=False

@@ -80,10 +80,6 @@ class SQLite:
             places_of(_ON_SQLITE[type(one.type)][1] for one in columns),
         )
 
-    def is_lost(self, pooled: Any) -> bool:
-        """A file is not."""
-        return False
-
     def fetch(
         self, pooled: Any, compiled: Compiled, values: Mapping[str, Any],
         *, inside: bool,

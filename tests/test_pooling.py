@@ -10,8 +10,8 @@ import logging
 import pytest
 import sqlalchemy as sa
 
-from pyramid_sqlasession import drivers
 from pyramid_sqlasession import pooling
+from pyramid_sqlasession import shortcut
 
 from .failing import TERMINATE
 
@@ -325,7 +325,7 @@ def test_a_look_at_a_connection_that_fails(make_quick, monkeypatch):
     browser = site.browser()
     browser.get('/count')
     with monkeypatch.context() as odd:
-        odd.setattr(drivers.Psycopg, 'is_lost', explode)
+        odd.setattr(shortcut, 'is_closed_by_server', explode)
         with contextlib.suppress(Boom):
             site.browser(like=browser).get('/count', expect_errors=True)
     assert site.engine.pool.checkedout() == 0

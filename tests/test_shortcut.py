@@ -1263,7 +1263,7 @@ def test_more_are_lost_than_are_tried(make_quick, monkeypatch):
         for _ in range(3):
             stack.enter_context(quick.engine.connect())
     quick.execute(TERMINATE)
-    monkeypatch.setattr(shortcut, '_MOST_LOST', 1)
+    monkeypatch.setattr(shortcut, 'MOST_LOST', 1)
 
     @quick.view
     def start(request):
