@@ -6,12 +6,12 @@ Knows neither statements nor databases.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Iterator
 from contextlib import contextmanager
 import os
 import threading
 from typing import Any
-from typing import Protocol
 import weakref
 
 import sqlalchemy as sa
@@ -33,27 +33,37 @@ def has_one_connection(engine: sa.Engine) -> bool:
 # -- for one statement -------------------------------------------------------
 
 
-class Lease(Protocol):
+class Lease(abc.ABC):
     """A connection of a pool, for one statement.
 
     Has to be given back, in one of three ways; whatever comes after that is
     another one's affair.
     """
 
+    __slots__ = ('_held',)
+
+    _held: Any
+
     @property
     def dbapi_connection(self) -> Any:
         """The driver's, as no driver of the short way is adapted."""
+        return self._held.dbapi_connection
 
     @property
     def info(self) -> dict[Any, Any]:
         """What lives as long as the connection."""
+        found: dict[Any, Any] = self._held.info
+        return found
 
+    @abc.abstractmethod
     def give_back(self) -> None:
         """Give back a connection that is in no transaction."""
 
+    @abc.abstractmethod
     def give_back_reset(self) -> None:
         """Give back a connection that may be in a transaction."""
 
+    @abc.abstractmethod
     def give_back_lost(self) -> None:
         """Give back the place of a connection that is of no use."""
 
@@ -97,25 +107,8 @@ def _wants_proxy(source: Any) -> bool:
         return True
 
 
-class _Held:
-    """What an entry and its proxy have in common."""
-
-    __slots__ = ('_held',)
-
-    _held: Any
-
-    @property
-    def dbapi_connection(self) -> Any:
-        return self._held.dbapi_connection
-
-    @property
-    def info(self) -> dict[Any, Any]:
-        found: dict[Any, Any] = self._held.info
-        return found
-
-
-class _Entry(_Held):
-    """A :class:`Lease` of the pool's own entry."""
+class _Entry(Lease):
+    """One of the pool's own entry."""
 
     __slots__ = ('_source',)
 
@@ -156,8 +149,8 @@ class _Entry(_Held):
             self.give_back_lost()
 
 
-class _Proxy(_Held):
-    """A :class:`Lease` of what the pool gives to everybody."""
+class _Proxy(Lease):
+    """One of what the pool gives to everybody."""
 
     __slots__ = ()
 
