@@ -224,28 +224,32 @@ def _run(
             working.clean(stop)
         # Whatever it is, the next interval is another chance.
         except Exception as error:
-            if isinstance(error, sa.exc.IntegrityError):
-                # Each time: it does not pass, and nothing is deleted.
-                log.error(
-                    'expired sessions cannot be deleted, as a row of another '
-                    'table refers to one. Its foreign key needs ON DELETE '
-                    'CASCADE or SET NULL: %s', faults.said_by(error),
-                )
-            elif not failures:
-                # Ours says nothing of why nobody answers.
-                is_away = isinstance(error, SessionStoreUnavailable)
-                cause = error.__cause__ if is_away else None
-                log.warning(
-                    'expired sessions could not be deleted, the next '
-                    'attempts follow: %s: %s', type(error).__name__,
-                    faults.said_by(cause or error),
-                )
+            _tell_of(error, is_first=not failures)
             failures = min(failures + 1, _MOST_DOUBLINGS)
         else:
             if failures:
                 log.info('expired sessions are deleted again')
             failures = 0
         del working
+
+
+def _tell_of(error: Exception, *, is_first: bool) -> None:
+    """Say in the log why nothing was deleted."""
+    if isinstance(error, sa.exc.IntegrityError):
+        # Each time: it does not pass.
+        log.error(
+            'expired sessions cannot be deleted, as a row of another table '
+            'refers to one. Its foreign key needs ON DELETE CASCADE or SET '
+            'NULL: %s', faults.said_by(error),
+        )
+    elif is_first:
+        # Ours says nothing of why nobody answers.
+        is_away = isinstance(error, SessionStoreUnavailable)
+        cause = error.__cause__ if is_away else None
+        log.warning(
+            'expired sessions could not be deleted, the next attempts follow: '
+            '%s: %s', type(error).__name__, faults.said_by(cause or error),
+        )
 
 
 _cleaners: weakref.WeakSet[Cleaner] = weakref.WeakSet()

@@ -40,23 +40,31 @@ def lifetime_of(
     if value is None:
         return BY_SETTINGS
     if isinstance(value, dt.datetime):
-        if value.tzinfo is None:
-            raise ValueError(
-                f'set_expiry: {value!r} has no time zone; give an aware '
-                f'datetime, such as datetime.now(UTC) + timedelta(hours=1)'
-            )
-        try:
-            at = value.astimezone(dt.UTC)
-        except OverflowError:
-            raise ValueError(
-                f'set_expiry: {value} is beyond the calendar in UTC'
-            ) from None
-        if at <= now:
-            raise ValueError(
-                f'set_expiry: {value} is in the past; call invalidate() to '
-                f'end a session'
-            )
-        return Lifetime(FIXED, min(at, _LATEST))
+        return Lifetime(FIXED, min(_end_at(value, now), _LATEST))
+    return Lifetime(math.ceil(_idle_for(value)))
+
+
+def _end_at(value: dt.datetime, now: dt.datetime) -> dt.datetime:
+    if value.tzinfo is None:
+        raise ValueError(
+            f'set_expiry: {value!r} has no time zone; give an aware '
+            f'datetime, such as datetime.now(UTC) + timedelta(hours=1)'
+        )
+    try:
+        at = value.astimezone(dt.UTC)
+    except OverflowError:
+        raise ValueError(
+            f'set_expiry: {value} is beyond the calendar in UTC'
+        ) from None
+    if at <= now:
+        raise ValueError(
+            f'set_expiry: {value} is in the past; call invalidate() to end a '
+            f'session'
+        )
+    return at
+
+
+def _idle_for(value: dt.timedelta | float) -> float:
     # No text such as '1h': that is the language of the ini file.
     given: object = value
     try:
@@ -76,7 +84,7 @@ def lifetime_of(
             f'set_expiry: {value!r} is more than 2147483647 seconds (68 '
             f'years); give less, or a datetime'
         )
-    return Lifetime(math.ceil(seconds))
+    return seconds
 
 
 _NO_WINDOW = (dt.datetime.max.replace(tzinfo=dt.UTC),) * 2

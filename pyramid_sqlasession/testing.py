@@ -11,7 +11,9 @@ from pyramid.request import apply_request_extensions
 from pyramid.request import Request
 from pyramid.threadlocal import RequestContext
 
+from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.authentication import SessionAuthenticationHelper
+from pyramid_sqlasession.cookie import Token
 from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.latesaving import save_now
 from pyramid_sqlasession.lifecycle import binding_of
@@ -40,19 +42,31 @@ def log_in(testapp: Any, **data: Any) -> str:
     application = application_of(registry)
     request = _request(registry, dict(testapp.extra_environ))
     with RequestContext(request):
-        user_field = application.settings.user_field
-        session = request.session
-        session.update(data)
-        if user_field in data:
-            helper = SessionAuthenticationHelper()
-            helper.remember(request, data[user_field])
-        binding = binding_of(request)
-        assert binding is not None
-        token = save_now(binding)
-        if token is None:
-            raise SessionError(
-                'login_session was given nothing to store, such as user_id=7'
-            )
+        token = _stored(request, data, application.settings.user_field)
+    _give_cookie(testapp, application, request, token)
+    return application.cookies.value(token)
+
+
+def _stored(request: Any, data: dict[str, Any], user_field: str) -> Token:
+    """Store a session that holds *data*; return its token."""
+    request.session.update(data)
+    if user_field in data:
+        helper = SessionAuthenticationHelper()
+        helper.remember(request, data[user_field])
+    binding = binding_of(request)
+    assert binding is not None
+    token = save_now(binding)
+    if token is None:
+        raise SessionError(
+            'login_session was given nothing to store, such as user_id=7'
+        )
+    return token
+
+
+def _give_cookie(
+    testapp: Any, application: Application, request: Any, token: Token
+) -> None:
+    """Have *testapp* take the cookie as it would from a response."""
     lifetime = application.settings.expiration
     header = application.cookies.set_header(token, request, lifetime)
     if '; Secure' in header and request.scheme != 'https':
@@ -61,16 +75,15 @@ def log_in(testapp: Any, **data: Any) -> str:
             "extra_environ={'wsgi.url_scheme': 'https'}, or set "
             'sqlasession.cookie_secure = false for the tests'
         )
-    value = application.cookies.value(token)
-    # As a response would: TestApp.set_cookie() takes another domain, and
-    # both cookies would be sent once the application sets its own.
+    # TestApp.set_cookie() takes another domain, and both cookies would be sent
+    # once the application sets its own.
     testapp.cookiejar.extract_cookies(
         _Response(header),
         URLRequest(request.url),  # noqa: S310 - nothing is opened
     )
+    value = application.cookies.value(token)
     if value not in [cookie.value for cookie in testapp.cookiejar]:
         raise _refused(application.settings, request.host)
-    return value
 
 
 def _refused(settings: Settings, host: str) -> SessionError:
