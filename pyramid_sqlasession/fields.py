@@ -13,6 +13,7 @@ from pyramid_sqlasession.changes import Changes
 from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.fieldvalues import stored
 from pyramid_sqlasession.model import fields_of
+from pyramid_sqlasession.model import table_of
 
 
 class Fields:
@@ -26,7 +27,7 @@ class Fields:
     ) -> None:
         self.columns = fields_of(model)
         self._dialect = dialect
-        table = sa.inspect(model).local_table
+        table = table_of(model)
         unique = [
             one for one in (*table.constraints, *table.indexes)
             if isinstance(one, sa.UniqueConstraint)

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 import contextlib
 from dataclasses import dataclass
-from dataclasses import field
 import datetime as dt
 import hashlib
 import struct
@@ -248,11 +247,11 @@ class Psycopg:
 @dataclass(frozen=True)
 class _Prepared(Compiled):
     #: The type that a column must have on the server.
-    oids: tuple[int, ...] = ()
+    oids: tuple[int, ...]
     #: Under which it is prepared.
-    name: bytes = b''
+    name: bytes
     #: 1 = binary, of each parameter.  A list: psycopg 3.1 takes no tuple.
-    formats: list[int] = field(default_factory=list)
+    formats: list[int]
 
 
 def _has_types(result: Any, compiled: _Prepared) -> bool:

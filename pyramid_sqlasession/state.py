@@ -267,13 +267,17 @@ class State:
         )
         if not plan:
             return None
-        touched = pending.touched
         # The flush of the COMMIT, say, may change the session once more.
-        pending.planned = Held({
+        pending.planned = Held(self._lent())
+        return plan
+
+    def _lent(self) -> dict[str, Any]:
+        """Return what somebody may hold, and change inside."""
+        touched = self.pending.touched
+        return {
             key: value for key, value in dict.items(self.data)
             if type(value) not in IMMUTABLE and key in touched
-        })
-        return plan
+        }
 
     def saved(self, base: Base, differ: Differ, *, merged: bool) -> None:
         """Go on from *base*, which holds what was just saved.
@@ -281,13 +285,12 @@ class State:
         :param merged: another request's changes are in it, too.
         """
         touched, planned = self.pending.touched, self.pending.planned
-        self.pending = Pending()
         if merged:
-            self.load(base)
+            self.begin(base)
             if planned is not None:
                 self._hold_on_to(planned.values, differ)
             return
-        self.base = base
+        self.base, self.pending = base, Pending()
         # Whoever holds a list out of the session may change it later.
         self.pending.touched = touched
         if planned is not None:
@@ -309,12 +312,8 @@ class State:
         if is_changed:
             self.base = replace(self.base, token=base.token)
             return
-        held = {
-            key: value for key, value in dict.items(self.data)
-            if key in self.pending.touched and type(value) not in IMMUTABLE
-        }
-        self.pending = Pending()
-        self.load(base)
+        held = self._lent()
+        self.begin(base)
         self._hold_on_to(held, differ)
 
     def _hold_on_to(self, held: Mapping[str, Any], differ: Differ) -> None:
