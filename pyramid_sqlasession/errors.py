@@ -142,8 +142,8 @@ class SessionStoreUnavailable(SessionError, HTTPServiceUnavailable):
     in vain for a lock there.
 
     Pyramid answers ``503 Service Unavailable`` with it unless the application
-    has an exception view for it.  The driver's own error is its
-    ``__cause__``.
+    has an exception view for it.  SQLAlchemy's error is its ``__cause__``,
+    and the driver's own, if there is one, the ``orig`` of that.
     """
 
     explanation = (

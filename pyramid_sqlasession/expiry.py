@@ -34,7 +34,7 @@ def lifetime_of(
 ) -> Lifetime:
     """Return what the argument of ``set_expiry`` means.
 
-    :raises TypeError: for another type.
+    :raises TypeError: for another type, infinity and NaN.
     :raises ValueError: if the session would end at once.
     """
     if value is None:

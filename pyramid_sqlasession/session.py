@@ -224,7 +224,7 @@ class SQLASession(dict[str, Any]):
         fixed end, None goes back to the settings.  Never beyond the
         absolute timeout.
 
-        :raises TypeError: for another type.
+        :raises TypeError: for another type, infinity and NaN.
         :raises ValueError: for what would end the session at once, a naive
             datetime, and more than 2147483647 seconds.
         """

@@ -110,7 +110,7 @@ class Watcher:
         log.debug('%s: %s', 'Set-Cookie' if is_sent else 'no cookie', reason)
 
     def suspected(self, reason: str) -> None:
-        """Note a cookie that no browser could have got from here."""
+        """Note a cookie whose signature or secret is wrong."""
 
     def cleaned(self, count: int, seconds: float) -> None:
         """Note that the cleaner deleted *count* expired records."""

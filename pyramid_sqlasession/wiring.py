@@ -254,8 +254,9 @@ def _create_table(application: Application) -> None:
 
 
 def start_expiring_sessions(app: Any) -> None:
-    """Start the cleaner of *app*; nothing happens if it runs, or if
-    ``sqlasession.check_expiration_interval`` is 0 or less.
+    """Start the cleaner of *app*; nothing happens if it runs, if
+    ``sqlasession.check_expiration_interval`` is 0 or less, or if all work
+    shares one connection (SQLite in memory).
 
     :param app: the WSGI application, its registry or a Configurator.
     :raises pyramid.exceptions.ConfigurationError: if the package was not
