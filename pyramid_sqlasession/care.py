@@ -72,10 +72,7 @@ class Care:
             expires = self._expiry.extended(
                 record.expires, record.lifetime, record.started, now
             )
-            values.update(
-                accessed=now, expires=expires,
-                sweep=self._expiry.sweep(expires),
-            )
+            values.update(self._expiry.columns(expires, now))
             after = replace(record, accessed=now, expires=expires)
         renews = self._renewal.is_due(base, now)
         if renews:

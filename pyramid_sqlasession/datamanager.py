@@ -26,6 +26,7 @@ from collections.abc import Callable
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 import enum
+from itertools import takewhile
 import logging
 from operator import attrgetter
 import sys
@@ -423,16 +424,14 @@ class SessionDataManager:
             self._failure = error
 
     def _has_later_hooks(self) -> bool:
-        hooks = list(self.transaction.getBeforeCommitHooks())
-        for hook, _, _ in reversed(hooks):
-            other = getattr(hook, '__self__', None)
-            if other is self:
-                return False
-            # Another application's sessions in the same transaction: each
-            # would wait for the other one for ever.
-            if not isinstance(other, SessionDataManager):
-                return True
-        return False  # pragma: no cover
+        owners = [
+            getattr(hook, '__self__', None)
+            for hook, _, _ in self.transaction.getBeforeCommitHooks()
+        ]
+        later = takewhile(lambda owner: owner is not self, reversed(owners))
+        # Another application's sessions in the same transaction: each would
+        # wait for the other one for ever.
+        return not all(isinstance(one, SessionDataManager) for one in later)
 
     def _prepare(self) -> None:
         self._failure = None

@@ -159,6 +159,14 @@ class Expiry:
             interval = min(interval, lifetime / 10)
         return (now - accessed).total_seconds() >= interval
 
+    def columns(
+        self, expires: dt.datetime, now: dt.datetime
+    ) -> dict[str, dt.datetime]:
+        """Return what an expiry that is noted *now* changes in the row."""
+        return {
+            'accessed': now, 'expires': expires, 'sweep': self.sweep(expires)
+        }
+
     def sweep(self, expires: dt.datetime) -> dt.datetime:
         """Return *expires* rounded up, for the cleaner's index."""
         # Most sessions of some minutes have the same one.

@@ -394,10 +394,7 @@ class Saver:
             after = replace(
                 after, accessed=now, expires=expires, lifetime=lifetime
             )
-            values.update(
-                accessed=now, expires=expires,
-                sweep=self._expiry.sweep(expires),
-            )
+            values.update(self._expiry.columns(expires, now))
         return values, after.written(text), renewed
 
     def _takes_unique(self, plan: Plan) -> bool:
