@@ -283,21 +283,20 @@ class Connections:
         for attempt in range(1, _REPETITIONS + 1):
             try:
                 if not atomic:
-                    try:
-                        return application.database.write_aside(work)
-                    except WriteRefused:
-                        atomic = True
-                    except exc.IntegrityError:
-                        # What is in the way may have expired.
-                        if not application.fields.unique:
-                            raise
-                        atomic = True
+                    return application.database.write_aside(work)
                 with application.database.own_transaction() as connection:
                     return work(connection)
+            except WriteRefused:
+                atomic = True
             except exc.DBAPIError as error:
+                if not atomic and application.fields.unique and (
+                    isinstance(error, exc.IntegrityError)
+                ):
+                    # What is in the way may have expired.
+                    atomic = True
                 # Above READ COMMITTED the database refuses the second of
                 # two writers; nothing but this has to be done again.
-                if attempt == _REPETITIONS or (
+                elif attempt == _REPETITIONS or (
                     not faults.is_repeatable(error)
                 ):
                     raise
