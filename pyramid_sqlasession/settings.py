@@ -105,6 +105,14 @@ class Settings:
         return shown
 
 
+def settings_in(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings under the prefix, as they are given."""
+    return {
+        key: value for key, value in given.items()
+        if isinstance(key, str) and key.startswith(PREFIX)
+    }
+
+
 def read_settings(given: Mapping[str, Any]) -> Settings:
     """Return the :class:`Settings` found under the prefix in *given*.
 
@@ -113,9 +121,7 @@ def read_settings(given: Mapping[str, Any]) -> Settings:
     """
     found: dict[str, Any] = {}
     engine_options = []
-    for key, value in given.items():
-        if not isinstance(key, str) or not key.startswith(PREFIX):
-            continue
+    for key, value in settings_in(given).items():
         name = key[len(PREFIX):]
         if name.startswith('engine.'):
             engine_options.append((name, value))

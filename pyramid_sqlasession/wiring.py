@@ -35,8 +35,8 @@ from pyramid_sqlasession.savepoints import follow_savepoints
 from pyramid_sqlasession.session import SQLASession
 from pyramid_sqlasession.settings import read_settings
 from pyramid_sqlasession.settings import Settings
+from pyramid_sqlasession.settings import settings_in
 from pyramid_sqlasession.store import SessionStore
-from pyramid_sqlasession.values import PREFIX
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def register(config: Any) -> None:
     def configure() -> None:
         # Now, not in includeme: settings made after the include count.
         settings = read_settings(registry.settings or {})
-        registry[_READ] = _settings_in(registry)
+        registry[_READ] = settings_in(registry.settings or {})
         registry[REGISTRY_KEY] = Application(registry, settings)
         introspectable.update(settings.masked())
 
@@ -77,14 +77,6 @@ def register(config: Any) -> None:
         introspectables=(introspectable,),
     )
     config.info = before
-
-
-def _settings_in(registry: Any) -> dict[str, Any]:
-    given = registry.settings or {}
-    return {
-        key: value for key, value in given.items()
-        if isinstance(key, str) and key.startswith(PREFIX)
-    }
 
 
 def application_of(registry: Any) -> Application:
@@ -166,7 +158,7 @@ def _application_created(event: Any) -> None:
 
 def _check_late_settings(registry: Any) -> None:
     read = registry[_READ]
-    for key, value in _settings_in(registry).items():
+    for key, value in settings_in(registry.settings or {}).items():
         if key not in read or read[key] != value:
             # Without the value, which may be secret, and need not be wrong.
             raise ConfigurationError(
