@@ -515,21 +515,13 @@ def _long_numeric(type_: Any) -> TypeEngine[Any] | None:
     return mysql.NUMERIC(65, 30, asdecimal=type_.asdecimal)
 
 
-#: What keeps the microseconds, by what does not.
-_WITH_FRACTIONS: dict[type, Callable[[], TypeEngine[Any]]] = {
-    sa.DateTime: lambda: mysql.DATETIME(fsp=6),
-    sa.DATETIME: lambda: mysql.DATETIME(fsp=6),
-    # Theirs is converted by the connection's time zone, which may have no such
-    # hour, and ends in 2038.
-    sa.TIMESTAMP: lambda: mysql.DATETIME(fsp=6),
-    sa.Time: lambda: mysql.TIME(fsp=6),
-    sa.TIME: lambda: mysql.TIME(fsp=6),
-    sa.Interval: Span,
-}
+# Theirs end at the second.
+def _exact_moment(type_: Any) -> TypeEngine[Any]:
+    return mysql.DATETIME(fsp=6)
 
 
-def _with_fractions(type_: Any) -> TypeEngine[Any] | None:
-    return _WITH_FRACTIONS[type(type_)]()
+def _exact_time(type_: Any) -> TypeEngine[Any]:
+    return mysql.TIME(fsp=6)
 
 
 _ON_MYSQL: dict[type, Callable[[Any], TypeEngine[Any] | None]] = {
@@ -541,7 +533,12 @@ _ON_MYSQL: dict[type, Callable[[Any], TypeEngine[Any] | None]] = {
     sa.Float: _double, sa.FLOAT: _double, sa.REAL: _double,
     sa.Numeric: _long_numeric, sa.NUMERIC: _long_numeric,
     sa.DECIMAL: _long_numeric,
-    **dict.fromkeys(_WITH_FRACTIONS, _with_fractions),
+    sa.DateTime: _exact_moment, sa.DATETIME: _exact_moment,
+    # Theirs is converted by the connection's time zone, which may have no such
+    # hour, and ends in 2038.
+    sa.TIMESTAMP: _exact_moment,
+    sa.Time: _exact_time, sa.TIME: _exact_time,
+    sa.Interval: lambda type_: Span(),
 }
 
 
