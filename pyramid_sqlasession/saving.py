@@ -24,6 +24,7 @@ from pyramid_sqlasession import faults
 from pyramid_sqlasession.base import Base
 from pyramid_sqlasession.base import NOTHING
 from pyramid_sqlasession.changes import apply_changes
+from pyramid_sqlasession.changes import Changes
 from pyramid_sqlasession.changes import conflicting_keys
 from pyramid_sqlasession.changes import LOGIN
 from pyramid_sqlasession.codec import Codec
@@ -262,18 +263,8 @@ class Saver:
                 return
             found = self._look_again(save, record)
             reason = self._ending_by_others(save, found, token)
-            if reason == 'rotated' and (
-                plan.wishes.rotate and self.is_whole_login(plan)
-            ):
-                # A session of its own, with nothing of the other's.
-                self._replace(save)
-                outcome.rotated = True
-                return
             if reason is not None:
-                outcome.dropped.append((str(record.id), reason))
-                # Dead for the rest of the request too: no later write may
-                # begin a session that overwrites the cookie of a login.
-                outcome.base = Base(token=token, ghost=reason)
+                self._come_too_late(save, token, reason)
                 return
             assert found is not None
             try:
@@ -321,6 +312,21 @@ class Saver:
             return None
         return 'rotated'
 
+    def _come_too_late(self, save: _Save, token: Token, reason: str) -> None:
+        """Drop what was to be written, unless it is a login."""
+        plan, outcome = save.plan, save.outcome
+        if reason == 'rotated' and (
+            plan.wishes.rotate and self.is_whole_login(plan)
+        ):
+            # A session of its own, with nothing of the other's.
+            self._replace(save)
+            outcome.rotated = True
+            return
+        outcome.dropped.append((str(token.id), reason))
+        # Dead for the rest of the request too: no later write may begin a
+        # session that overwrites the cookie of a login.
+        outcome.base = Base(token=token, ghost=reason)
+
     def _replace(self, save: _Save) -> None:
         fresh = replace(save.plan, base=NOTHING, token=new_token())
         self._create(replace(save, plan=fresh))
@@ -362,21 +368,12 @@ class Saver:
         assert record is not None
         renewed = None
         after = record
-        values: dict[str, Any] = {}
         changes = plan.changes
         if not wishes.rotate and self._renewal.is_due(base, now):
             renewed = new_token(record.id)
             after = self._renewal.renewed(after, renewed, now)
             changes = replace(changes, kept_csrf=derived_csrf(base))
-        data, heads = apply_changes(changes, *base.content.known())
-        text = record.data
-        if changes:
-            write = self._codec.write
-            if not plan.changes.is_of_data:
-                write = self._codec.write_again
-            text = values['data'] = write(data, heads)
-        if changes or self._settings.extend_default_fields is not None:
-            values.update(self._fields.values(save.extend(data), changes))
+        values, text = self._content(save, base, changes)
         if wishes.rotate:
             assert plan.token is not None
             after = self._renewal.rotated(after, plan.token, now)
@@ -396,6 +393,25 @@ class Saver:
             )
             values.update(self._expiry.columns(expires, now))
         return values, after.written(text), renewed
+
+    def _content(
+        self, save: _Save, base: Base, changes: Changes
+    ) -> tuple[dict[str, Any], str | None]:
+        """Return the columns of the data and of what follows from them, and
+        the text of the data.
+        """
+        assert base.record is not None
+        values: dict[str, Any] = {}
+        data, heads = apply_changes(changes, *base.content.known())
+        text = base.record.data
+        if changes:
+            write = self._codec.write
+            if not save.plan.changes.is_of_data:
+                write = self._codec.write_again
+            text = values['data'] = write(data, heads)
+        if changes or self._settings.extend_default_fields is not None:
+            values.update(self._fields.values(save.extend(data), changes))
+        return values, text
 
     def _takes_unique(self, plan: Plan) -> bool:
         """Return whether an update may take a value of a unique field: one
