@@ -65,8 +65,6 @@ class Notices:
 
         Two transactions where one was meant may wait for each other, too.
         """
-        if _ON_OTHERS in self._told:
-            return
         others = [
             manager.session for manager in sqlalchemy_managers(transaction)
         ]
@@ -90,7 +88,6 @@ class Notices:
         """
         if (
             dbsession is not None
-            and _ON_UNREGISTERED not in self._told
             and dbsession.in_transaction()
             and not _is_registered(dbsession)
         ):
