@@ -8,6 +8,7 @@ import contextlib
 from dataclasses import dataclass
 import datetime as dt
 import hashlib
+from operator import itemgetter
 import struct
 import sys
 from typing import Any
@@ -25,7 +26,6 @@ from pyramid_sqlasession.statements import places_of
 from pyramid_sqlasession.statements import Row
 from pyramid_sqlasession.statements import row_of
 from pyramid_sqlasession.statements import selected_by
-from pyramid_sqlasession.statements import taker
 from pyramid_sqlasession.statements import Uncommon
 
 # Where a pooled connection keeps what was prepared on it: it goes with the
@@ -105,25 +105,26 @@ class Psycopg:
     def compile(self, statement: Any, names: Iterable[str]) -> Compiled:
         """Return *statement* with ``$1`` instead of names."""
         compiled, types = compile_for(statement, self._dialect, names)
-        parameters, places = [], {}
+        converts, formats, places = [], [], {}
         for place, (name, kind) in enumerate(types.items(), 1):
             if type(kind) not in _ON_POSTGRESQL:
                 raise Uncommon
             _, is_binary, convert, _ = _ON_POSTGRESQL[type(kind)]
-            parameters.append((name, convert, is_binary))
+            converts.append(convert)
+            formats.append(int(is_binary))
             places[name] = f'${place}'
         columns = [column.type for column in selected_by(statement)]
         # psycopg's form is that of the operator %.
         text = (compiled.string % places).encode()
         return _Prepared(
             text,
-            taker([name for name, _, _ in parameters]),
-            places_of(convert for _, convert, _ in parameters),
+            itemgetter(*types),
+            places_of(converts),
             len(columns),
             places_of(_ON_POSTGRESQL[type(kind)][3] for kind in columns),
             tuple(_ON_POSTGRESQL[type(kind)][0] for kind in columns),
             b'sqlasession_' + hashlib.sha256(text).hexdigest()[:16].encode(),
-            [int(is_binary) for _, _, is_binary in parameters],
+            formats,
         )
 
     def fetch(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Mapping
 import datetime as dt
+from operator import itemgetter
 from typing import Any
 import uuid
 
@@ -21,7 +22,6 @@ from pyramid_sqlasession.statements import places_of
 from pyramid_sqlasession.statements import Row
 from pyramid_sqlasession.statements import row_of
 from pyramid_sqlasession.statements import selected_by
-from pyramid_sqlasession.statements import taker
 from pyramid_sqlasession.statements import Uncommon
 
 
@@ -74,7 +74,7 @@ class SQLite:
         columns = list(selected_by(statement))
         return Compiled(
             compiled.string,
-            taker(order),
+            itemgetter(*order),
             places_of(_ON_SQLITE[type(types[name])][0] for name in order),
             len(columns),
             places_of(_ON_SQLITE[type(one.type)][1] for one in columns),

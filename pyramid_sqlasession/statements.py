@@ -9,7 +9,6 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 from dataclasses import dataclass
-from operator import itemgetter
 import struct
 from typing import Any
 
@@ -34,7 +33,8 @@ class Compiled:
     """A statement in the words of one driver."""
 
     text: Any
-    #: From the parameters by name to those in order.
+    #: From the parameters by name, of which there are two at least, to those
+    #: in order.
     take: Callable[[Mapping[str, Any]], Iterable[Any]]
     #: The parameters that are not sent as they are.
     sent: Places
@@ -48,13 +48,6 @@ class Compiled:
         """The statement for people."""
         text = self.text
         return text.decode() if isinstance(text, bytes) else str(text)
-
-
-def taker(names: list[str]) -> Callable[[Mapping[str, Any]], Iterable[Any]]:
-    """Return what takes the values of *names*, in their order."""
-    if len(names) > 1:
-        return itemgetter(*names)
-    return lambda values: [values[name] for name in names]
 
 
 def places_of(converts: Iterable[Convert]) -> Places:
