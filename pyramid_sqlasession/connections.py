@@ -279,14 +279,15 @@ class Connections:
 
         :param atomic: it is more than one statement.
         """
-        application = self._application
-        for attempt in range(1, _REPETITIONS + 1):
+        application, failures = self._application, 0
+        while True:
             try:
                 if not atomic:
                     return application.database.write_aside(work)
                 with application.database.own_transaction() as connection:
                     return work(connection)
             except WriteRefused:
+                # It needs more than one statement.
                 atomic = True
             except exc.DBAPIError as error:
                 if not atomic and application.fields.unique and (
@@ -294,13 +295,12 @@ class Connections:
                 ):
                     # What is in the way may have expired.
                     atomic = True
+                    continue
+                failures += 1
                 # Above READ COMMITTED the database refuses the second of
                 # two writers; nothing but this has to be done again.
-                elif attempt == _REPETITIONS or (
-                    not faults.is_repeatable(error)
-                ):
+                if failures == _REPETITIONS or not faults.is_repeatable(error):
                     raise
-        raise AssertionError('unreachable')  # pragma: no cover
 
     # -- which one -----------------------------------------------------------
 

@@ -494,7 +494,7 @@ class SessionDataManager:
         locks with it: a write beside it would wait for them.
         """
         return any(
-            manager.keep_session
+            getattr(manager, 'keep_session', False)
             for manager in sqlalchemy_managers(self.transaction)
         )
 
