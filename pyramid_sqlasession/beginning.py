@@ -90,7 +90,7 @@ class Beginning:
         if begun.ghost == 'rotated' and is_login(plan):
             # A session of its own, with nothing of the other's.
             return replace(plan, token=new_token())
-        if token == self.token or begun.ghost:
+        if token == self.token:
             return replace(plan, base=begun)
         return replace(
             plan, base=begun, wishes=replace(plan.wishes, rotate=True),

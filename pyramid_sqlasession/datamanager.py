@@ -332,8 +332,7 @@ class SessionDataManager:
             if (connection := participant.open_connection(to_read=to_read))
             is not None
         ]
-        if others:
-            opened += [(other, other.connection) for other in others]
+        opened += [(other, other.connection) for other in others]
         for owner, connection in opened:
             if dialects.is_writing(connection):
                 return owner, connection

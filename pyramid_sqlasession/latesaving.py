@@ -122,9 +122,8 @@ def _save_beside(binding: Binding) -> None:
         # One whose COMMIT has failed is still there.
         transactions.abort()
     with transactions:
+        # As something is unsaved, it is looked for at the commit.
         binding.join()
-        assert binding.participation is not None
-        binding.participation.manager.expect_changes()
 
 
 def _may_use_dbsession(binding: Binding) -> bool:

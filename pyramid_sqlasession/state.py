@@ -140,12 +140,8 @@ class State:
         if earlier.pending.wishes.rotate:
             # Whoever has planted the token before can derive it.
             later = replace(later, csrf=None)
-        _, heads = base.content.known()
-        if later.flash:
-            # What is taken from the queues already.
-            _, heads = apply_changes(
-                self._changes(differ), *base.content.known()
-            )
+        # With what is taken from the queues already.
+        _, heads = apply_changes(self._changes(differ), *base.content.known())
         data, _ = apply_changes(later, self.plain(), heads)
         if later.csrf is not None:
             # The later page is the one that is sent.
@@ -174,10 +170,9 @@ class State:
             self.plain(), {},
         )
         self.fill(data)
-        rotates = after.wishes.rotate
-        after.wishes = replace(after.wishes, rotate=False, login=False)
         self.pending.add(after)
-        if rotates:
+        if after.wishes.rotate:
+            # Its token is of the one before.
             self.rotate(login=False)
 
     def plain(self) -> dict[str, Any]:

@@ -97,3 +97,29 @@ def each_way(site, ways=WAYS):
 def of_a_stranger(request, path):
     """Return a request without the cookie."""
     return Request.blank(path)
+
+
+def newcomers(shop, ways=WAYS):
+    """Yield a browser without a session, once for each way."""
+    for _ in each_way(shop, ways):
+        shop.execute('DELETE FROM sessions')
+        yield shop.browser()
+
+
+def anyway(request, path):
+    """Run a subrequest of a browser that may have no cookie at all."""
+    request.headers.setdefault('Cookie', 'other=1')
+    return run(request, path)
+
+
+def commit_by_hand(request, change):
+    """Commit what was done; do *change* in the next transaction."""
+    request.tm.commit()
+    request.tm.begin()
+    change(request)
+
+
+def log_in(request):
+    """The view of a subrequest that rotates."""
+    request.session['inner'] = True
+    request.session.rotate()

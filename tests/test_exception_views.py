@@ -10,10 +10,12 @@ from pyramid.tweens import EXCVIEW
 import pytest
 import sqlalchemy as sa
 
+from pyramid_sqlasession import SessionWriteDropped
 from pyramid_sqlasession import SQLASession
 
 from .failing import answering
 from .failing import Failure
+from .failing import give_up_early
 from .failing import on_sqlite
 from .shop import add_note
 from .shop import both_managers
@@ -274,6 +276,41 @@ def test_an_invalidating_exception_view_and_a_commit(accident):
 
 
 @on_sqlite
+def test_an_exception_view_that_begins_a_session_and_a_commit(accident):
+    """T3, C4: its own words are kept, in the next one, and no others."""
+
+    def page(request):
+        request.session.invalidate()
+        request.session.flash('Good-bye')
+
+    site = accident(flash_saved, page, **LET_PASS)
+    browser = returning(site)
+    (before,) = site.rows()
+    browser.get('/fail')
+    (row,) = site.rows()
+    assert row['id'] != before['id']
+    assert browser.get('/show').text == "{'_f_': ['Good-bye']}"
+
+
+@on_sqlite
+@pytest.mark.parametrize('page', [
+    lambda request: 'sorry', lambda request: request.session.get('n'),
+    flash_error,
+])
+def test_an_old_token_and_a_commit(accident, page):
+    """C5, T3: that the words of the view are dropped is told, once."""
+    site = accident(flash_saved, page, **LET_PASS)
+    browser = returning(site)
+    old = site.browser(like=browser)
+    site.views['log_in'] = lambda request: request.session.rotate()
+    browser.get('/log_in')
+    with site.events(SessionWriteDropped) as dropped:
+        old.get('/fail')
+    assert [event.reason for event in dropped] == ['rotated']
+    assert site.data() == STORED
+
+
+@on_sqlite
 def test_a_rotating_view_and_a_commit(accident):
     """T3: view and exception view both rotate; the cookie sent works."""
     site = accident(
@@ -359,6 +396,28 @@ def test_a_csrf_token_of_before_the_login_and_a_commit(accident, view):
     browser = returning(site)
     browser.get('/fail')
     assert browser.get('/csrf').text not in derived
+
+
+@on_sqlite
+@pytest.mark.parametrize('rotates', [False, True])
+def test_a_csrf_token_of_a_new_session_and_a_commit(accident, rotates):
+    """C6, T3: it stays, unless the exception view has the session rotated."""
+    made = []
+
+    def view(request):
+        end_and_say_so(request)
+        made.append(request.session.get_csrf_token())
+
+    def page(request):
+        assert 'view' not in request.session
+        if rotates:
+            request.session.rotate(login=True)
+
+    site = accident(view, page, **LET_PASS)
+    site.views['csrf'] = lambda request: request.session.get_csrf_token()
+    browser = returning(site)
+    browser.get('/fail')
+    assert (browser.get('/csrf').text in made) == (not rotates)
 
 
 #: What can be asked for beside data, and what its row is like afterwards.
@@ -797,11 +856,15 @@ def make_met(make_shop, caplog):
 @pytest.mark.parametrize('settings', [
     {}, {'extend_default_fields': lambda defaults, *_: defaults},
 ], ids=['plain', 'extended'])
-def test_the_error_page_meets_a_conflict(make_met, settings):
+@pytest.mark.parametrize('change', [
+    lambda session: session.update(n=session['n'] + 1),
+    lambda session: session.pop('n'),
+], ids=['a value', 'a deletion'])
+def test_the_error_page_meets_a_conflict(make_met, settings, change):
     """T3, C2, C6: what merges is stored, and nobody's value is lost."""
 
     def work(session):
-        session['n'] += 1
+        change(session)
         session['m'] = 2
         session.flash('Please log in')
 
@@ -809,6 +872,19 @@ def test_the_error_page_meets_a_conflict(make_met, settings):
     assert data == {'n': 7, 'list': [1], 'm': 2, '_f_': ['Please log in']}
     (error,) = errors
     assert 'keys of the session (n) that another request' in error
+
+
+@on_sqlite
+def test_the_error_page_sets_an_expiry_and_meets_a_conflict(make_met):
+    """T3, C2: that is none, and the cookie lives as long."""
+
+    def work(session):
+        session['n'] += 1
+        session.set_expiry(604_800)
+
+    response, _, errors = make_met(work)
+    assert '; Max-Age=604800;' in response.headers['Set-Cookie']
+    assert len(errors) == 1
 
 
 @on_sqlite
@@ -828,6 +904,30 @@ def test_the_error_page_meets_a_conflict_and_nothing_is_stored(
     assert 'Set-Cookie' not in response.headers
     assert data == STORED | {'n': 7}
     assert errors == ['the session could not be saved']
+
+
+@on_sqlite
+def test_the_error_page_waits_for_a_lock_in_vain(make_shop, caplog):
+    """T3: the page is sent, and the log says why nothing was stored."""
+    site = make_shop(configure=answering(flash_error))
+    give_up_early(site.engine)
+
+    @site.view
+    def fail(request):
+        raise Failure
+
+    browser = returning(site)
+    with site.outside.begin() as connection:
+        connection.execute(sa.text('UPDATE sessions SET version = version'))
+        # It is said once in a minute.
+        for _ in range(2):
+            assert browser.get('/fail').text == ''
+    (said,) = [r for r in caplog.records if r.levelname == 'ERROR']
+    assert said.getMessage() == (
+        'the session could not be saved: it has waited for a lock in vain'
+    )
+    assert said.exc_info is None
+    assert site.data() == STORED
 
 
 # -- T4 -----------------------------------------------------------------------

@@ -120,6 +120,14 @@ def change_beside_data(request):
     change(request)
 
 
+def change_or_empty(request):
+    """Empty the session, if it holds anything."""
+    if request.session:
+        request.session.clear()
+    else:
+        change(request)
+
+
 def change_late(request):
     """Change the session when the response is on its way."""
     request.add_response_callback(lambda request, response: change(request))
@@ -132,7 +140,7 @@ def fail(request):
 
 
 @pytest.mark.parametrize(
-    'view', [change, change_beside_data, change_late, fail]
+    'view', [change, change_or_empty, change_beside_data, change_late, fail]
 )
 @pytest.mark.parametrize('is_apart', [False, True])
 def test_extend_may_ask_the_database(make_site, tmp_path, view, is_apart):
@@ -319,7 +327,11 @@ def test_extend_is_not_called_for_an_end(make_site):
         },
     )
     browser = run(site, lambda request: request.session.update(user=7))
+    old = site.browser(like=browser)
     assert field(site, 'user_id') == 7
+    run(site, lambda request: request.session.rotate(), browser)
+    # What a dead session is given is dropped (C5).
+    run(site, lambda request: request.session.update(n=1), old)
     run(site, lambda request: request.session.invalidate(), browser)
     assert site.rows() == []
 

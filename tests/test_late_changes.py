@@ -14,6 +14,7 @@ from pyramid_sqlasession import SessionNotSerializable
 
 from .failing import answering
 from .failing import on_sqlite
+from .failing import Passing
 from .shop import STORED
 from .shop import with_views
 from .site import Note
@@ -268,6 +269,65 @@ def test_a_late_key_of_any_kind(free, caplog, key, name):
     assert any(name in message for message in errors(caplog))
     assert all(len(message) < 300 for message in errors(caplog))
     assert free.data() == STORED
+
+
+@on_sqlite
+def test_a_late_value_that_cannot_be_stored(free, caplog):
+    """T8: the error in the log names it as well, and is not the view's."""
+
+    @free.view
+    def work(request):
+        found = request.session['list']
+        request.add_finished_callback(lambda request: found.append(free))
+
+    browser = returning(free)
+    caplog.clear()
+    browser.get('/work')
+    (message,) = errors(caplog)
+    assert 'after the response' in message
+    assert "'list'" in message
+    assert free.data() == STORED
+
+
+@on_sqlite
+def test_a_late_change_of_a_request_that_runs_again(make_site, caplog):
+    """T5, T8: the next attempt has nothing of it, and nobody is told."""
+    site = with_views(make_site(
+        configure=answering(lambda request: 'sorry', Passing), retry=True
+    ))
+
+    @site.view
+    def work(request):
+        request.session.get('n')
+        if request.environ['retry.attempt'] == 0:
+            request.add_finished_callback(change_key)
+            raise Passing
+
+    browser = returning(site)
+    caplog.clear()
+    browser.get('/work')
+    assert errors(caplog) == []
+    assert site.data() == STORED
+
+
+@on_sqlite
+def test_a_late_change_of_a_session_that_has_ended(make_site, caplog):
+    """C5, T8: it would be dropped at any time, so that nobody is told."""
+    site = with_views(make_site())
+
+    @site.view
+    def work(request):
+        request.session.get('n')
+        request.add_finished_callback(change_key)
+
+    browser = returning(site)
+    old = site.browser(like=browser)
+    site.views['log_in'] = lambda request: request.session.rotate()
+    browser.get('/log_in')
+    caplog.clear()
+    old.get('/work')
+    assert errors(caplog) == []
+    assert site.data() == STORED
 
 
 def answering_tween(handler, registry):

@@ -80,6 +80,26 @@ def test_the_cookie_of_a_mounted_application(
 
 
 @on_sqlite
+@pytest.mark.parametrize('use_tweens', [True, False])
+def test_a_new_visitor_of_two_applications(make_site, make_inner, use_tweens):
+    """T9: a subrequest to another application begins a session of that."""
+    other = with_views(make_inner())
+    site = with_views(make_site())
+
+    @site.view
+    def outer(request):
+        request.session['outer'] = True
+        answer = other.app.invoke_subrequest(
+            Request.blank('/fill'), use_tweens=use_tweens
+        )
+        return answer.headers['Set-Cookie']
+
+    browser = site.browser()
+    assert browser.get('/outer').text.startswith('inner=')
+    assert browser.get('/show').text == "{'outer': True}"
+
+
+@on_sqlite
 @pytest.mark.parametrize('manager', MANAGERS.values(), ids=MANAGERS)
 def test_an_application_mounted_in_one_without_transactions(
     make_site, manager

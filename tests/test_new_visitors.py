@@ -7,6 +7,7 @@ from pyramid.scripting import prepare
 import pytest
 
 from pyramid_sqlasession import SessionCreated
+from pyramid_sqlasession import SessionRotated
 from pyramid_sqlasession import SessionWriteDropped
 
 from .failing import answering
@@ -16,12 +17,18 @@ from .failing import Passing
 from .shop import both_managers
 from .shop import flash_error
 from .shop import MANAGERS
+from .shop import returning
 from .shop import start_over
+from .shop import STORED
 from .shop import with_views
+from .subrequests import anyway
 from .subrequests import beside
+from .subrequests import commit_by_hand
 from .subrequests import each_way
 from .subrequests import errors
 from .subrequests import inner
+from .subrequests import log_in
+from .subrequests import newcomers
 from .subrequests import run
 from .subrequests import WAYS
 from .subrequests import with_cookie
@@ -36,13 +43,6 @@ LOOKS = {
     'a change': lambda session: session.update(before=True),
     'a logout': lambda session: session.invalidate(),
 }
-
-
-def newcomers(shop, ways=WAYS):
-    """Yield a browser without a session, once for each way."""
-    for _ in each_way(shop, ways):
-        shop.execute('DELETE FROM sessions')
-        yield shop.browser()
 
 
 @pytest.fixture
@@ -104,10 +104,17 @@ def test_new_visitors_that_a_view_calls_the_application_for(
     shop.browser().get('/outer')
 
 
-def anyway(request, path):
-    """Run a subrequest of a browser that may have no cookie at all."""
-    request.headers.setdefault('Cookie', 'other=1')
-    return run(request, path)
+@both_managers
+def test_new_visitors_whom_a_script_serves(shop):
+    """C1, T9: nor are the subrequests of a script those of one visitor."""
+    shop.view(inner)
+    with prepare(registry=shop.registry) as script:
+        script['request'].session.get('inner')
+        for _ in range(2):
+            shop.app.invoke_subrequest(
+                Request.blank('/inner'), use_tweens=True
+            )
+    assert len(shop.rows()) == 2
 
 
 @both_managers
@@ -136,15 +143,16 @@ def test_outer_and_inner_request_of_a_new_visitor(
         expected['before'] = True
     if after:
         expected['after'] = True
-    with shop.events(SessionCreated) as created:
+    with shop.events(SessionCreated, SessionRotated) as seen:
         for browser in newcomers(shop):
-            created.clear()
+            seen.clear()
             browser.get('/outer')
             shown = ast.literal_eval(browser.get('/show').text)
             flashed = shown.pop('_f_')
             assert (shop.registry.way, shown) == (shop.registry.way, expected)
             assert sorted(flashed) == ['inner', 'outer'][:1 + after]
-            assert (len(shop.rows()), len(created)) == (1, 1)
+            assert [type(event) for event in seen] == [SessionCreated]
+            assert len(shop.rows()) == 1
     assert errors(caplog) == []
 
 
@@ -248,6 +256,31 @@ def test_a_new_visitor_whom_a_subrequest_logs_in(shop, before, caplog):
         assert len(dropped) == ('another request logged in' in caplog.text)
         assert len(dropped) == (not shares)
         assert len(shop.rows()) == 1
+
+
+@beside
+def test_a_logout_beside_the_login_of_a_new_visitor(shop):
+    """T9, C5: it ends what the outer view has begun, not the login."""
+
+    @shop.view
+    def inner(request):
+        request.session.rotate(login=True)
+        request.session['user_id'] = 7
+
+    @shop.view
+    def outer(request):
+        request.session['before'] = True
+        anyway(request, '/inner')
+        if 'commit' in request.params:
+            request.tm.commit()
+            request.tm.begin()
+        request.session.invalidate()
+
+    for query in ('', '?commit=1'):
+        (browser,) = newcomers(shop, [(with_cookie, True)])
+        browser.get(f'/outer{query}')
+        shop.clock.advance(minutes=2)
+        assert browser.get('/show').text == "{'user_id': 7}"
 
 
 @both_managers
@@ -624,3 +657,143 @@ def test_a_stranger_within_the_page_of_a_new_visitor(shop):
     assert browser.get('/show').text == "{'page': True}"
     assert 'another' in returning_one.get('/show').text
     assert 'inner' not in returning_one.get('/show').text
+
+
+@both_managers
+@pytest.mark.parametrize('after', [False, True])
+def test_a_new_visitor_whom_both_views_log_out(shop, after, caplog):
+    """T9, C4: what they were to begin has ended, and nothing is missed."""
+
+    @shop.view
+    def inner(request):
+        request.session['inner'] = True
+        request.session.invalidate()
+
+    @shop.view
+    def outer(request):
+        request.session['outer'] = True
+        anyway(request, '/inner')
+        request.session.invalidate()
+        if after:
+            request.session['after'] = True
+
+    for browser in newcomers(shop):
+        browser.get('/outer')
+        assert (shop.registry.way, browser.get('/show').text) == (
+            shop.registry.way, "{'after': True}" if after else '{}'
+        )
+        assert len(shop.rows()) == after
+    assert errors(caplog) == []
+
+
+@both_managers
+def test_a_form_after_the_session_that_a_new_visitor_has_begun(shop):
+    """T9, C4: its session is a new one, and the other is gone."""
+    shop.view(inner)
+
+    @shop.view
+    def outer(request):
+        anyway(request, '/inner')
+        request.session['outer'] = True
+        request.tm.commit()
+        request.tm.begin()
+        request.session.invalidate()
+        request.session['new'] = True
+        return request.session.get_csrf_token()
+
+    for browser in newcomers(shop):
+        token = browser.get('/outer').text
+        assert shop.data() == {'new': True, '_csrft_': token}
+        shown = ast.literal_eval(browser.get('/show').text)
+        assert (shop.registry.way, shown) == (shop.registry.way, shop.data())
+
+
+@beside
+def test_a_count_of_a_new_visitor_who_logs_in(make_shop):
+    """C2, T9: what a subrequest has set meanwhile is a conflict."""
+    shop = make_shop(conflict='retry', retry=True)
+    attempts = []
+
+    @shop.view
+    def inner(request):
+        request.session['n'] = 5
+
+    @shop.view
+    def outer(request):
+        attempts.append(request.session.get('n', 0))
+        if len(attempts) == 1:
+            anyway(request, '/show')
+            request.session['n'] = 1
+            request.tm.commit()
+            request.tm.begin()
+            anyway(request, '/inner')
+        request.session['n'] += 1
+        request.session.rotate()
+
+    (browser,) = newcomers(shop, [(with_cookie, True)])
+    browser.get('/outer')
+    assert (attempts, browser.get('/show').text) == ([0, 5], "{'n': 6}")
+
+
+@both_managers
+@pytest.mark.parametrize('looks', [False, True])
+@pytest.mark.parametrize('runs_again', [False, True])
+def test_the_login_of_a_stranger_in_a_transaction(
+    make_shop, looks, runs_again
+):
+    """T5, T9, R4: he does not get into the session of whom he runs for."""
+    shop = make_shop(retry=True)
+
+    @shop.view
+    def another(request):
+        log_in(request)
+        commit_by_hand(request, log_in)
+
+    browser, stranger = start_over(shop), returning(shop)
+
+    @shop.view
+    def outer(request):
+        if request.environ['retry.attempt'] == 0:
+            subrequest = with_transaction(request, '/another')
+            subrequest.headers['Cookie'] = f'session={shop.token(stranger)}'
+            request.invoke_subrequest(subrequest)
+            if runs_again:
+                raise Passing
+        if looks:
+            assert 'inner' not in request.session
+
+    before = shop.token(browser)
+    answer = browser.get('/outer')
+    assert 'Set-Cookie' not in answer.headers
+    assert shop.token(browser) == before
+    assert browser.get('/show').text == str(STORED)
+
+
+@both_managers
+def test_a_stranger_in_the_transaction_of_a_new_visitor(shop):
+    """T9: though it is written before, his session stays his alone."""
+    shop.view(inner)
+
+    @shop.view
+    def another(request):
+        request.session['another'] = True
+
+    returning_one = start_over(shop)
+    cookie = '; '.join(f'{k}={v}' for k, v in returning_one.cookies.items())
+
+    @shop.view
+    def page(request):
+        subrequest = with_transaction(request, '/another')
+        subrequest.headers['Cookie'] = cookie
+        request.invoke_subrequest(subrequest)
+        request.session['page'] = True
+        subrequest = with_transaction(request, '/inner')
+        request.invoke_subrequest(subrequest)
+
+    browser = shop.browser()
+    browser.set_cookie('other', '1')
+    browser.get('/page')
+    shown = ast.literal_eval(browser.get('/show').text)
+    assert shown == {'page': True, 'inner': True}
+    shown = ast.literal_eval(returning_one.get('/show').text)
+    assert shown == STORED | {'another': True}

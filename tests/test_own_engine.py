@@ -17,6 +17,7 @@ from .failing import answering
 from .failing import each_refusal
 from .failing import Failure
 from .failing import give_up_early
+from .failing import kill_connections
 from .failing import raiser
 from .failing import refuse_commits
 from .failing import Voter
@@ -311,6 +312,24 @@ def test_the_applications_last_word_is_a_failure(own):
     assert house.data() == STORED
     assert house.site.notes() == []
     assert browser.get('/show').text == str(STORED)
+
+
+@pytest.mark.parametrize('database', ['postgresql'], indirect=True)
+def test_an_abort_of_a_connection_that_was_lost(own, caplog):
+    """T0, T2, T3: it takes the view's words back, and nobody else's."""
+    house = own(configure=answering(
+        lambda request: request.session.update(sorry=True)
+    ))
+    browser = house.start_over()
+
+    def lose():
+        kill_connections(house.site.database)
+        raise Failure
+
+    house.end = lambda request: Voter(request, lose)
+    browser.get('/work?change=put')
+    assert house.data() == STORED | {'sorry': True}
+    assert 'closing the connection failed' in caplog.text
 
 
 def test_commit_and_abort_by_hand(own):

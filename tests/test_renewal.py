@@ -376,6 +376,26 @@ def test_a_repeated_attempt_with_another_old_token(lapsing):
     assert [bool(run) for run in runs] == [True, False]
 
 
+def test_an_attempt_after_a_renewal_that_was_committed_by_hand(lapsing):
+    """T5, C5: it goes on with the new token, whatever the old one is."""
+    one = lapsing.visitor(n=0)
+    lapsing.site.clock.advance(minutes=11)
+    runs = []
+
+    def fail_once(request):
+        runs.append(dict(request.session))
+        if len(runs) == 1:
+            request.session['a'] = 1
+            request.tm.commit()
+            request.tm.begin()
+            lapsing.site.clock.advance(minutes=2)
+            raise TransientError
+
+    lapsing.do(one, fail_once)
+    assert runs[1] == {**runs[0], 'a': 1}
+    assert "'a': 1" in lapsing.do(one, look).text
+
+
 @pytest.mark.parametrize('act', [put(a=1), logout])
 @pytest.mark.parametrize('then', [rotate, look])
 def test_a_login_after_a_renewal_ends_what_is_in_flight(lapsing, act, then):

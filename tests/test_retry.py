@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 import transaction
 
+from pyramid_sqlasession import SessionConflict
 from pyramid_sqlasession import SessionCreated
 from pyramid_sqlasession import SessionError
 from pyramid_sqlasession import SessionInvalidated
@@ -385,6 +386,27 @@ def test_a_database_that_goes_after_a_commit_by_hand(make_shop):
     response = site.browser().get('/attempt')
     assert len(response.headers.getall('Set-Cookie')) == 1
     assert site.data()['n'] == 2
+
+
+@pytest.mark.parametrize('looks', [True, False])
+def test_a_duplicate_of_the_applications_at_the_commit(make_site, looks):
+    """T5, C7: it is no conflict, whoever takes part in the transaction."""
+    site = with_views(make_site(retry=True))
+    attempts = []
+
+    @site.view
+    def add(request):
+        attempts.append(request.environ['retry.attempt'])
+        if looks:
+            request.session['n'] = 2
+        request.dbsession.add_all([Note(text='same'), Note(text='same')])
+
+    browser = site.browser()
+    browser.get('/fill')
+    with pytest.raises(sa.exc.IntegrityError):
+        browser.get('/add')
+    assert attempts == [0]
+    assert site.data()['n'] == 1
 
 
 def test_a_duplicate_that_the_database_reports(make_shop):
@@ -887,7 +909,7 @@ def meeting_late(site):
 
 @on_sqlite
 @pytest.mark.parametrize('context', [Exception, SessionError])
-def test_a_late_conflict_that_is_answered(make_site, context):
+def test_a_late_conflict_that_is_answered(make_site, context, caplog):
     """T5: neither the error nor the page that answers it runs it again."""
     site = make_site(
         conflict='retry', retry=True, configure=answering(
@@ -897,6 +919,9 @@ def test_a_late_conflict_that_is_answered(make_site, context):
     meeting_late(site).get('/order')
     assert site.notes() == ['an order']
     assert site.data() == {'n': 7, '_f_': ['Sorry!']}
+    # The log has both.
+    (said,) = [r for r in caplog.records if r.levelname == 'ERROR']
+    assert isinstance(said.exc_info[1].__cause__, SessionConflict)
 
 
 @on_sqlite

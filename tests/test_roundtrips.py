@@ -114,6 +114,27 @@ def test_create(proxy, shop):
     ) == ['INSERT']
 
 
+@pytest.mark.parametrize(('put_in', 'expected'), [
+    ({}, ['SELECT', 'DELETE']),
+    ({'n': 1}, ['SELECT', 'BEGIN', 'INSERT', 'DELETE', 'COMMIT']),
+], ids=['nothing', 'a new session'])
+def test_invalidate(proxy, shop, put_in, expected):
+    """One more than the read; what comes after it is one with it."""
+
+    @shop.view
+    def end(request):
+        request.session.get('n')
+        request.session.invalidate()
+        request.session.update(put_in)
+
+    for _ in range(WARM_UP + 1):
+        browser = shop.browser()
+        browser.get('/create')
+        proxy.clear()
+        browser.get('/end')
+    assert proxy.verbs == expected
+
+
 def test_anonymous(proxy, shop):
     """None."""
     @shop.view

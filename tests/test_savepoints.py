@@ -8,6 +8,7 @@ import copy
 
 import pytest
 import sqlalchemy as sa
+import zope.sqlalchemy
 
 from pyramid_sqlasession import SessionCreated
 
@@ -24,6 +25,7 @@ from .shop import flush_fails_at_commit
 from .shop import returning
 from .shop import start_over
 from .shop import STORED
+from .shop import with_views
 from .site import Note
 from .subrequests import with_transaction
 
@@ -437,6 +439,39 @@ def test_a_rolled_back_savepoint_takes_each_change_back(shop, mark):
         assert response.text == str(STORED | {'before': True})
         assert shop.data() == STORED | {'before': True}
         assert 'Set-Cookie' not in response.headers
+
+
+@pytest.mark.parametrize(
+    'database', ['postgresql', 'mariadb'], indirect=True
+)
+@pytest.mark.parametrize('keeps', [False, True])
+def test_a_session_that_takes_part_after_a_savepoint(make_site, keeps):
+    """T9: with that it is taken back, and the rows from before stay."""
+
+    def configure(config):
+        config.add_request_method(dbsession, reify=True)
+
+    def dbsession(request):
+        found = request.registry['dbsession_factory']()
+        zope.sqlalchemy.register(
+            found, transaction_manager=request.tm, keep_session=keeps
+        )
+        request.add_finished_callback(lambda request: found.close())
+        return found
+
+    site = with_views(make_site(with_dbsession=configure))
+
+    @site.view
+    def view(request):
+        add_note(request)
+        request.dbsession.flush()
+        savepoint = request.tm.savepoint()
+        request.session['n'] = 2
+        savepoint.rollback()
+
+    returning(site).get('/view')
+    assert site.notes() == ['a note']
+    assert site.data() == STORED
 
 
 def test_a_savepoint_of_a_view_that_fails(make_shop, mark):

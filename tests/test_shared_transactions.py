@@ -22,24 +22,22 @@ from .shop import both_managers
 from .shop import flash_error
 from .shop import start_over
 from .shop import STORED
+from .subrequests import anyway
 from .subrequests import assert_logged_in
 from .subrequests import beside
+from .subrequests import commit_by_hand
 from .subrequests import each_way
 from .subrequests import IN_TRANSACTION
 from .subrequests import inner
 from .subrequests import KINDS
+from .subrequests import log_in
+from .subrequests import newcomers
 from .subrequests import run
+from .subrequests import WAYS
 from .subrequests import with_cookie
 from .subrequests import with_environ
 from .subrequests import with_session
 from .subrequests import with_transaction
-
-
-def commit_by_hand(request, change):
-    """Commit what was done; do *change* in the next transaction."""
-    request.tm.commit()
-    request.tm.begin()
-    change(request)
 
 
 def commit_twice(request, change):
@@ -58,12 +56,6 @@ def fail_after_commit(request, change):
     request.registry.change = change
     add_note(request)
     Mailer(request)
-
-
-def log_in(request):
-    """The view of a subrequest that rotates."""
-    request.session['inner'] = True
-    request.session.rotate()
 
 
 afterwards = pytest.mark.parametrize(
@@ -312,9 +304,14 @@ def test_a_list_that_a_view_holds_after_that(shop, writes):
 
 
 @both_managers
-@pytest.mark.parametrize('value', [1, object()])
+@pytest.mark.parametrize(('change', 'lifetime', 'stored'), [
+    (lambda session: session.update(later=1), None, {'later': 1}),
+    (lambda session: session.update(later=object()), None, {}),
+    (lambda session: session['list'].append(object()), None, {}),
+    (lambda session: session.set_expiry(7200), 7200, {}),
+])
 def test_a_change_while_a_subrequest_that_rotates_is_committed(
-    make_shop, value, caplog
+    make_shop, change, lifetime, stored, caplog
 ):
     """T8, T9: it is stored with the response, or the error is its own."""
     shop = make_shop(configure=answering(lambda request: None, SessionError))
@@ -322,20 +319,19 @@ def test_a_change_while_a_subrequest_that_rotates_is_committed(
 
     @shop.view
     def outer(request):
-        assert request.session['n'] == 1
+        assert request.session['list'] == [1]
         add_note(request)
         run(request, '/inner')
-        Voter(
-            request, lambda: request.session.update(later=value),
-            '~sqlalchemy!!',
-        )
+        Voter(request, lambda: change(request.session), '~sqlalchemy!!')
 
     for browser in each_way(shop, IN_TRANSACTION):
         browser.get('/outer')
-        stored = {'later': 1} if value == 1 else {}
         assert shop.data() == {**STORED, 'inner': True, **stored}
+        assert shop.rows()[0]['lifetime'] == lifetime
         assert shop.notes() == ['a note']
     assert 'were dropped' not in caplog.text
+    # An error of the second phase reaches nobody who could mend it.
+    assert 'CRITICAL' not in caplog.text
 
 
 @beside
@@ -365,13 +361,131 @@ def test_a_login_elsewhere_before_a_subrequest(shop):
     assert shop.data() == {**STORED, 'inner': True, 'put': True}
 
 
+@beside
+def test_a_new_visitor_whom_one_of_two_subrequests_logs_out(shop):
+    """T9, C4: the other begins anew, and what was begun before has ended."""
+    shop.view(inner)
+
+    @shop.view
+    def outer(request):
+        request.session['before'] = True
+        anyway(request, '/logout')
+        anyway(request, '/inner')
+        request.session['after'] = True
+
+    @shop.view
+    def logout(request):
+        request.session.invalidate()
+
+    (browser,) = newcomers(shop, [(with_cookie, True)])
+    browser.get('/outer')
+    assert browser.get('/show').text == "{'inner': True}"
+    assert len(shop.rows()) == 1
+
+
+@beside
+def test_a_subrequest_after_a_logout_elsewhere(shop):
+    """T9, C4: it begins a new session, whose cookie the visitor gets."""
+    shop.view(inner)
+
+    @shop.view
+    def outer(request):
+        assert request.session['n'] == 1
+        shop.execute('DELETE FROM sessions')
+        request.invoke_subrequest(with_cookie(request, '/inner'))
+
+    browser = start_over(shop)
+    browser.get('/outer')
+    assert browser.get('/show').text == "{'inner': True}"
+
+
+@beside
+def test_a_subrequest_after_a_new_session_was_committed_by_hand(shop):
+    """T9: what it puts in is put into that, though it came with a cookie."""
+    shop.view(inner)
+
+    @shop.view
+    def outer(request):
+        request.session.invalidate()
+        request.session['new'] = True
+        request.tm.commit()
+        request.tm.begin()
+        run(request, '/inner')
+
+    for browser in each_way(shop, [w for w in WAYS if w[0] is with_cookie]):
+        browser.get('/outer')
+        shown = ast.literal_eval(browser.get('/show').text)
+        assert shown == {'new': True, 'inner': True}
+        assert len(shop.rows()) == 1
+
+
+@beside
+def test_a_subrequest_of_a_view_that_runs_again_after_a_logout(make_shop):
+    """T5, T9: also if the view does not look the second time."""
+    shop = make_shop(retry=True)
+    shop.view(inner)
+
+    @shop.view
+    def outer(request):
+        if request.environ['retry.attempt'] == 0:
+            assert request.session['n'] == 1
+            shop.execute('DELETE FROM sessions')
+            raise Passing
+        request.invoke_subrequest(with_cookie(request, '/inner'))
+
+    browser = start_over(shop)
+    browser.get('/outer')
+    assert browser.get('/show').text == "{'inner': True}"
+
+
+@beside
+def test_a_new_visitor_whom_a_subrequest_logs_in_at_last(shop):
+    """T9: what it has committed by hand before is his as well."""
+
+    @shop.view
+    def inner(request):
+        request.session['first'] = True
+        commit_by_hand(request, log_in)
+
+    @shop.view
+    def outer(request):
+        anyway(request, '/inner')
+
+    for browser in newcomers(shop, IN_TRANSACTION):
+        browser.get('/outer')
+        shop.clock.advance(minutes=2)
+        shown = ast.literal_eval(browser.get('/show').text)
+        assert shown == {'first': True, 'inner': True}
+        assert len(shop.rows()) == 1
+
+
+@both_managers
+def test_a_new_visitor_whom_both_views_log_in(shop):
+    """T9: in one transaction all is kept, in one session."""
+    shop.views['inner'] = log_in
+
+    @shop.view
+    def outer(request):
+        request.session['outer'] = True
+        anyway(request, '/inner')
+        request.session.rotate()
+
+    for browser in newcomers(shop, IN_TRANSACTION):
+        browser.get('/outer')
+        shop.clock.advance(minutes=2)
+        shown = ast.literal_eval(browser.get('/show').text)
+        assert shown == {'outer': True, 'inner': True}
+        assert len(shop.rows()) == 1
+
+
 @on_sqlite
 @pytest.mark.parametrize('answer', [flash_error, lambda request: 'sorry'])
 @pytest.mark.parametrize('writes', [False, True])
 @pytest.mark.parametrize('looks', [False, True])
 @pytest.mark.parametrize('kind', [with_transaction, with_environ])
+@pytest.mark.parametrize('rotates', [False, True])
 def test_a_before_commit_hook_that_fails(
-    make_shop, kind, looks, writes, answer
+    make_shop, rotates, kind, looks, writes, answer
 ):
     """T2, R4, T3: what a subrequest did is gone as well, with its cookie."""
     shop = make_shop(configure=answering(answer))
@@ -383,7 +497,8 @@ def test_a_before_commit_hook_that_fails(
     @shop.view
     def inner(request):
         request.session['inner'] = 1
-        request.session.rotate()
+        if rotates:
+            request.session.rotate()
 
     @shop.view
     def outer(request):

@@ -227,6 +227,35 @@ def test_another_request_beside_a_subrequest_that_rotates_as_well(
 
 
 @both_managers
+@pytest.mark.parametrize('conflict', ['merge', 'retry'])
+def test_a_stranger_in_the_transaction_of_both(make_shop, conflict, caplog):
+    """T9, C2: whatever is written to his session, theirs is written to."""
+    shop = make_shop(conflict=conflict)
+    shop.view(inner)
+
+    @shop.view
+    def another(request):
+        request.session['another'] = True
+
+    browser, stranger = start_over(shop), returning(shop)
+
+    @shop.view
+    def outer(request):
+        subrequest = with_transaction(request, '/another')
+        subrequest.headers['Cookie'] = f'session={shop.token(stranger)}'
+        request.invoke_subrequest(subrequest)
+        request.invoke_subrequest(with_transaction(request, '/inner'))
+        request.session['outer'] = True
+
+    browser.get('/outer')
+    shown = ast.literal_eval(browser.get('/show').text)
+    assert shown == {**STORED, 'outer': True, 'inner': True}
+    shown = ast.literal_eval(stranger.get('/show').text)
+    assert shown == {**STORED, 'another': True}
+    assert errors(caplog) == []
+
+
+@both_managers
 def test_a_subrequest_of_a_view_that_does_not_look(shop, caplog):
     """T9: only the inner view changes the session."""
 
@@ -754,6 +783,62 @@ def test_a_subrequest_that_rotates_after_a_commit_by_hand_and_a_retry(
         assert (shop.registry.way, shown) == (
             shop.registry.way, [str({**STORED, 'x': 1})] * 2
         )
+
+
+@both_managers
+def test_a_new_session_after_a_subrequest_and_a_retry(make_shop):
+    """T5, T9: the next attempt goes on with it, not with what it replaced."""
+    shop = make_shop(retry=True)
+
+    @shop.view
+    def inner(request):
+        request.session.rotate()
+
+    @shop.view
+    def outer(request):
+        if not failures:
+            return dict(request.session)
+        run(request, '/inner')
+        request.session.invalidate()
+        request.session['new'] = True
+        request.tm.commit()
+        request.tm.begin()
+        raise failures.pop()
+
+    for browser in each_way(shop, [(with_transaction, True),
+                                   (with_transaction, False)]):
+        failures = [Passing()]
+        shown = [browser.get('/outer').text, browser.get('/show').text]
+        assert (shop.registry.way, shown) == (
+            shop.registry.way, ["{'new': True}"] * 2
+        )
+
+
+@beside
+def test_a_write_beside_a_subrequest_that_logs_in_and_a_retry(make_shop):
+    """C5, T5, T9: it is dropped; the next attempt is of who has logged in."""
+    shop = make_shop(retry=True)
+
+    @shop.view
+    def inner(request):
+        request.session['inner'] = True
+        request.session.rotate()
+
+    @shop.view
+    def outer(request):
+        if failures:
+            assert request.session['n'] == 1
+            run(request, '/inner')
+        request.session['outer'] = True
+        request.tm.commit()
+        request.tm.begin()
+        if failures:
+            raise failures.pop()
+
+    for browser in each_way(shop, [(with_cookie, True), (with_cookie, False)]):
+        failures = [Passing()]
+        browser.get('/outer')
+        assert_logged_in(shop, browser, inner=True, outer=True)
 
 
 @both_managers

@@ -113,6 +113,36 @@ def test_a_subrequest_with_rows_that_does_not_look(shop, looks):
         assert shop.notes() == ['a note']
 
 
+@pytest.mark.parametrize('which', ['outer', 'inner'])
+@both_managers
+def test_a_rollback_by_hand_beside_a_subrequest(shop, which):
+    """T1, T9: what both put in is stored, and the rows of the other one."""
+    give_up_early(shop.engine)
+
+    def work(request, name):
+        request.session[name] = True
+        request.dbsession.scalars(sa.select(Note)).all()
+        if name == which:
+            request.dbsession.rollback()
+            request.dbsession.scalars(sa.select(Note)).all()
+        else:
+            add_note(request)
+
+    @shop.view
+    def inner(request):
+        work(request, 'inner')
+
+    @shop.view
+    def outer(request):
+        work(request, 'outer')
+        run(request, '/inner')
+
+    for browser in each_way(shop, with_one_of_its_own(shop)):
+        browser.get('/outer')
+        assert shop.data() == STORED | {'inner': True, 'outer': True}
+        assert shop.notes() == ['a note']
+
+
 @on_sqlite
 def test_a_subrequest_with_rows_beside_one_that_shares(shop):
     """T1, T9: neither do two requests that share a dbsession."""
