@@ -118,18 +118,17 @@ class Answer:
         return other is None or other._place < self._place
 
     @property
-    def _place(self) -> tuple[bool, bool, int]:
+    def _place(self) -> tuple[bool, int, int]:
         """The place among those that share a transaction which stays open: as
         at a commit, with touches after it.
         """
         binding = self._binding
         part = binding.participation
         if part is None:
-            return False, False, 0
+            return False, 0, 0
         return (
             not binding.state.is_unsaved,
-            # What is written after it would be dropped.
-            binding.state.pending.wishes.ends_token,
+            binding.state.place,
             part.manager.place_of(part),
         )
 
@@ -177,7 +176,7 @@ class Answer:
         rotated = tuple(
             outcome for outcome in binding.outcomes if outcome.rotated
         )
-        if not rotated and not binding.state.pending.wishes.rotate:
+        if not rotated and not binding.state.rotates:
             return
         caller = binding.request
         transaction = active_transaction(caller)

@@ -58,7 +58,9 @@ class Beginning:
             self.base = Base(token=self.token, ghost='gone')
         # Of one transaction nobody hears in the order of the writes.
         elif not self.has_ended and record is not None and (
-            record.id == self.token.id
+            record.id == self.token.id and (
+                self.base is None or outcome.base.is_later_than(self.base)
+            )
         ):
             self.base = outcome.base
 
@@ -122,6 +124,14 @@ def begun_in(
     return Beginning(token, last)
 
 
+def common_of(request: Any) -> Beginning | None:
+    """Return what others begin together with *request*, whether it has ended
+    or not.
+    """
+    found: Beginning | None = request.__dict__.get(ATTRIBUTE)
+    return found
+
+
 def have_met(request: Any, other: Any) -> bool:
     """Return whether two requests, one of which waits for the other, have
     begun a session together.
@@ -141,7 +151,7 @@ def meet(
     others = _around(request, cookies)
     if not others:
         return None
-    found: Beginning | None = others[0].__dict__.get(ATTRIBUTE)
+    found = common_of(others[0])
     if found is None or found.has_ended:
         found = begun_by(others[0])
     for one in [*others, request]:

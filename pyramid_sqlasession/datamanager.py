@@ -68,8 +68,10 @@ class Participant(Protocol):
         """Whether another request's view runs the one of the session."""
 
     @property
-    def ends_token(self) -> bool:
-        """Whether other writes of the same session have to come first."""
+    def place(self) -> int:
+        """The place of the write among those of the same session: one that
+        ends its token comes after the others.
+        """
 
     @property
     def is_atomic(self) -> bool:
@@ -551,7 +553,7 @@ class SessionDataManager:
             if len(participants) > 1:
                 # Stable: otherwise in the order of joining.
                 participants = sorted(
-                    participants, key=attrgetter('ends_token')
+                    participants, key=attrgetter('place')
                 )
             self._done = []
             for participant in participants:
@@ -621,9 +623,13 @@ class SessionDataManager:
         """
         last = {}
         for writer in self._done:
+            left = writer.left
             if writer.written is not None:
                 _, after = writer.written
                 last[after.id] = writer, self.theirs(after)
+            elif left is not None and left.record is not None:
+                # What they have begun together.
+                last[left.record.id] = writer, left.record
         return [
             (participant, writer) for writer, found in last.values()
             for participant in self._participants

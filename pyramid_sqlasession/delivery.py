@@ -118,8 +118,22 @@ def _counts_most(
         outcome.removed is not None
         or (outcome.rotated and not _is_overtaken(binding, outcomes, outer))
         # Of two new sessions the outer one is the browser's.
-        or (outcome.created and outer is None)
+        or (
+            outcome.created and outer is None
+            and not _is_replaced(binding, outcome.base)
+        )
         for outcome in outcomes
+    )
+
+
+def _is_replaced(binding: Binding, base: Base) -> bool:
+    """Return whether others who have begun the session of *base*, too, have
+    replaced its token since.
+    """
+    common = beginning.common_of(binding.request)
+    last = None if common is None else common.base
+    return last is not None and last.is_later_than(base) and (
+        last.token != base.token
     )
 
 

@@ -82,6 +82,7 @@ from pyramid_sqlasession.state import State
 from pyramid_sqlasession.submission import Submission
 from pyramid_sqlasession.surroundings import beginning_subrequest
 from pyramid_sqlasession.surroundings import can_be_answered
+from pyramid_sqlasession.surroundings import ending_subrequest
 from pyramid_sqlasession.surroundings import is_finished
 from pyramid_sqlasession.surroundings import running_requests
 from pyramid_sqlasession.surroundings import runs_alone
@@ -331,7 +332,7 @@ class Binding:
         """Have what this request puts in begin the same session as what the
         requests around it do (T9).
         """
-        found = self.request.__dict__.get(beginning.ATTRIBUTE)
+        found = beginning.common_of(self.request)
         if found is None and not runs_alone():
             found = beginning.meet(
                 self.request, self.application.cookies,
@@ -549,6 +550,11 @@ class Binding:
         but those who take part has logged in since.
         """
         token = self.state.base.token
+        common = beginning.common_of(self.request)
+        if common is not None and self.base is NOTHING and (
+            common.token.id == found.id and not self.state.pending.is_apart
+        ):
+            return ending_subrequest(self.request) is None
         if not self.is_loaded:
             token, _ = self.application.cookies.read(self.request.environ)
         elif self.state.base.record is None:
@@ -561,6 +567,10 @@ class Binding:
         """Go on from what *writer* has made of the same session: a rotation
         in the same transaction is no login of somebody else.
         """
+        common = beginning.common_of(self.request)
+        if common is not None and common.has_ended and self.base is NOTHING:
+            # By yet another one.
+            return
         if not self.is_loaded:
             # To be looked at with the token that is good now.
             self.carried += writer.outcomes[-1:]
@@ -604,7 +614,7 @@ class Binding:
                 session_id, reason, events.DROPS[reason],
             )
         self.base = outcome.base
-        common = self.request.__dict__.get(beginning.ATTRIBUTE)
+        common = beginning.common_of(self.request)
         if common is not None:
             common.accept(outcome)
             if common.is_ended_by(outcome):

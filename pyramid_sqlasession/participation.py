@@ -243,9 +243,11 @@ class Participation:
     # -- the write -----------------------------------------------------------
 
     @property
-    def ends_token(self) -> bool:
-        """Whether other writes of the same session have to come first."""
-        return self._plan is not None and self._plan.ends_token
+    def place(self) -> int:
+        """The place of the write among those of the same session: one that
+        ends its token comes after the others.
+        """
+        return 0 if self._plan is None else self._holder.state.place
 
     @property
     def is_atomic(self) -> bool:

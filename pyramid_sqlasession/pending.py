@@ -57,11 +57,6 @@ class Wishes:
     ended: Base | None = None
 
     @property
-    def ends_token(self) -> bool:
-        """Whether the token that the request came with is dead after it."""
-        return self.rotate or self.ended is not None
-
-    @property
     def names(self) -> list[str]:
         """The methods of the session that were called, for messages."""
         called = {

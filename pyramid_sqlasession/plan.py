@@ -39,11 +39,6 @@ class Plan:
     began: dt.datetime | None
 
     @property
-    def ends_token(self) -> bool:
-        """Whether the token that the request came with is dead after it."""
-        return self.wishes.ends_token
-
-    @property
     def is_atomic(self) -> bool:
         """Whether two statements of it belong together."""
         # What an end is followed by can only be a new session.

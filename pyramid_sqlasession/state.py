@@ -241,6 +241,30 @@ class State:
             return None
         return self.beginning.token
 
+    @property
+    def rotates(self) -> bool:
+        """Whether the token that others have, or are going to have, is dead
+        after the save.
+        """
+        if self.pending.wishes.rotate:
+            return True
+        token, common = self.pending.token, self._common_token
+        return token is not None and common is not None and token != common
+
+    @property
+    def place(self) -> int:
+        """The place of the save among those of others who have the session,
+        or begin it, too: what is written after its token has ended would be
+        dropped.
+        """
+        ended = self.pending.wishes.ended
+        if ended is not None and ended.record is None and (
+            ended.damaged is None
+        ):
+            # What somebody has still to begin, also if that is a login.
+            return 2
+        return int(ended is not None or self.rotates)
+
     # -- what is to be saved -------------------------------------------------
 
     def plan(self, differ: Differ, *, has_revoked: bool) -> Plan | None:

@@ -138,6 +138,21 @@ def beginning_subrequest(request: Any) -> Any | None:
     return None
 
 
+def ending_subrequest(request: Any) -> Any | None:
+    """Return the subrequest of *request* that ends a transaction of its own
+    now, or one that nobody else ends; None if there is none.
+    """
+    current = get_current_request()
+    if (
+        current is not None
+        and current is not request
+        and not is_finished(request)
+        and not is_managed(current)
+    ):
+        return current
+    return None
+
+
 def can_be_answered() -> bool:
     """Return whether an error raised now meets an exception view.
 

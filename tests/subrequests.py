@@ -119,6 +119,11 @@ def commit_by_hand(request, change):
     change(request)
 
 
+def call_back(request, change):
+    """Do *change* when the response is there."""
+    request.add_response_callback(lambda request, response: change(request))
+
+
 def log_in(request):
     """The view of a subrequest that rotates."""
     request.session['inner'] = True

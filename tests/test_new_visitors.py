@@ -23,6 +23,7 @@ from .shop import STORED
 from .shop import with_views
 from .subrequests import anyway
 from .subrequests import beside
+from .subrequests import call_back
 from .subrequests import commit_by_hand
 from .subrequests import each_way
 from .subrequests import errors
@@ -281,6 +282,82 @@ def test_a_logout_beside_the_login_of_a_new_visitor(shop):
         browser.get(f'/outer{query}')
         shop.clock.advance(minutes=2)
         assert browser.get('/show').text == "{'user_id': 7}"
+
+def change_outside(request):
+    request.session['outer'] = True
+
+
+#: What the view around a login does before or after it.
+AROUND = {
+    'a look': lambda request: dict(request.session),
+    'a change': change_outside,
+    'a commit by hand': lambda request: commit_by_hand(
+        request, change_outside
+    ),
+    'a callback': lambda request: call_back(request, change_outside),
+    'a subrequest that shares it': lambda request: (
+        request.invoke_subrequest(with_transaction(request, '/add'))
+    ),
+    'a subrequest of its own': lambda request: (
+        request.invoke_subrequest(
+            with_cookie(request, '/add'),
+            # Through tweens it would replace the thread's transaction.
+            use_tweens=bool(request.registry.settings['tm.manager_hook']),
+        )
+    ),
+}
+
+
+@both_managers
+@pytest.mark.parametrize('second', AROUND.values(), ids=AROUND)
+@pytest.mark.parametrize('first', AROUND.values(), ids=AROUND)
+@pytest.mark.parametrize('place', [0, 1, 2])
+def test_a_login_of_a_new_visitor_in_the_transaction(
+    shop, first, second, place, caplog
+):
+    """T9, R4: nothing is lost, and he has the cookie of the login."""
+
+    @shop.view
+    def inner(request):
+        request.session.rotate(login=True)
+        request.session['user_id'] = 7
+
+    @shop.view
+    def add(request):
+        request.session['added'] = True
+
+    @shop.view
+    def outer(request):
+        request.headers.setdefault('Cookie', 'other=1')
+        steps = [first, second]
+        steps.insert(place, lambda request: request.invoke_subrequest(
+            with_transaction(request, '/inner')
+        ))
+        for step in steps:
+            step(request)
+
+    browser = shop.browser()
+    answer = browser.get('/outer')
+    assert len(answer.headers.getall('Set-Cookie')) == 1
+    shop.clock.advance(minutes=2)
+    shown = ast.literal_eval(browser.get('/show').text)
+    # One of its own after the COMMIT comes as another browser would.
+    is_late = place == 0 and first is AROUND['a commit by hand'] and (
+        second is AROUND['a subrequest of its own']
+        and shop.registry.settings['tm.manager_hook'] is not None
+    )
+    expected = {'user_id': 7}
+    if not is_late and {first, second} & {
+        AROUND[name] for name in AROUND if 'sub' in name
+    }:
+        expected['added'] = True
+    if {first, second} & {AROUND[name] for name in AROUND if name in (
+        'a change', 'a commit by hand', 'a callback'
+    )}:
+        expected['outer'] = True
+    assert shown == expected
+    assert len(shop.rows()) == 1
+    assert ('were dropped' in caplog.text) == is_late
 
 
 @both_managers

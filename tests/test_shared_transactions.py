@@ -25,6 +25,7 @@ from .shop import STORED
 from .subrequests import anyway
 from .subrequests import assert_logged_in
 from .subrequests import beside
+from .subrequests import call_back
 from .subrequests import commit_by_hand
 from .subrequests import each_way
 from .subrequests import IN_TRANSACTION
@@ -44,11 +45,6 @@ def commit_twice(request, change):
     """The same, and *change* is committed by hand, too."""
     commit_by_hand(request, change)
     commit_by_hand(request, lambda request: None)
-
-
-def call_back(request, change):
-    """Do *change* when the response is there."""
-    request.add_response_callback(lambda request, response: change(request))
 
 
 def fail_after_commit(request, change):
