@@ -1,9 +1,10 @@
-"""The part that a session takes in a transaction of ``request.tm``.
+"""When the sessions of a transaction of ``request.tm`` are written, and with
+which connection.
 
 One data manager for each transaction and application; subrequests share it.
-It says *when*: the record is written last, after all flushes and just before
-COMMIT, so that no lock on it is held while a view runs.  What is written is
-the binding's affair (:class:`Participant`).
+A record is written last, after all flushes and just before COMMIT, so that no
+lock on it is held while a view runs.  What is written is the affair of those
+who take part (:class:`Participant`).
 
 =======  =================================  ===========  ====================
 route    when                               written in   committed
