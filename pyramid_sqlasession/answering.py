@@ -41,6 +41,7 @@ from pyramid_sqlasession.latesaving import save_now
 from pyramid_sqlasession.lifecycle import Binding
 from pyramid_sqlasession.lifecycle import binding_of
 from pyramid_sqlasession.plan import Outcome
+from pyramid_sqlasession.response import NO_REASON
 from pyramid_sqlasession.response import replace_content
 from pyramid_sqlasession.response import vary
 from pyramid_sqlasession.surroundings import caller_of
@@ -84,7 +85,9 @@ class Answer:
             response = response_of(request)
             if response is not None:
                 vary(response)
-        if not runs_alone():
+        # Whom no request waits for then, none waits for at the end.
+        self._is_alone = runs_alone()
+        if not self._is_alone:
             self._have_callers_vary()
 
     def _have_callers_vary(self) -> None:
@@ -148,12 +151,13 @@ class Answer:
                 binding.is_answered = True
                 return
             binding.notice_exception()
-        outer = outer_of(binding.request)
-        if outer is not None and binding.is_in_transaction:
-            vary(response)
-            self._have_callers_follow()
-            self._answer_with(outer, response)
-            return
+        if binding.is_in_transaction:
+            outer = outer_of(binding.request)
+            if outer is not None:
+                vary(response)
+                self._have_callers_follow()
+                self._answer_with(outer, response)
+                return
         self._conclude(response)
 
     def _answer_with(self, outer: Any, response: Any | None) -> None:
@@ -245,9 +249,12 @@ class Answer:
                 is_given=given,
             )
         self._touch(is_given=given)
-        if self._outer is not None or not runs_alone():
+        if self._outer is not None or not self._is_alone:
             remind_callers(binding, self._outer)
-        send_cookie(binding, response, self._outer)
+        if binding.carried or binding.outcomes:
+            send_cookie(binding, response, self._outer)
+        else:
+            binding.watcher.decided(False, NO_REASON)
         if binding.outcomes:
             self._send_events()
 

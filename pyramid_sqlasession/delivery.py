@@ -26,7 +26,6 @@ from pyramid_sqlasession.plan import Outcome
 from pyramid_sqlasession.response import cookie_header
 from pyramid_sqlasession.response import ENDED
 from pyramid_sqlasession.response import keep_private
-from pyramid_sqlasession.response import NO_REASON
 from pyramid_sqlasession.response import put_cookie
 from pyramid_sqlasession.response import take_cookie
 from pyramid_sqlasession.retired import Standing
@@ -37,15 +36,11 @@ from pyramid_sqlasession.surroundings import runs_alone
 
 
 def send_cookie(binding: Binding, response: Any, outer: Any | None) -> None:
-    """Have *response* tell the browser what was committed.
+    """Have *response* tell the browser what was committed: something was.
 
     :param outer: the request that is answered with it, if it is another one.
     """
-    outcomes = binding.carried + binding.outcomes
-    if not outcomes:
-        binding.watcher.decided(False, NO_REASON)
-        return
-    outcomes = in_order(outcomes)
+    outcomes = in_order(binding.carried + binding.outcomes)
     follow = partial(
         cookie_header, binding.application.cookies, outcomes,
         binding.request, binding.now(), asked_by(binding.request),

@@ -283,7 +283,8 @@ class Binding:
                 return
             self.base, self.found = load(
                 self.application, request, self.connections,
-                self._manager_to_read,
+                None if self.participation is None
+                else self._to_read_in(self.participation.manager),
                 in_exception_view=self.in_exception_view,
                 carried=self.carried + self.outcomes, opened=self._opened,
             )
@@ -315,13 +316,12 @@ class Binding:
         ):
             suspect(self.application, request, self.found)
 
-    @property
-    def _manager_to_read(self) -> SessionDataManager | None:
-        """Of the transaction to read in; None to read beside it."""
-        manager = self._manager
+    def _to_read_in(
+        self, manager: SessionDataManager
+    ) -> SessionDataManager | None:
+        """Return *manager*, or None to read beside its transaction."""
         if (
-            manager is not None and manager.is_open
-            and self.in_exception_view and self._has_revoked
+            manager.is_open and self.in_exception_view and self._has_revoked
             and self.connections.is_to_be_aborted(manager.transaction)
         ):
             # What the view has ended has not, once that is done.

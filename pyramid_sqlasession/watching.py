@@ -57,7 +57,7 @@ class Watcher:
         record = base.record
         if record is None:
             log.debug('an empty session, the cookie is %s', found)
-        else:
+        elif log.isEnabledFor(logging.DEBUG):
             log.debug('session %s was loaded', record.id)
 
     def set_aside(self, keys: Iterable[str], error: BaseException) -> None:
@@ -107,7 +107,11 @@ class Watcher:
 
     def decided(self, is_sent: bool, reason: str) -> None:
         """Note whether the response has a Set-Cookie, and why."""
-        log.debug('%s: %s', 'Set-Cookie' if is_sent else 'no cookie', reason)
+        # Asked first, as each request comes by: a call less.
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug(
+                '%s: %s', 'Set-Cookie' if is_sent else 'no cookie', reason
+            )
 
     def suspected(self, reason: str) -> None:
         """Note a cookie whose signature or secret is wrong."""
