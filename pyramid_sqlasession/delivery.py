@@ -28,7 +28,6 @@ from pyramid_sqlasession.response import ENDED
 from pyramid_sqlasession.response import keep_private
 from pyramid_sqlasession.response import put_cookie
 from pyramid_sqlasession.response import take_cookie
-from pyramid_sqlasession.retired import Standing
 from pyramid_sqlasession.session import SQLASession
 from pyramid_sqlasession.surroundings import asked_by
 from pyramid_sqlasession.surroundings import caller_of
@@ -94,7 +93,7 @@ def _base_by_now(binding: Binding) -> Base:
         return base
     if found is None:
         return Base(token=base.token, ghost='gone')
-    if found.standing(base.token, now) in (Standing.CURRENT, Standing.RENEWED):
+    if found.standing(base.token, now).is_good:
         return base
     return Base(token=base.token, ghost='rotated')
 

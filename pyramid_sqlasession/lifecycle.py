@@ -74,7 +74,6 @@ from pyramid_sqlasession.plan import Outcome
 from pyramid_sqlasession.plan import Plan
 from pyramid_sqlasession.records import Executor
 from pyramid_sqlasession.records import Record
-from pyramid_sqlasession.retired import Standing
 from pyramid_sqlasession.session import source_of
 from pyramid_sqlasession.session import SQLASession
 from pyramid_sqlasession.state import Snapshot
@@ -560,7 +559,7 @@ class Binding:
         elif self.state.base.record is None:
             return False
         return token is not None and token.id == found.id and (
-            found.standing(token, None) in (Standing.CURRENT, Standing.RENEWED)
+            found.standing(token, None).is_good
         )
 
     def follow(self, writer: Binding) -> None:

@@ -24,6 +24,13 @@ class Standing(enum.Enum):
     ROTATED = 'rotated'
     WRONG = 'wrong'
 
+    @property
+    def is_good(self) -> bool:
+        """Whether nobody has logged in since the token was made: a renewal is
+        no login.
+        """
+        return self is Standing.CURRENT or self is Standing.RENEWED
+
 
 @dataclass(frozen=True)
 class Retired:

@@ -47,7 +47,6 @@ from pyramid_sqlasession.records import SINGLE
 from pyramid_sqlasession.renewal import derived_csrf
 from pyramid_sqlasession.renewal import Renewal
 from pyramid_sqlasession.renewal import token_columns
-from pyramid_sqlasession.retired import Standing
 from pyramid_sqlasession.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -307,8 +306,7 @@ class Saver:
             return 'expired'
         # It was good when the request began, and a renewal is no login; nor
         # does a subrequest that rotates in the same transaction end it.
-        standing = save.theirs(found).standing(token, None)
-        if standing in (Standing.CURRENT, Standing.RENEWED):
+        if save.theirs(found).standing(token, None).is_good:
             return None
         return 'rotated'
 
