@@ -6,7 +6,6 @@ import ast
 
 import pytest
 
-from pyramid_sqlasession import SessionCreated
 from pyramid_sqlasession import SessionError
 from pyramid_sqlasession import SessionWriteDropped
 
@@ -539,67 +538,6 @@ def test_an_error_after_the_commit(make_shop, looks):
     browser.get('/outer')
     shop.clock.advance(minutes=2)
     assert browser.get('/show').text == str({**STORED, 'n': 2})
-
-
-@both_managers
-@pytest.mark.parametrize('looks', [False, True])
-def test_a_logout_after_a_subrequest_that_rotates(shop, looks):
-    """C4, T9: in the same transaction it ends the session."""
-
-    @shop.view
-    def inner(request):
-        request.session.rotate()
-
-    @shop.view
-    def outer(request):
-        if looks:
-            request.session.get('n')
-        request.invoke_subrequest(with_transaction(request, '/inner'))
-        request.session.invalidate()
-
-    browser = start_over(shop)
-    browser.get('/outer')
-    assert shop.rows() == []
-    assert browser.get('/show').text == '{}'
-
-@both_managers
-@pytest.mark.parametrize('visitor', ['new', 'returning'])
-@pytest.mark.parametrize('looks', [False, True])
-@pytest.mark.parametrize('how', ['by hand', 'by another one'])
-def test_what_a_subrequest_that_failed_has_committed(
-    shop, visitor, looks, how
-):
-    """T9, R4: the response to the outer request has its cookie."""
-    shop.views['deep'] = log_in
-
-    @shop.view
-    def inner(request):
-        if how == 'by hand':
-            log_in(request)
-            commit_by_hand(request, lambda request: None)
-        else:
-            run(request, '/deep')
-        raise Failure
-
-    @shop.view
-    def outer(request):
-        request.headers.setdefault('Cookie', 'other=1')
-        if looks:
-            request.session.get('n')
-        with pytest.raises(Failure):
-            run(request, '/inner')
-
-    browser = start_over(shop)
-    shop.registry.way = (with_cookie, True)
-    if visitor == 'new':
-        shop.execute('DELETE FROM sessions')
-        browser = shop.browser()
-    with shop.events(SessionCreated) as created:
-        browser.get('/outer')
-    shop.clock.advance(minutes=2)
-    assert "'inner': True" in browser.get('/show').text
-    assert len(shop.rows()) == 1
-    assert len(created) == (visitor == 'new')
 
 
 @both_managers

@@ -16,8 +16,10 @@ from .shop import start_over
 from .shop import STORED
 from .subrequests import assert_logged_in
 from .subrequests import beside
+from .subrequests import commit_by_hand
 from .subrequests import each_way
 from .subrequests import inner
+from .subrequests import log_in
 from .subrequests import of_a_stranger
 from .subrequests import run
 from .subrequests import SHARED
@@ -316,6 +318,22 @@ def test_a_page_made_of_what_everybody_sees_does_not_vary(shop):
     assert 'Vary' not in answer.headers
 
 
+def assert_has_its_cookie(shop, visitor):
+    """Assert that the browser of a visitor gets the cookie of what was put in
+    below ``/outer``, which is one session.
+    """
+    browser = start_over(shop)
+    if visitor == 'new':
+        shop.execute('DELETE FROM sessions')
+        browser = shop.browser()
+    with shop.events(SessionCreated) as created:
+        browser.get('/outer')
+    shop.clock.advance(minutes=2)
+    assert "'inner': True" in browser.get('/show').text
+    assert len(shop.rows()) == 1
+    assert len(created) == (visitor == 'new')
+
+
 @both_managers
 @pytest.mark.parametrize('visitor', ['new', 'returning'])
 @pytest.mark.parametrize('looks', [False, True])
@@ -336,13 +354,56 @@ def test_the_cookie_of_a_subrequest_that_failed(shop, visitor, looks):
         with pytest.raises(Failure):
             request.invoke_subrequest(with_transaction(request, '/inner'))
 
+    assert_has_its_cookie(shop, visitor)
+
+
+@both_managers
+@pytest.mark.parametrize('looks', [False, True])
+def test_a_logout_after_a_subrequest_that_rotates(shop, looks):
+    """C4, T9: in the same transaction it ends the session."""
+
+    @shop.view
+    def inner(request):
+        request.session.rotate()
+
+    @shop.view
+    def outer(request):
+        if looks:
+            request.session.get('n')
+        request.invoke_subrequest(with_transaction(request, '/inner'))
+        request.session.invalidate()
+
     browser = start_over(shop)
-    if visitor == 'new':
-        shop.execute('DELETE FROM sessions')
-        browser = shop.browser()
-    with shop.events(SessionCreated) as created:
-        browser.get('/outer')
-    shop.clock.advance(minutes=2)
-    assert "'inner': True" in browser.get('/show').text
-    assert len(shop.rows()) == 1
-    assert len(created) == (visitor == 'new')
+    browser.get('/outer')
+    assert shop.rows() == []
+    assert browser.get('/show').text == '{}'
+
+@both_managers
+@pytest.mark.parametrize('visitor', ['new', 'returning'])
+@pytest.mark.parametrize('looks', [False, True])
+@pytest.mark.parametrize('how', ['by hand', 'by another one'])
+def test_what_a_subrequest_that_failed_has_committed(
+    shop, visitor, looks, how
+):
+    """T9, R4: the response to the outer request has its cookie."""
+    shop.views['deep'] = log_in
+
+    @shop.view
+    def inner(request):
+        if how == 'by hand':
+            log_in(request)
+            commit_by_hand(request, lambda request: None)
+        else:
+            run(request, '/deep')
+        raise Failure
+
+    @shop.view
+    def outer(request):
+        request.headers.setdefault('Cookie', 'other=1')
+        if looks:
+            request.session.get('n')
+        with pytest.raises(Failure):
+            run(request, '/inner')
+
+    shop.registry.way = (with_cookie, True)
+    assert_has_its_cookie(shop, visitor)
