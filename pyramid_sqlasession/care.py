@@ -40,22 +40,21 @@ class Care:
         self._codec = codec
         self._expiry = expiry
         self._renewal = Renewal(settings)
-        # Each request that reads asks for it.
+        # Each request that reads asks for them.
+        self._touches = not settings.disable_touch
         self._renews = settings.renewal_interval is not None
 
     def is_due(self, base: Base, now: dt.datetime) -> bool:
         """Return whether a request that only read has to write all the same:
         to extend the expiry, or to renew the token.
         """
-        return self._is_touch_due(base, now) or (
-            self._renews and self._renewal.is_due(base, now)
-        )
-
-    def _is_touch_due(self, base: Base, now: dt.datetime) -> bool:
         record = base.record
-        if record is None or self._settings.disable_touch:
-            return False
-        return self._expiry.is_touch_due(now, record.accessed, record.lifetime)
+        return record is not None and (
+            (self._touches and self._expiry.is_touch_due(
+                now, record.accessed, record.lifetime
+            ))
+            or (self._renews and self._renewal.is_due(base, now))
+        )
 
     def touch(
         self, connection: Executor, base: Base, now: dt.datetime
@@ -68,7 +67,9 @@ class Care:
         assert record is not None
         after = record
         values: dict[str, Any] = {}
-        if self._is_touch_due(base, now):
+        if self._touches and self._expiry.is_touch_due(
+            now, record.accessed, record.lifetime
+        ):
             expires = self._expiry.extended(
                 record.expires, record.lifetime, record.started, now
             )

@@ -92,6 +92,11 @@ class CookiePolicy:
         #: By which a browser tells cookies apart.
         self.key = name, settings.cookie_domain, settings.cookie_path
         self._prefix = f'{name}='
+        #: The values of the cookies of this name in a header, with what
+        #: blanks come after them.
+        self._values_in = re.compile(
+            rf'(?:^|;)[ \t]*{re.escape(self._prefix)}([^;]*)'
+        ).findall
         always_secure = settings.cookie_secure or settings.name_demands_secure
         self._attributes = _attributes(settings, secure=bool(always_secure))
         self._secure_attributes = _attributes(settings, secure=True)
@@ -125,16 +130,13 @@ class CookiePolicy:
         well signed) counts: another path or a subdomain can set more.
         """
         header = environ.get('HTTP_COOKIE')
-        if not header or self._prefix not in header:
+        if not header:
             return None, False
         forged = False
         # By hand: the parser of http.cookies gives up at the first oddity,
         # and keeps only the last cookie of a name.
-        for part in header.split(';'):
-            part = part.strip(' \t')
-            if not part.startswith(self._prefix):
-                continue
-            value = part[len(self._prefix):]
+        for value in self._values_in(header):
+            value = value.rstrip(' \t')
             if value[:1] == value[-1:] == '"':
                 value = value[1:-1]
             token, signed = self._parse(value)

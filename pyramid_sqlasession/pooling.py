@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterator
 from contextlib import contextmanager
+import logging
 import os
 import threading
 from typing import Any
@@ -101,7 +102,7 @@ def _wants_proxy(source: Any) -> bool:
         told = source.dispatch
         return bool(
             source._pre_ping or told.checkout or told.checkin or told.reset
-            or source._should_log_debug()
+            or source.logger.isEnabledFor(logging.DEBUG)
         )
     except AttributeError:  # pragma: no cover
         return True
