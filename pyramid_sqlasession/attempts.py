@@ -4,6 +4,7 @@ more, and what each leaves to the next.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,9 @@ from pyramid_sqlasession.transaction import runs_again
 #: Where they are left in the environ, which is all that attempts have in
 #: common; by the application: one that is mounted in another has a copy of it.
 HANDED_ON = 'sqlasession.attempts'
+
+# WebOb's: the form that was read from the body.
+_FORM = 'webob._parsed_post_vars'
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +56,16 @@ def has_cookie_left(request: Any, application: Application) -> bool:
     """Return whether an earlier attempt of *request* has left a cookie."""
     found = earlier(request, application)
     return found is not None and bool(found.carried)
+
+
+def rewind(event: Any) -> None:
+    """Have the next attempt read the body as the browser has sent it; called
+    with pyramid_retry's ``BeforeRetry``.
+
+    It has the environ of this one, and in it the body at its end and the
+    form without what a view has taken out: an upload would be stored empty.
+    """
+    event.environ.pop(_FORM, None)
+    # Of one that was closed nothing more can be read.
+    with contextlib.suppress(ValueError, OSError):
+        event.request.make_body_seekable()

@@ -12,11 +12,15 @@ from transaction.interfaces import NoTransaction
 from zope.interface import alsoProvides
 
 try:
+    from pyramid_retry import IBeforeRetry
     from pyramid_retry import IRetryableError
     from pyramid_retry import is_error_retryable
 except ImportError:  # pragma: no cover
     # Nothing runs a request again.
-    IRetryableError = is_error_retryable = None
+    IBeforeRetry = IRetryableError = is_error_retryable = None
+
+#: What pyramid_retry tells before it runs a request again, None without it.
+BEFORE_RETRY = IBeforeRetry
 
 
 def active_transaction(request: Any) -> Any | None:

@@ -27,6 +27,7 @@ from pyramid_sqlasession.answering import Answer
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.application import found_in
 from pyramid_sqlasession.application import REGISTRY_KEY
+from pyramid_sqlasession.attempts import rewind
 from pyramid_sqlasession.cleaner import Cleaner
 from pyramid_sqlasession.connections import Connections
 from pyramid_sqlasession.errors import shown
@@ -37,6 +38,7 @@ from pyramid_sqlasession.settings import read_settings
 from pyramid_sqlasession.settings import Settings
 from pyramid_sqlasession.settings import settings_in
 from pyramid_sqlasession.store import SessionStore
+from pyramid_sqlasession.transaction import BEFORE_RETRY
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +61,8 @@ def register(config: Any) -> None:
         _session_store, name='session_store', reify=True
     )
     config.add_subscriber(_application_created, ApplicationCreated)
+    if BEFORE_RETRY is not None:
+        config.add_subscriber(rewind, BEFORE_RETRY)
     introspectable = config.introspectable(
         'pyramid_sqlasession', 'settings', 'pyramid_sqlasession', 'settings'
     )

@@ -85,7 +85,7 @@ def make_shop(request, make_site):
         @site.view
         def attempt(request):
             answer = work(request)
-            if 'bare' not in request.params:
+            if 'bare' not in request.GET:
                 request.dbsession.add(Note(text='a note'))
             if failing(request):
                 fail(request)
@@ -816,6 +816,41 @@ def test_a_conflict_is_repeated(make_shop):
     browser.get('/attempt')
     assert attempts == [1, 11]
     assert site.data()['n'] == 12
+
+
+def in_a_file(request):
+    """Send one in a form."""
+    upload = request.POST['file'].file.read()
+    # As libraries for forms do.
+    del request.POST['file']
+    return upload
+
+
+def in_the_body(request):
+    """Send one as it is."""
+    return request.body_file.read()
+
+
+@on_sqlite
+@pytest.mark.parametrize('read', [in_a_file, in_the_body])
+def test_an_upload_of_a_repeated_request(make_shop, read):
+    """T5: the next attempt reads the body as the browser has sent it."""
+    uploads = []
+    site = make_shop(lambda request: uploads.append(read(request)))
+    browser = returning(site)
+    if read is in_a_file:
+        browser.post('/attempt', upload_files=[('file', 'a.bin', b'x' * 9)])
+    else:
+        browser.put('/attempt', b'x' * 9)
+    assert uploads == [b'x' * 9] * 3
+
+
+@on_sqlite
+def test_a_body_that_a_view_has_closed(make_shop):
+    """T5: the request is repeated all the same, with what its error was."""
+    site = make_shop(lambda request: request.environ['wsgi.input'].close())
+    returning(site).put('/attempt', b'x')
+    assert site.notes() == ['a note']
 
 
 @pytest.mark.parametrize('when', ['response', 'committed'])
