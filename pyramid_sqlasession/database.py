@@ -245,7 +245,7 @@ class Database:
                 with dialects.wrapped_errors(engine):
                     return work(connection)
             except exc.DBAPIError as error:
-                if not faults.is_lost(error):
+                if not (faults.is_lost(error) or faults.is_stale(error)):
                     raise
                 dialects.discard(connection, error)
                 raise _StaleConnection(error) from error

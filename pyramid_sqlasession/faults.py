@@ -291,17 +291,25 @@ def said_by(error: BaseException) -> str:
     return ' '.join(str(getattr(error, 'orig', error)).split())
 
 
+#: What PostgreSQL says of a prepared statement that somebody has deallocated,
+#: or whose tables were altered: nothing was executed.
+NOT_PREPARED = {'26000', '0A000'}
+
+
 def is_stale(error: BaseException) -> bool:
     """Return whether *error* tells of a connection that is of no use, and of
     others, although SQLAlchemy does not take it for a lost one.
 
     A Galera node that has lost the cluster says so on each of its
-    connections, and answers a ping all the same.  For the other kind see
-    :func:`dialects.wrapped_errors`.
+    connections, and answers a ping all the same.  Drivers that prepare
+    statements use them again until a ROLLBACK, which in autocommit never
+    comes.  For the third kind see :func:`dialects.wrapped_errors`.
     """
     orig = error.orig if isinstance(error, exc.DBAPIError) else None
-    return isinstance(orig, ConnectionError) or (
-        _errno_of(orig) in (1047, 1180)
+    return (
+        isinstance(orig, ConnectionError)
+        or _errno_of(orig) in (1047, 1180)
+        or _sqlstate_of(orig) in NOT_PREPARED
     )
 
 

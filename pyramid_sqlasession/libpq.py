@@ -16,6 +16,7 @@ import uuid
 
 import sqlalchemy as sa
 
+from pyramid_sqlasession import faults
 from pyramid_sqlasession.model import PublicId
 from pyramid_sqlasession.model import UTCDateTime
 from pyramid_sqlasession.statements import compile_for
@@ -38,9 +39,8 @@ _COMMAND_OK = 1
 _TUPLES_OK = 2
 _BINARY = 1
 
-# Of a statement that somebody has deallocated (psycopg does so after a
-# ROLLBACK), or whose tables were altered.
-_NOT_PREPARED = (b'26000', b'0A000')
+# As libpq has it; psycopg itself deallocates after a ROLLBACK.
+_NOT_PREPARED = {state.encode() for state in faults.NOT_PREPARED}
 _SQLSTATE = 67  # PG_DIAG_SQLSTATE: 'C'
 
 _MILLENNIUM = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)

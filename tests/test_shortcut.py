@@ -949,11 +949,14 @@ def single(make_quick):
     return quick
 
 
-@postgresql
-@pytest.mark.parametrize('words', [
+UNPREPARING = pytest.mark.parametrize('words', [
     'DEALLOCATE ALL', 'DISCARD ALL',
     'ALTER TABLE sessions ALTER lifetime TYPE bigint',
 ])
+
+
+@postgresql
+@UNPREPARING
 def test_what_was_prepared_is_gone(single, words):
     """To deallocate it or alter the table costs no request or connection."""
     browser = single.browser()
@@ -968,6 +971,23 @@ def test_what_was_prepared_is_gone(single, words):
         str(number) for number in range(9, 17)
     ]
     assert len(single.made) == 1
+
+
+@postgresql
+@UNPREPARING
+def test_what_was_prepared_is_gone_on_the_long_way(single, words):
+    """D1: with tracing, say, a connection that reads no more is replaced."""
+    sa.event.listen(single.engine, 'before_cursor_execute', lambda *_: None)
+    browser = single.browser()
+    browser.get('/count')
+    for _ in range(8):
+        browser.get('/show')
+    with single.engine.connect() as connection:
+        # Past psycopg, which would prepare anew.
+        connection.connection.dbapi_connection.pgconn.exec_(words.encode())
+    assert [browser.get('/show').text for _ in range(8)] == ["{'n': 1}"] * 8
+    assert browser.get('/count').text == '2'
+    assert len(single.made) == 2
 
 
 @postgresql
