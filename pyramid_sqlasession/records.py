@@ -387,7 +387,7 @@ class Records:
         if newest:
             still.append(c.started <= max(newest))
         return connection.execute(
-            self.table.delete().where(
+            dialects.DeleteByKey(self.table).where(
                 id.in_([found for found, _ in surplus]), *still
             )
         ).rowcount
@@ -438,7 +438,7 @@ class Records:
         if not ids:
             return 0
         return connection.execute(
-            self.table.delete().where(id.in_(ids), where)
+            dialects.DeleteByKey(self.table).where(id.in_(ids), where)
         ).rowcount
 
     def remove_expired_of(
@@ -459,7 +459,8 @@ class Records:
         )
         if ids := [row.id for row in found]:
             connection.execute(
-                self.table.delete().where(id.in_(ids), is_over), {}
+                dialects.DeleteByKey(self.table).where(id.in_(ids), is_over),
+                {},
             )
 
     def has_expired(self, connection: Executor, now: dt.datetime) -> bool:

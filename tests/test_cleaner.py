@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import logging
+from operator import itemgetter
 import random
 import sqlite3
 import threading
@@ -489,19 +490,46 @@ def test_a_batch_whose_snapshot_is_too_old(shop):
 
 
 @ON_SERVERS
-def test_cleaner_waits_for_nobody(shop, stage):
+@pytest.mark.parametrize(('expired', 'live'), [(3, 0), (50, 20), (200, 400)])
+@pytest.mark.parametrize('place', [0, -1])
+def test_cleaner_waits_for_nobody(shop, stage, expired, live, place):
     """E3: a row that a touch is just changing is left alone."""
-    with_rows(shop, expired=3, live=0)
-    first = shop.rows()[0]
+    with_rows(shop, expired=expired, live=live)
+    ids = [
+        row['id'] for row in sorted(shop.rows(), key=itemgetter('sweep'))
+    ]
+    locked = ids[:expired][place]
     table = shop.application.records.table
     with shop.outside.begin() as connection:
         connection.execute(
-            sa.update(table).where(table.c.id == first['id']).values(
+            sa.update(table).where(table.c.id == locked).values(
                 expires=shop.clock() + shop.clock.time.resolution * 10**6,
             )
         )
-        assert stage.run(clean, shop).result() == 2
-    assert [row['id'] for row in shop.rows()] == [first['id']]
+        assert stage.run(clean, shop).result() == expired - 1
+    left = {row['id'] for row in shop.rows()}
+    assert left == {locked, *ids[expired:]}
+
+
+@ON_SERVERS
+@pytest.mark.parametrize('is_expired', [True, False])
+def test_delete_expired_waits_for_nobody(shop, stage, is_expired):
+    """E3: within a request, too, whichever row somebody has locked."""
+    with_rows(shop, expired=50, live=20)
+
+    @shop.view
+    def tidy(request):
+        return request.session_store.delete_expired()
+
+    rows = sorted(shop.rows(), key=itemgetter('sweep'))
+    locked = rows[-1 if is_expired is False else 49]['id']
+    table = shop.application.records.table
+    with shop.outside.begin() as connection:
+        connection.execute(
+            sa.update(table).where(table.c.id == locked).values(version=2)
+        )
+        tidied = stage.run(shop.browser().get, '/tidy').result()
+    assert tidied.text == str(50 - is_expired)
 
 
 @ON_SERVERS

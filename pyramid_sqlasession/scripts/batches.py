@@ -97,7 +97,9 @@ class Deletion:
             )
             self.has_left_some |= removed < len(ids)
             return removed
-        return connection.execute(self._table.delete().where(where)).rowcount
+        return connection.execute(
+            dialects.DeleteByKey(self._table).where(where)
+        ).rowcount
 
 
 def count(application: Application, condition: Any) -> int:
