@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 from sqlalchemy.dialects import postgresql
 
+from pyramid_sqlasession.basetypes import plain
 from pyramid_sqlasession.errors import SessionFieldError
 from pyramid_sqlasession.model import Span
 from pyramid_sqlasession.model import UTCDateTime
@@ -77,6 +78,7 @@ def _fitting(value: Any, type_: Any, dialect: Callable[[], sa.Dialect]) -> Any:
             _check_bound(value, type_, dialect())
         return value
     _check_kind(value, kind)
+    value = _plain(value, kind)
     if isinstance(type_, sa.ARRAY):
         return _fitting_items(value, type_.item_type, dialect)
     _check_limits(value, type_)
@@ -87,12 +89,21 @@ def _fitting(value: Any, type_: Any, dialect: Callable[[], sa.Dialect]) -> Any:
         _check_span(value)
     if isinstance(value, dt.datetime):
         return _in_utc(value, type_)
-    if isinstance(value, str):
-        if isinstance(type_, sa.Uuid):
-            return _check_uuid(value)
-        # Drivers adapt by the exact type, and Markup is none they know.
-        return str.__str__(value)
+    if isinstance(value, str) and isinstance(type_, sa.Uuid):
+        return _check_uuid(value)
     return value
+
+
+def _plain(value: Any, kind: type) -> Any:
+    try:
+        return plain(value)
+    # One of a subclass that is none (pandas.NaT).
+    except Exception:
+        raise _Misfit(_word_for(kind)) from None
+
+
+def _word_for(kind: type) -> str:
+    return _WORDS.get(kind, f'a {kind.__name__}')
 
 
 def _fitting_items(
@@ -148,7 +159,7 @@ def _check_enum(value: Any, type_: Any) -> Any:
         if not isinstance(value, str):
             raise _Misfit('a str')
         if value in type_.enums:
-            return value
+            return plain(value)
         raise _Misfit(f'one of {", ".join(type_.enums)}')
     if isinstance(value, type_.enum_class):
         return value
@@ -168,7 +179,7 @@ def _check_kind(value: Any, kind: type) -> None:
     if isinstance(value, dt.datetime) and kind is dt.date:
         fits = False
     if not fits:
-        raise _Misfit(_WORDS.get(kind, f'a {kind.__name__}'))
+        raise _Misfit(_word_for(kind))
 
 
 #: Those whose values are known; of any other it is its own affair.

@@ -20,6 +20,7 @@ import uuid
 
 import orjson
 
+from pyramid_sqlasession.basetypes import plain
 from pyramid_sqlasession.errors import SessionNotSerializable
 from pyramid_sqlasession.errors import shown
 
@@ -152,8 +153,8 @@ def _tag(value: Any, path: str, depth: int, parents: set[int]) -> Any:
     if isinstance(value, int):
         return _integer(value)
     if isinstance(value, float):
-        plain = float(value)
-        return plain if math.isfinite(plain) else {'$float': repr(plain)}
+        number = float(value)
+        return number if math.isfinite(number) else {'$float': repr(number)}
     if isinstance(value, _CONTAINERS):
         if depth >= MAX_DEPTH:
             raise SessionNotSerializable(
@@ -171,7 +172,13 @@ def _tag(value: Any, path: str, depth: int, parents: set[int]) -> Any:
             parents.discard(id(value))
     for kind, tag, encode in _SCALARS:
         if isinstance(value, kind):
-            return {tag: encode(value)}
+            try:
+                return {tag: encode(plain(value))}
+            # One of a subclass that is none (pandas.NaT).
+            except Exception as error:
+                raise SessionNotSerializable(
+                    path, _name(value), f'{type(error).__name__}: {error}'
+                ) from error
     raise SessionNotSerializable(path, _name(value))
 
 
@@ -180,7 +187,7 @@ _CONTAINERS = (dict, list, tuple, set)
 
 def _container(value: Any, path: str, depth: int, parents: set[int]) -> Any:
     if isinstance(value, dict):
-        plain = {}
+        found = {}
         for key, item in value.items():
             if not isinstance(key, str):
                 raise SessionNotSerializable(
@@ -188,11 +195,11 @@ def _container(value: Any, path: str, depth: int, parents: set[int]) -> Any:
                     'the keys of a dict must be str',
                 )
             at = f'{path}[{shown(key)}]'
-            plain[_text(key, at)] = _tag(item, at, depth, parents)
+            found[_text(key, at)] = _tag(item, at, depth, parents)
         # A dict that looks like a tag is wrapped in one.
-        if len(plain) == 1 and next(iter(plain)).startswith('$'):
-            return {'$dict': plain}
-        return plain
+        if len(found) == 1 and next(iter(found)).startswith('$'):
+            return {'$dict': found}
+        return found
     items = [
         _tag(item, f'{path}[{number}]', depth, parents)
         for number, item in enumerate(value)
@@ -206,22 +213,21 @@ def _container(value: Any, path: str, depth: int, parents: set[int]) -> Any:
 
 
 def _text(value: str, path: str) -> str:
-    # The method of str itself: that of a subclass (Markup) may translate.
-    plain = str.__str__(value)
+    text: str = plain(value)
     try:
-        plain.encode()
+        text.encode()
     except UnicodeEncodeError:
         raise SessionNotSerializable(
             path, _name(value), 'it contains a lone surrogate'
         ) from None
-    return plain
+    return text
 
 
 def _integer(value: int) -> Any:
-    plain = int(value)
-    if -_SMALL_INT <= plain < _SMALL_INT:
-        return plain
-    return {'$int': hex(plain)}
+    number = int(value)
+    if -_SMALL_INT <= number < _SMALL_INT:
+        return number
+    return {'$int': hex(number)}
 
 
 def _name(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 import datetime as dt
 from decimal import Decimal
+import enum
 import uuid
 
 import pytest
@@ -264,7 +265,9 @@ def test_value_of_a_type_of_mariadb_is_found_again(
 
 
 def check_found(make_site, declared, value):
-    """Assert that a field of this type keeps and finds *value*."""
+    """Assert that a field of this type keeps and finds *value*; return the
+    site.
+    """
     site = make_site(additional_fields=f'extra: {declared}')
     run(site, lambda request: request.session.update(extra=value))
 
@@ -273,6 +276,81 @@ def check_found(make_site, declared, value):
         return len(request.session_store.find(extra=value))
 
     assert site.browser().get('/find').text == '1'
+    return site
+
+
+class Moment(dt.datetime):
+    """A datetime of another class, as libraries have them."""
+
+
+class NoMoment(dt.datetime):
+    """A datetime that is none, as pandas' NaT is."""
+
+    year = property(lambda self: float('nan'))
+
+
+class Hours(dt.timedelta):
+    """A timedelta whose days have the sign of the whole, as pendulum's do."""
+
+    @property
+    def days(self):
+        return int(self.total_seconds() / 86400)
+
+
+class Ratio(float):
+    """A float that is written as another thing, as numpy's are."""
+
+    def __repr__(self):
+        return f'Ratio({super().__repr__()})'
+
+
+class Level(enum.IntEnum):
+    """An int that is an Enum."""
+
+    HIGH = 3
+
+
+class Key(uuid.UUID):
+    """A UUID of another class."""
+
+
+class Word(str):
+    """A str whose methods say something else, as Markup's do."""
+
+    def __str__(self):
+        return 'something else'
+
+
+@pytest.mark.parametrize(('declared', 'value', 'base'), [
+    ('DateTime(timezone=True)', Moment(2026, 7, 1, tzinfo=dt.UTC),
+     dt.datetime(2026, 7, 1, tzinfo=dt.UTC)),
+    ('DateTime', Moment(2026, 7, 1), dt.datetime(2026, 7, 1)),
+    ('Interval', Hours(hours=-1), dt.timedelta(hours=-1)),
+    ('Float', Ratio(1.5), 1.5), ('Integer', Level.HIGH, 3),
+    ('Uuid', Key(int=5), uuid.UUID(int=5)), ('String(9)', Word('a'), 'a'),
+    ('Enum("a", "b", name="letter")', Word('a'), 'a'),
+], ids=lambda value: type(value).__name__)
+def test_a_value_of_a_subclass_is_found_again(
+    make_site, declared, value, base
+):
+    """D3, R6: as one of its base type, whatever the class of it says."""
+    site = check_found(make_site, declared, value)
+
+    @site.view
+    def find_base(request):
+        return len(request.session_store.find(extra=base))
+
+    assert site.browser().get('/find_base').text == '1'
+
+
+@on_sqlite
+def test_a_value_of_a_subclass_that_is_none(make_site):
+    """D3: it is refused before the database is asked."""
+    site = make_site(additional_fields='extra: DateTime')
+    refused(
+        site, lambda request: request.session_store.find(extra=NoMoment.now()),
+        'a datetime',
+    )
 
 
 @pytest.mark.parametrize('kind', [int, Decimal])

@@ -182,6 +182,27 @@ class Span(dt.timedelta):
     """A timedelta of another class."""
 
 
+class Signed(dt.timedelta):
+    """A timedelta whose days have the sign of the whole, as pendulum's do."""
+
+    @property
+    def days(self):
+        return int(self.total_seconds() / 86400)
+
+
+class Precise(dt.datetime):
+    """A datetime that writes more digits than its base, as pandas' does."""
+
+    def isoformat(self, *args):
+        return super().isoformat(*args) + '789'
+
+
+class NotATime(dt.datetime):
+    """A datetime that is none, as pandas' NaT is."""
+
+    year = property(lambda self: float('nan'))
+
+
 class Key(uuid.UUID):
     """A UUID of another class."""
 
@@ -212,6 +233,8 @@ Point = collections.namedtuple('Point', 'x y')
         (Moment(2026, 1, 2, 3), dt.datetime(2026, 1, 2, 3)),
         (Blob(b'\xff'), b'\xff'),
         (Span(3), dt.timedelta(3)),
+        (Signed(-1, -5), dt.timedelta(-1, -5)),
+        (Precise(2026, 1, 2), dt.datetime(2026, 1, 2)),
         (Key(int=5), uuid.UUID(int=5)),
         (Row([(1,)]), [(1,)]),
         (Row([1]), [1]),
@@ -233,6 +256,12 @@ def test_subclasses_come_back_as_their_base_type(value, base, beside):
     # slow one.
     came = there_and_back([value, beside])
     assert exact(came) == exact([base, beside])
+
+
+def test_a_value_of_a_subclass_that_is_none():
+    """R6: it is refused as what cannot be stored, with its path."""
+    with pytest.raises(SessionNotSerializable, match=r"\['v'\].*NotATime"):
+        JSONSerializer().dumps({'v': NotATime(2026, 1, 2)})
 
 
 @dataclasses.dataclass
