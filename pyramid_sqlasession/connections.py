@@ -468,12 +468,23 @@ class Connections:
             manager = self.manager_in(transaction)
             if not self.has_dbsession:
                 return manager.perform(work, writes=writes)
+            self._replace_closed()
             connection = self.joined()
             with dialects.unstreamed(connection):
                 done = work(connection)
             if writes:
                 self.mark_changed()
             return done
+
+    def _replace_closed(self) -> None:
+        """Have the pool replace what the server has closed, if the
+        application's SQLAlchemy session has still to take a connection.
+        """
+        dbsession = self._dbsession
+        if not (dbsession.in_transaction() and is_connected(dbsession)):
+            bind = self._bind_of(dbsession)
+            if isinstance(bind, sa.Engine):
+                self._application.database.replace_closed(bind)
 
     def perform_for_view(
         self, work: Callable[[sa.Connection], Result], *, writes: bool

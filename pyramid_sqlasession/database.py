@@ -263,6 +263,14 @@ class Database:
                 yield connection
             dialects.commit(connection)
 
+    def replace_closed(self, engine: sa.Engine) -> None:
+        """Have the pool of *engine* replace the connections that the server
+        has closed, so far as can be told without asking it (D1).
+        """
+        # If there are too many, whoever takes one hears of it.
+        with contextlib.suppress(Uncommon):
+            self.shortcut(engine).lease_good().give_back()
+
     def connect(self) -> sa.Connection:
         """Return a connection of the own engine."""
         with self.translated_errors():

@@ -10,6 +10,8 @@ import sqlalchemy as sa
 import transaction
 import webtest
 
+from pyramid_sqlasession.liveness import is_closed_by_server
+
 #: For a test of which nothing depends on the database.
 on_sqlite = pytest.mark.parametrize('database', ['sqlite'], indirect=True)
 
@@ -230,6 +232,20 @@ def fill_pool(engine, count=3):
     for connection in connections:
         connection.close()
     assert engine.pool.checkedin() >= count
+
+
+def close_pooled(engine, database, count):
+    """Have *count* idle connections in the pool of *engine* that the server
+    has closed, and the driver could know it.
+    """
+    held = [engine.connect() for _ in range(count)]
+    sockets = [held.connection.dbapi_connection for held in held]
+    for connection in held:
+        connection.close()
+    kill_connections(database)
+    end = time.monotonic() + 10
+    while not all(map(is_closed_by_server, sockets)):
+        assert time.monotonic() < end
 
 
 def kill_connections(database):

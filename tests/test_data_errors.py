@@ -15,6 +15,7 @@ from pyramid_sqlasession import SessionNotSerializable
 from pyramid_sqlasession import SessionStoreUnavailable
 from pyramid_sqlasession import SessionTooLarge
 
+from .failing import close_pooled
 from .failing import fill_pool
 from .failing import give_up_early
 from .failing import kill_connections
@@ -86,6 +87,18 @@ def test_stale_connection_is_replaced_on_read(shop, path, pooled):
         browser.get(path)
     assert browser.get('/read').text == str(
         1 if path == '/read' else pooled + 2
+    )
+
+
+@ON_SERVERS
+@pytest.mark.parametrize('pooled', [1, 4])
+@pytest.mark.parametrize('path', ['/count', '/revoke'])
+def test_stale_connection_is_replaced_for_the_store(shop, pooled, path):
+    """D1: for one who uses it first, as a job does, too."""
+    shop.browser().get('/write')
+    close_pooled(shop.engine, shop.database, pooled)
+    assert [shop.browser().get(path).text for _ in range(2)] == (
+        ['1', '1'] if path == '/count' else ['1', '0']
     )
 
 

@@ -8,7 +8,6 @@ import decimal
 import gc
 import socket
 import sqlite3
-import time
 import uuid
 import warnings
 
@@ -17,9 +16,9 @@ import sqlalchemy as sa
 
 from pyramid_sqlasession import SessionError
 from pyramid_sqlasession import SessionStoreUnavailable
-from pyramid_sqlasession.liveness import is_closed_by_server
 
 from .failing import answered
+from .failing import close_pooled
 from .failing import each_refusal_alone
 from .failing import kill_connections
 from .failing import on_sqlite
@@ -254,20 +253,11 @@ def test_a_stale_connection_is_not_written_with(
     """D1: a new visitor, who reads nothing, is served after a restart, too."""
     given = {'url': database.url} if is_apart else {}
     site = with_views(make_site(additional_fields=fields, **given))
-    engine = site.application.engine
-    browsers = [site.browser() for _ in range(3)]
-    held = [engine.connect() for _ in browsers]
-    sockets = [held.connection.dbapi_connection for held in held]
-    for connection in held:
-        connection.close()
     site.browser().get('/put')
-    kill_connections(database)
+    close_pooled(site.application.engine, database, 3)
     site.outside.dispose()
-    end = time.monotonic() + 10
-    while not all(map(is_closed_by_server, sockets)):
-        assert time.monotonic() < end
-    for browser in browsers:
-        browser.get('/put')
+    for _ in range(3):
+        site.browser().get('/put')
     assert len(site.rows()) == 4
 
 
