@@ -182,14 +182,25 @@ def size(value: Any) -> int:
 
 def words(value: Any) -> tuple[str, ...]:
     """Read one or more words; what they are is shown in no error."""
-    given = value.split() if isinstance(value, str) else value
-    if (
-        not isinstance(given, Iterable)
-        or not all(isinstance(word, str) and word for word in given)
-        or not (found := tuple(given))
-    ):
-        raise Refused('must be text, or a list of texts')
+    given = value.split() if isinstance(value, str | bytes) else value
+    if not isinstance(given, Iterable):
+        raise Refused(_WORDS)
+    found = tuple(map(_word, given))
+    if not found:
+        raise Refused(_WORDS)
     return found
+
+
+_WORDS = 'must be text, or a list of texts'
+
+
+def _word(value: Any) -> str:
+    # As Fernet.generate_key() returns it.
+    if isinstance(value, bytes) and value.isascii():
+        value = value.decode()
+    if not isinstance(value, str) or not value:
+        raise Refused(_WORDS)
+    return value
 
 
 def text(value: Any) -> str:

@@ -293,6 +293,24 @@ def test_an_empty_value_is_the_default():
     assert empty.secret == ()
 
 
+@pytest.mark.parametrize('given', [
+    'one two', b'one two', ['one', b'two'], (b'one', b'two'),
+], ids=repr)
+def test_words_as_python_has_them(given):
+    """Section 2: keys may be bytes, as Fernet.generate_key() returns them."""
+    settings = settings_of(secret=given, encryption_keys=given)
+    assert settings.secret == settings.encryption_keys == ('one', 'two')
+
+
+@pytest.mark.parametrize(
+    'given', [b'\xff', [b'\xff'], [7], [], b'', 7], ids=repr
+)
+def test_words_that_are_none(given):
+    """Section 2: neither other types nor bytes that are no text."""
+    with pytest.raises(ConfigurationError, match='must be text, or a list'):
+        settings_of(encryption_keys=given)
+
+
 def test_other_settings_are_left_alone():
     """Section 2: only the prefix is ours."""
     assert read_settings({
@@ -655,7 +673,7 @@ HIDDEN = 'hunter2'
         {'sqlasession.dsn': f'postgresql://me:{HIDDEN}@host/db'},
         {'sqlasession.database': f'postgresql://me:{HIDDEN}@host/db'},
         {'sqlasession.db': f'postgresql://me:{HIDDEN}@host/db'},
-        {'secret': HIDDEN.encode()},
+        {'secret': b'\xff' + HIDDEN.encode()},
         {'secret': [HIDDEN, 7]},
         {'encryption_keys': HIDDEN},
         {'encryption_keys': [HIDDEN.encode()]},
