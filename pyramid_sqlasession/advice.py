@@ -44,12 +44,13 @@ _ON_FACTORY = (
 
 
 def give(
-    settings: Settings, columns: Mapping[str, sa.Column[Any]],
-    table: sa.Table, engine: sa.Engine, *, lacks_dbsession: bool,
-    lacks_retry: bool, other_factory: object | None,
+    settings: Settings, given: Mapping[str, Any],
+    columns: Mapping[str, sa.Column[Any]], table: sa.Table, engine: sa.Engine,
+    *, lacks_dbsession: bool, lacks_retry: bool, other_factory: object | None,
 ) -> None:
     """Log the advice on *settings*.
 
+    :param given: the same as they are written.
     :param columns: those of the additional fields, by their names.
     :param table: that of the sessions.
     :param engine: that of their database.
@@ -67,6 +68,7 @@ def give(
     for text in chain(
         _on_cookie(settings), _on_user_field(settings, columns),
         _on_timeouts(settings, columns), _on_secret(settings),
+        _on_keys(settings, given),
         _on_references(table), _on_zones(columns, engine.dialect),
         _on_charset(engine),
     ):
@@ -165,6 +167,17 @@ def _on_secret(settings: Settings) -> Iterator[str]:
                 f'{_SECRET_BYTES} bytes and can be guessed; make one with: '
                 f'python -c "import secrets; print(secrets.token_urlsafe(32))"'
             )
+
+
+def _on_keys(
+    settings: Settings, given: Mapping[str, Any]
+) -> Iterator[str]:
+    name = 'sqlasession.encryption_keys'
+    if given.get(name) is not None and not settings.encryption_keys:
+        yield (
+            f'{name} is empty, so that nothing is encrypted: has a variable '
+            f'of the environment no value? Give a key, or remove the setting'
+        )
 
 
 def _on_references(table: sa.Table) -> Iterator[str]:

@@ -146,6 +146,8 @@ class SessionAuthenticationHelper:
                 f'SessionAuthenticationHelper needs the sessions of '
                 f'pyramid_sqlasession, but request.session is a '
                 f'{type(session).__name__}: is another session factory set '
-                f'in this application?'
+                f'in this application? (In a test a DummyRequest has a '
+                f'session of its own; the fixture app_request, as the '
+                f'cookiecutter has it, has this one.)'
             )
         return session

@@ -149,7 +149,7 @@ def _application_created(event: Any) -> None:
     if not _is_serving.get():
         return
     advice.give(
-        application.settings, application.fields.columns,
+        application.settings, registry[_READ], application.fields.columns,
         application.records.table, application.engine,
         lacks_dbsession=_lacks_dbsession(registry, application),
         lacks_retry=_lacks_retry(registry),

@@ -132,6 +132,7 @@ def test_silence_for_a_good_one(said):
          'renewal_grace', '660 seconds'),
         ({'secret': STRONG[1:]}, 'secret', 'number 1'),
         ({'secret': f'{STRONG} tiny'}, 'secret', 'number 2'),
+        ({'encryption_keys': ' '}, 'encryption_keys', 'Give a key, or'),
     ],
 )
 def test_warnings(said, settings, key, what):
