@@ -85,7 +85,7 @@ class Participant(Protocol):
         """
 
     @property
-    def left(self) -> Any:
+    def uncommitted(self) -> Any:
         """The base that the write has led to, and that is not committed yet;
         None if there is none.
         """
@@ -237,8 +237,9 @@ class SessionDataManager:
         self._others: Sequence[Other] = ()
         #: Those that have written, of one attempt.
         self._done: list[Participant] = []
-        #: What others have written, while some are still there.
-        self._left: list[Any] = []
+        #: What those have written whom :meth:`release` has let go, as long as
+        #: others are still there.
+        self._released: list[Any] = []
         #: What was written with the own connection before the records are.
         self._works: list[Callable[[sa.Connection], object]] = []
         self._has_hook = False
@@ -365,7 +366,8 @@ class SessionDataManager:
         last.
         """
         for written in reversed([
-            *self._left, *(participant.written for participant in self._done)
+            *self._released,
+            *(participant.written for participant in self._done),
         ]):
             if written is not None:
                 before, after = written
@@ -383,15 +385,15 @@ class SessionDataManager:
         """Let *participant* go, who has written and does not wait for the
         commit.
         """
-        self._left.append(participant.written)
+        self._released.append(participant.written)
         self.remove(participant)
 
-    def left_of(self, id: object) -> Any:
+    def uncommitted_of(self, id: object) -> Any:
         """Return what those who take part have made of a record, None if
         none of them has written it.
         """
         for participant in reversed(self._done):
-            base = participant.left
+            base = participant.uncommitted
             if base is not None and base.record is not None and (
                 base.record.id == id
             ):
@@ -404,7 +406,7 @@ class SessionDataManager:
             other for other in self._participants if other is not participant
         ]
         if not self._participants:
-            self._left.clear()
+            self._released.clear()
 
     # -- IDataManager --------------------------------------------------------
 
@@ -624,13 +626,10 @@ class SessionDataManager:
         """
         last = {}
         for writer in self._done:
-            left = writer.left
-            if writer.written is not None:
-                _, after = writer.written
-                last[after.id] = writer, self.theirs(after)
-            elif left is not None and left.record is not None:
-                # What they have begun together.
-                last[left.record.id] = writer, left.record
+            base = writer.uncommitted
+            if base is not None and base.record is not None:
+                # As it was before all of them; what they have begun, as it is.
+                last[base.record.id] = writer, self.theirs(base.record)
         return [
             (participant, writer) for writer, found in last.values()
             for participant in self._participants

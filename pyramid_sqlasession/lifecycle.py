@@ -513,7 +513,7 @@ class Binding:
         # the abort is its own.
         return subrequest is not None and not _has_looked(subrequest)
 
-    def left(self) -> None:
+    def part_ended(self) -> None:
         """Called once the part has ended."""
         self.participation = self._before = None
         if self._submission is not None:
@@ -647,7 +647,7 @@ class Binding:
         part = self.participation
         if part is not None:
             part.manager.remove(part)
-        self.left()
+        self.part_ended()
 
     def take_back(self, error: BaseException) -> None:
         """Drop what was done, as an abort would.

@@ -94,7 +94,7 @@ class Holder(Protocol):
     def follow(self, writer: Any) -> None:
         """Go on from what another holder has made of the same session."""
 
-    def left(self) -> None:
+    def part_ended(self) -> None:
         """Called once the part has ended."""
 
     def come_back(self, part: Participation) -> None:
@@ -271,7 +271,7 @@ class Participation:
         return outcome.found, outcome.base.record
 
     @property
-    def left(self) -> Base | None:
+    def uncommitted(self) -> Base | None:
         """What the write has led to, and is not committed yet."""
         return None if self._tentative is None else self._tentative.base
 
@@ -292,7 +292,7 @@ class Participation:
     def _end(self) -> None:
         outcome, self._tentative = self._tentative, None
         self._holder.is_doubtful = False
-        self._holder.left()
+        self._holder.part_ended()
         if outcome is not None:
             self._holder.accept(outcome)
 
@@ -314,7 +314,7 @@ class Participation:
         is_kept = not self._is_reunited and (
             holder.outlives_abort or self.manager.is_replaced
         )
-        holder.left()
+        holder.part_ended()
         if not is_kept:
             holder.come_back(self)
 

@@ -119,12 +119,12 @@ class Submission:
         """Return *plan* after what others have made of the session that they
         begin with this one.
         """
-        common, left = self._state.beginning, None
+        common, uncommitted = self._state.beginning, None
         assert common is not None
         if manager is not None:
-            left = manager.left_of(common.token.id)
+            uncommitted = manager.uncommitted_of(common.token.id)
         return common.follow(
-            plan, left, self._application.saver.is_whole_login
+            plan, uncommitted, self._application.saver.is_whole_login
         )
 
     def _without_conflict(
