@@ -81,7 +81,7 @@ from pyramid_sqlasession.state import State
 from pyramid_sqlasession.submission import Submission
 from pyramid_sqlasession.surroundings import beginning_subrequest
 from pyramid_sqlasession.surroundings import can_be_answered
-from pyramid_sqlasession.surroundings import ending_subrequest
+from pyramid_sqlasession.surroundings import has_ending_subrequest
 from pyramid_sqlasession.surroundings import is_finished
 from pyramid_sqlasession.surroundings import running_requests
 from pyramid_sqlasession.surroundings import runs_alone
@@ -553,7 +553,7 @@ class Binding:
         if common is not None and self.base is NOTHING and (
             common.token.id == found.id and not self.state.pending.is_apart
         ):
-            return ending_subrequest(self.request) is None
+            return not has_ending_subrequest(self.request)
         if not self.is_loaded:
             token, _ = self.application.cookies.read(self.request.environ)
         elif self.state.base.record is None:

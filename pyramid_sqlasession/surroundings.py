@@ -126,11 +126,9 @@ def beginning_subrequest(request: Any) -> Any | None:
     It begins it by aborting the one of *request*, whose view goes on
     afterwards.
     """
-    current = get_current_request()
+    current = _running_subrequest(request)
     if (
         current is not None
-        and current is not request
-        and not is_finished(request)
         and current.environ.get('tm.active')
         and is_managed(request)
     ):
@@ -138,19 +136,22 @@ def beginning_subrequest(request: Any) -> Any | None:
     return None
 
 
-def ending_subrequest(request: Any) -> Any | None:
-    """Return the subrequest of *request* that ends a transaction of its own
-    now, or one that nobody else ends; None if there is none.
+def has_ending_subrequest(request: Any) -> bool:
+    """Return whether a subrequest of *request* ends a transaction of its own
+    now, or one that nobody else ends.
+    """
+    current = _running_subrequest(request)
+    return current is not None and not is_managed(current)
+
+
+def _running_subrequest(request: Any) -> Any | None:
+    """Return the request that runs now if *request* waits for it, None if it
+    runs itself, or has ended.
     """
     current = get_current_request()
-    if (
-        current is not None
-        and current is not request
-        and not is_finished(request)
-        and not is_managed(current)
-    ):
-        return current
-    return None
+    if current is request or is_finished(request):
+        return None
+    return current
 
 
 def can_be_answered() -> bool:
