@@ -81,7 +81,8 @@ class Connections:
 
     @property
     def has_dbsession(self) -> bool:
-        """Whether the application's SQLAlchemy session is used.
+        """Whether the sessions use the application's connection, by its
+        SQLAlchemy session.
 
         The attribute is not evaluated: that would make one.
         """
@@ -221,11 +222,6 @@ class Connections:
             log.debug('the ROLLBACK was answered with %s', error)
 
     # -- the sessions' own: Gate ----------------------------------------------
-
-    @property
-    def is_apart(self) -> bool:
-        """Whether the sessions do not use the application's connection."""
-        return not self.has_dbsession
 
     @property
     def is_managed(self) -> bool:
@@ -394,7 +390,7 @@ class Connections:
         connection = manager.open_connection()
         if connection is not None:
             return connection, None
-        if not self.is_apart:
+        if self.has_dbsession:
             engine = self._engine_beside(manager)
             return (self.joined() if engine is None else None), engine
         if self._application.database.has_one_connection:

@@ -169,8 +169,8 @@ class Gate(Protocol):
     """Opens connections that are not the application's."""
 
     @property
-    def is_apart(self) -> bool:
-        """Whether the sessions do not use the application's connection."""
+    def has_dbsession(self) -> bool:
+        """Whether the sessions use the application's connection."""
 
     @property
     def is_managed(self) -> bool:
@@ -317,7 +317,7 @@ class SessionDataManager:
         """Return a connection that one of the requests has open, to read with
         it, or None.
         """
-        if self._gate.is_apart:
+        if not self._gate.has_dbsession:
             return self._connection
         _, connection = self._opened(to_read=True)
         return connection
@@ -441,7 +441,7 @@ class SessionDataManager:
         self._failure = None
         writers = [p for p in self._participants if p.prepare()]
         self._has_work = bool(writers)
-        self._route = Route.APART if self._gate.is_apart else Route.JOINED
+        self._route = Route.JOINED if self._gate.has_dbsession else Route.APART
         if not writers:
             return
         if self._route is Route.APART:
@@ -522,7 +522,7 @@ class SessionDataManager:
         if self._has_work:
             if self._route is Route.JOINED:
                 self._write_joined()
-        elif not self._gate.is_apart:
+        elif self._gate.has_dbsession:
             for participant in self._participants:
                 if (dbsession := participant.dbsession) is not None:
                     _await_commit(dbsession, self)
