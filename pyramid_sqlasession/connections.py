@@ -339,11 +339,10 @@ class Connections:
         engine = None
         try:
             with database.translated_errors():
-                connection, engine = self._connection_to_read(manager)
-                if connection is not None:
-                    engine = self._engine_beside_stream(connection, manager)
-                if connection is not None and engine is None:
-                    return database.find_inside(connection, id, now)
+                found = self._way_to_read(manager)
+                if not isinstance(found, sa.Engine):
+                    return database.find_inside(found, id, now)
+                engine = found
         except (exc.SQLAlchemyError, SessionError) as error:
             if not may_be_broken and not self._is_busy(error):
                 raise
@@ -380,22 +379,23 @@ class Connections:
         bind = self._bind_of(dbsession)
         return bind if isinstance(bind, sa.Engine) else None
 
-    def _connection_to_read(
+    def _way_to_read(
         self, manager: SessionDataManager
-    ) -> tuple[sa.Connection | None, sa.Engine | None]:
-        """Return the connection to read with, or the engine to read beside.
-
-        One that is open sees what the request has written with it.
+    ) -> sa.Connection | sa.Engine:
+        """Return the connection to read with, or the engine to read beside
+        the transaction with.
         """
         connection = manager.open_connection()
         if connection is not None:
-            return connection, None
+            # It sees what the request has written with it.
+            return self._engine_beside_stream(connection, manager) or (
+                connection
+            )
         if self.has_dbsession:
-            engine = self._engine_beside(manager)
-            return (self.joined() if engine is None else None), engine
+            return self._engine_beside(manager) or self.joined()
         if self._application.database.has_one_connection:
-            return manager.own_connection(), None
-        return None, self._application.engine
+            return manager.own_connection()
+        return self._application.engine
 
     def _engine_beside(self, manager: SessionDataManager) -> sa.Engine | None:
         """Return the engine to read with, None for the joined connection.
