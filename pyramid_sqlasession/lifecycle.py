@@ -176,7 +176,7 @@ class Binding:
         self.application = application
         self.request = request
         self._answering = answering
-        self.state = State()
+        self.state = State(application.codec)
         #: The SQLASession; None once it was let go.
         self.session: Any = SQLASession(self, self.state)
         self.connections = Connections(application, request)
@@ -542,7 +542,7 @@ class Binding:
     def reunite(self, view: Snapshot) -> None:
         """Put what was done since on top of what a view did that failed."""
         self.is_loaded = True
-        self.state.add_to(view, self.application.codec.differ)
+        self.state.add_to(view)
 
     def has_opened(self, found: Record) -> bool:
         """Return whether *found* is that of the session, for which nobody
@@ -575,7 +575,7 @@ class Binding:
             self.carried += writer.outcomes[-1:]
             return
         self.base = base = writer.base.with_newest(self.base.token)
-        self.state.go_on(base, self.application.codec.differ)
+        self.state.go_on(base)
 
     # -- saving --------------------------------------------------------------
 
@@ -586,9 +586,7 @@ class Binding:
         """
         if not self.is_loaded:
             return None
-        return self.state.plan(
-            self.application.codec.differ, has_revoked=self._has_revoked
-        )
+        return self.state.plan(has_revoked=self._has_revoked)
 
     @property
     def _has_revoked(self) -> bool:
@@ -619,12 +617,10 @@ class Binding:
             if common.is_ended_by(outcome):
                 # What it puts in now is a session of its own.
                 self.state.beginning = None
-        self.state.saved(
-            outcome.base, self.application.codec.differ, merged=(
-                outcome.merged or outcome.shared or outcome.replaced
-                or bool(outcome.dropped)
-            ),
-        )
+        self.state.saved(outcome.base, merged=(
+            outcome.merged or outcome.shared or outcome.replaced
+            or bool(outcome.dropped)
+        ))
 
     # -- for whoever answers -------------------------------------------------
 

@@ -24,9 +24,9 @@ from pyramid_sqlasession.beginning import Beginning
 from pyramid_sqlasession.changes import apply_changes
 from pyramid_sqlasession.changes import Changes
 from pyramid_sqlasession.changes import CSRF
-from pyramid_sqlasession.changes import Differ
 from pyramid_sqlasession.changes import find_changes
 from pyramid_sqlasession.changes import NO_CHANGES
+from pyramid_sqlasession.codec import Codec
 from pyramid_sqlasession.cookie import new_token
 from pyramid_sqlasession.cookie import Token
 from pyramid_sqlasession.pending import Held
@@ -52,7 +52,10 @@ class Snapshot:
 
 
 class State:
-    """The state of one session."""
+    """The state of one session.
+
+    :param codec: tells whether a value has changed.
+    """
 
     #: What the session starts from.
     base = NOTHING
@@ -62,7 +65,8 @@ class State:
     #: What others begin, too, as long as there is no record.
     beginning: Beginning | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
         self.pending = Pending()
 
     def belong_to(self, session: dict[str, Any]) -> None:
@@ -123,7 +127,7 @@ class State:
         self.pending = snapshot.pending.copied()
         self.fill(copied(snapshot.data))
 
-    def add_to(self, earlier: Snapshot, differ: Differ) -> None:
+    def add_to(self, earlier: Snapshot) -> None:
         """Put what was done since the base on top of what was done in
         *earlier*, which began with the same one.
         """
@@ -132,7 +136,7 @@ class State:
             earlier.base.ghost and not self.base.ghost
         ):
             return
-        base, later, after = self.base, self._changes(differ), self.pending
+        base, later, after = self.base, self._changes(), self.pending
         self.restore(earlier)
         if earlier.pending.wishes.ended is not None:
             self._add_to_new(base, later, after)
@@ -141,7 +145,7 @@ class State:
             # Whoever has planted the token before can derive it.
             later = replace(later, csrf=None)
         # With what is taken from the queues already.
-        _, heads = apply_changes(self._changes(differ), *base.content.known())
+        _, heads = apply_changes(self._changes(), *base.content.known())
         data, _ = apply_changes(later, self.plain(), heads)
         if later.csrf is not None:
             # The later page is the one that is sent.
@@ -267,7 +271,7 @@ class State:
 
     # -- what is to be saved -------------------------------------------------
 
-    def plan(self, differ: Differ, *, has_revoked: bool) -> Plan | None:
+    def plan(self, *, has_revoked: bool) -> Plan | None:
         """Return what has to be saved, None if there is nothing.
 
         :param has_revoked: whether the request has revoked sessions.
@@ -275,7 +279,7 @@ class State:
         """
         if not self.is_unsaved:
             return None
-        changes, pending = self._changes(differ), self.pending
+        changes, pending = self._changes(), self.pending
         if not changes and pending.wishes is NO_WISHES:
             return None
         plan = Plan(
@@ -298,7 +302,7 @@ class State:
             if type(value) not in IMMUTABLE and key in touched
         }
 
-    def saved(self, base: Base, differ: Differ, *, merged: bool) -> None:
+    def saved(self, base: Base, *, merged: bool) -> None:
         """Go on from *base*, which holds what was just saved.
 
         :param merged: another request's changes are in it, too.
@@ -307,7 +311,7 @@ class State:
         if merged:
             self.begin(base)
             if planned is not None:
-                self._hold_on_to(planned.values, differ)
+                self._hold_on_to(planned.values)
             return
         self.base, self.pending = base, Pending()
         # Whoever holds a list out of the session may change it later.
@@ -316,13 +320,13 @@ class State:
             self.pending.touched = set(planned.values)
             self.pending.settled = planned
 
-    def go_on(self, base: Base, differ: Differ) -> None:
+    def go_on(self, base: Base) -> None:
         """Go on from *base*, a later version of the same record.
 
         What was changed and nobody has saved is merged with it when it is.
         """
         try:
-            is_changed = self._changes(differ) or (
+            is_changed = self._changes() or (
                 self.pending.wishes is not NO_WISHES
             )
         # What cannot be stored is an error of the save.
@@ -333,9 +337,9 @@ class State:
             return
         held = self._lent()
         self.begin(base)
-        self._hold_on_to(held, differ)
+        self._hold_on_to(held)
 
-    def _hold_on_to(self, held: Mapping[str, Any], differ: Differ) -> None:
+    def _hold_on_to(self, held: Mapping[str, Any]) -> None:
         """Have the session hold the same objects as before, so far as they
         are what was stored: whoever holds them may change them later.
         """
@@ -345,7 +349,9 @@ class State:
             if key not in dict.keys(data):
                 return False
             try:
-                return not differ({key: value}, {key: dict.get(data, key)})
+                return not self._codec.differ(
+                    {key: value}, {key: dict.get(data, key)}
+                )
             # What cannot be stored any more is an error of the next save.
             except Exception:
                 return True
@@ -357,7 +363,7 @@ class State:
         self.pending.touched = set(kept.values)
         self.pending.settled = kept
 
-    def _changes(self, differ: Differ) -> Changes:
+    def _changes(self) -> Changes:
         pending = self.pending
         rotates = pending.wishes.rotate
         if not rotates and (not pending.touched or pending.is_settled):
@@ -369,14 +375,9 @@ class State:
             derived_csrf=(
                 self.first_csrf() if CSRF in pending.touched else None
             ),
-            differ=differ,
+            differ=self._codec.differ,
         )
-        if rotates:
-            return Changes(
-                found.assigned, found.deleted, found.flash, found.csrf,
-                drop_csrf=True,
-            )
-        return found
+        return replace(found, drop_csrf=True) if rotates else found
 
 
 def copied(value: Any, depth: int = 0) -> Any:
