@@ -16,6 +16,7 @@ import datetime as dt
 import secrets
 from typing import Any
 from typing import Protocol
+from weakref import ref
 
 from pyramid.interfaces import ISession
 from zope.interface import implementer
@@ -72,7 +73,7 @@ class SQLASession(dict[str, Any]):
         dict.__setitem__(self, _NOT_LOADED, None)
         self._source = source
         self._state = state
-        state.belong_to(self)
+        state.session = ref(self)
 
     def _hand_out(self, key: str, value: Any) -> Any:
         if type(value) not in IMMUTABLE:

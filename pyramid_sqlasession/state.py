@@ -64,22 +64,20 @@ class State:
     began: dt.datetime | None = None
     #: What others begin, too, as long as there is no record.
     beginning: Beginning | None = None
+    #: The session, which holds the data, and this state.  Weakly: two that
+    #: hold each other wait for the garbage collector.
+    session: ref[dict[str, Any]]
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
         self.pending = Pending()
-
-    def belong_to(self, session: dict[str, Any]) -> None:
-        """Have *session* hold the data; it holds this state, too."""
-        # Weakly: two that hold each other wait for the garbage collector.
-        self._session = ref(session)
 
     @property
     def data(self) -> dict[str, Any]:
         """The session itself, which is a dict with methods that ask before
         they give anything; here it is used past them.
         """
-        session = self._session()
+        session = self.session()
         # It, or who holds it, has called.
         assert session is not None
         return session
