@@ -75,7 +75,8 @@ class SQLASession(dict[str, Any]):
         self._state = state
         state.session = ref(self)
 
-    def _hand_out(self, key: str, value: Any) -> Any:
+    def _hand_out(self, key: str) -> Any:
+        value = dict.__getitem__(self, key)
         if type(value) not in IMMUTABLE:
             self._lend(key)
         return value
@@ -242,13 +243,13 @@ class SQLASession(dict[str, Any]):
 
     def __getitem__(self, key: str) -> Any:
         self._source.look()
-        return self._hand_out(key, dict.__getitem__(self, key))
+        return self._hand_out(key)
 
     def get(self, key: str, default: Any = None) -> Any:
         self._source.look()
         if not dict.__contains__(self, key):
             return default
-        return self._hand_out(key, dict.__getitem__(self, key))
+        return self._hand_out(key)
 
     def __contains__(self, key: object) -> bool:
         self._source.look()
@@ -345,7 +346,7 @@ class SQLASession(dict[str, Any]):
         self._source.look()
         if not dict.__contains__(self, key):
             self[key] = default
-        return self._hand_out(key, dict.__getitem__(self, key))
+        return self._hand_out(key)
 
     def pop(self, key: str, *default: Any) -> Any:
         if len(default) > 1:
