@@ -224,7 +224,7 @@ class Binding:
         if self._submission is not None and self._submission.is_under_way:
             return
         if not self._is_attended:
-            # Not by it: a call is where another thread can get in between.
+            # Not by attend(): a call is where another thread gets in between.
             self._is_attended = True
             self._attend()
         if not self.is_answered:
@@ -261,14 +261,8 @@ class Binding:
         self._answering(self)
 
     def _load_once(self) -> None:
-        if self._unavailable is not None:
-            if not is_said_to_be_away(self.request):
-                if not can_be_answered():
-                    return
-                raise self._unavailable
-            # The view has the error; what looks now is told that there is
-            # nothing.
-            self._unavailable = None
+        if self._unavailable is not None and self._waits_for_view():
+            return
         if not self._enter():
             # Somebody who is called on the way looks: a filter of the log.
             dict.clear(self.state.data)
@@ -296,24 +290,47 @@ class Binding:
                 self.found, self.base, perf_counter() - started
             )
         except SessionStoreUnavailable as error:
-            self.found = Found.UNAVAILABLE
-            self.watcher.loaded(
-                self.found, self.base, perf_counter() - started
-            )
-            if can_be_answered():
+            if not self._keep_for_view(error, perf_counter() - started):
                 raise
-            # pyramid_tm asks for the user, and a toolbar for everything,
-            # above of all exception views: nobody is logged in there, and
-            # the view gets the error.
-            self._unavailable = error
-            dict.clear(self.state.data)
         finally:
             self._thread_inside = None
-        # Not of a record, which most reads find.
+        # Asked without a record only, as most reads find one.
         if self.base.record is None and (
             self.found is Found.FORGED or self.found is Found.WRONG_SECRET
         ):
             suspect(self.application, request, self.found)
+
+    def _keep_for_view(
+        self, error: SessionStoreUnavailable, seconds: float
+    ) -> bool:
+        """Note that nothing was loaded; return whether *error* is kept for
+        the view, as it cannot be answered here.
+        """
+        self.found = Found.UNAVAILABLE
+        self.watcher.loaded(self.found, self.base, seconds)
+        if can_be_answered():
+            return False
+        # pyramid_tm asks for the user, and a toolbar for everything, above of
+        # all exception views: nobody is logged in there.
+        self._unavailable = error
+        dict.clear(self.state.data)
+        return True
+
+    def _waits_for_view(self) -> bool:
+        """Return whether the error that is kept for the view waits for it:
+        what looks now, above of it, finds nothing.
+
+        :raises SessionStoreUnavailable: that error, once it can be answered.
+        """
+        assert self._unavailable is not None
+        if is_said_to_be_away(self.request):
+            # The view has had it; what looks now is told that there is
+            # nothing.
+            self._unavailable = None
+            return False
+        if can_be_answered():
+            raise self._unavailable
+        return True
 
     def _to_read_in(
         self, manager: SessionDataManager
