@@ -1,4 +1,5 @@
-"""The table: :class:`SessionMixin`, the generated model, additional fields.
+"""The table: the types of its columns, :class:`SessionMixin`, the generated
+model, additional fields.
 
 Needs no Configurator, so that Alembic and scripts can build the same table
 from settings alone.
@@ -258,7 +259,19 @@ def session_model(
             f'table of this name with other columns; give the sessions '
             f'another name, or call session_model with the same fields again'
         )
-    attributes: dict[str, Any] = {
+    # Of its own name: a base may have several.
+    name = f'Session_{schema or ""}_{table_name}'
+    model = made[key] = type(
+        name, (SessionMixin, base), _attributes(table_name, schema, parsed)
+    )
+    return model
+
+
+def _attributes(
+    table_name: str, schema: str | None, fields: Iterable[Field]
+) -> dict[str, Any]:
+    """Return what the class of a generated model has beside the mixin's."""
+    return {
         '__tablename__': table_name,
         '__table_args__': {
             'schema': schema, 'mysql_engine': 'InnoDB',
@@ -267,16 +280,14 @@ def session_model(
         },
         '__module__': __name__,
         '__doc__': 'The generated model of the sessions.',
+        **{
+            one.name: mapped_column(
+                _with_variant(_column_type(one)), index=one.index or None,
+                unique=one.unique or None, nullable=one.nullable,
+            )
+            for one in fields
+        },
     }
-    for one in parsed:
-        attributes[one.name] = mapped_column(
-            _with_variant(_column_type(one)), index=one.index or None,
-            unique=one.unique or None, nullable=one.nullable,
-        )
-    # Of its own name: a base may have several.
-    name = f'Session_{schema or ""}_{table_name}'
-    model = made[key] = type(name, (SessionMixin, base), attributes)
-    return model
 
 
 def _base_of(base_or_metadata: Any) -> Any:
@@ -515,8 +526,8 @@ def _long_numeric(type_: Any) -> TypeEngine[Any] | None:
     return mysql.NUMERIC(65, 30, asdecimal=type_.asdecimal)
 
 
-# Theirs end at the second.
 def _exact_moment(type_: Any) -> TypeEngine[Any]:
+    # Without fsp it ends at the second; so does TIME.
     return mysql.DATETIME(fsp=6)
 
 
