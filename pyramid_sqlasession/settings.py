@@ -300,19 +300,16 @@ def _check_cookie(settings: Settings, given: Mapping[str, Any]) -> None:
             f'browsers refuse the cookie {name!r} without HttpOnly: set it '
             f'to true, or choose another {PREFIX}cookie_name',
         )
-    always_secure = settings.cookie_secure is True
-    if settings.cookie_samesite == 'None' and not always_secure:
-        raise bad_value(
-            'cookie_samesite', given['cookie_samesite'],
-            f'browsers refuse it without Secure: set {PREFIX}cookie_secure '
-            f'= true',
-        )
-    if settings.cookie_partitioned and not always_secure:
-        raise bad_value(
-            'cookie_partitioned', given['cookie_partitioned'],
-            f'browsers refuse it without Secure: set {PREFIX}cookie_secure '
-            f'= true',
-        )
+    for key, needs_secure in (
+        ('cookie_samesite', settings.cookie_samesite == 'None'),
+        ('cookie_partitioned', settings.cookie_partitioned),
+    ):
+        if needs_secure and settings.cookie_secure is not True:
+            raise bad_value(
+                key, given[key],
+                f'browsers refuse it without Secure: set '
+                f'{PREFIX}cookie_secure = true',
+            )
 
 
 #: Settings of whose value nothing is shown if their name is misspelt.
