@@ -115,15 +115,26 @@ class Binding:
         answers for the session from the response on.
     """
 
-    # On the class, as most requests meet few of them.
+    # On the class, as most requests meet few of them.  First what was loaded.
 
+    #: Whether somebody has looked.
+    is_loaded = False
     #: What the cookie led to; None as long as nobody has looked.
     found: Found | None = None
     #: What was loaded, or saved last; invalidate() leaves it, and empties
     #: ``state.base``.
     base = NOTHING
-    #: In the transaction that the session takes part in.
-    participation: Participation | None = None
+    #: Whether it was looked for after the request had ended sessions itself,
+    #: which an abort takes back.
+    is_doubtful = False
+    #: The error of the first look, kept for the view if nobody could answer
+    #: it there.
+    _unavailable: SessionStoreUnavailable | None = None
+    #: The thread that joins or loads.
+    _thread_inside: int | None = None
+
+    # What is committed.
+
     #: What was committed, and nobody was told of yet.
     outcomes: tuple[Outcome, ...] = ()
     #: The same of an earlier attempt of pyramid_retry that committed by hand,
@@ -131,43 +142,42 @@ class Binding:
     carried: tuple[Outcome, ...] = ()
     #: How many of these an earlier attempt has left; they come first.
     inherited = 0
+    #: What an earlier attempt went on from.
+    _opened: Base | None = None
+    #: Not made for those who only read.
+    _submission: Submission | None = None
+
+    # The transaction, and what comes after a view that has failed.
+
+    #: In the transaction that the session takes part in.
+    participation: Participation | None = None
+    #: Whether the session holds a change made in a transaction, or in a view.
+    _is_changed_by_view = False
+    #: The state to come back to if a view without a transaction fails.
+    _before: Snapshot | None = None
+    #: What the view has raised, while an exception view runs.
+    exception: BaseException | None = None
+    #: Whether somebody, pyramid_tm say, was to end the transaction of the view
+    #: when it raised that.
+    _was_managed = False
     #: Whether the view has failed: what looks now is an exception view, or a
     #: tween above of it.
     in_exception_view = False
+
+    # Where the request stands.
+
     #: Whether pyramid_tm may have begun a transaction for the request.
     may_be_managed = False
     #: Whether another request's view runs this one.
     is_subrequest = False
     #: The response may have the cookie of a subrequest already.
     is_preceded = False
+    #: Whether somebody answers for the session, and for its end.
+    _is_attended = False
     #: Whether it was saved for the response: it joins no transaction any more.
     is_answered = False
     #: Whether the request has ended: a change is an error in the log.
     is_over = False
-    #: The state to come back to if a view without a transaction fails.
-    _before: Snapshot | None = None
-    #: Whether the session holds a change made in a transaction, or in a view.
-    _is_changed_by_view = False
-    #: What the view has raised, while an exception view runs.
-    exception: BaseException | None = None
-    #: Kept for the view, if nobody could answer it at the first look.
-    _unavailable: SessionStoreUnavailable | None = None
-    #: Whether somebody answers for the session, and for its end.
-    _is_attended = False
-    #: Whether somebody has looked.
-    is_loaded = False
-    #: The thread that joins or loads.
-    _thread_inside: int | None = None
-    #: Not made for those who only read.
-    _submission: Submission | None = None
-    #: What an earlier attempt went on from.
-    _opened: Base | None = None
-    #: Whether it was looked for after the request had ended sessions itself,
-    #: which an abort takes back.
-    is_doubtful = False
-    #: Whether pyramid_tm, or a test, ends the transaction of the view that
-    #: has raised it.
-    _is_managed = False
 
     def __init__(
         self, application: Application, request: Any,
@@ -408,7 +418,7 @@ class Binding:
         if error is None or error is self.exception:
             return
         self.exception = error
-        self._is_managed = is_managed(self.request)
+        self._was_managed = is_managed(self.request)
         part = self.participation
         # What a tween above of them has changed is not the view's.
         if self.is_loaded and not self.in_exception_view and (
@@ -521,7 +531,7 @@ class Binding:
         """
         # By pyramid_tm, that is, above of the exception view.
         return (
-            self._is_managed and not is_managed(self.request)
+            self._was_managed and not is_managed(self.request)
         ) or self._is_begun_by_subrequest()
 
     def _is_begun_by_subrequest(self) -> bool:
