@@ -104,9 +104,11 @@ class Answer:
             caller = caller_of(caller)
 
     def _makes_way(self, kind: str, callbacks: Iterable[Any]) -> bool:
-        """Return whether *callbacks* come first: once all of them, and then
-        those that are no session's, which may add others, or of a session
-        that has to be saved first.
+        """Return whether *callbacks*, which are still to be called, come
+        first.
+
+        The first time all of them do.  Later on those that one of them has
+        added: what is no session's, or of a session to be saved before.
         """
         turns = self._made_way.get(kind, 0)
         if turns == _MOST_TURNS or (
@@ -378,7 +380,7 @@ class Answer:
         ):
             binding.leave()
         if self._outer is None:
-            # Or with it: what was committed is still to be answered.
+            # Otherwise that one answers, and ends, this one, too.
             if binding.outcomes:
                 self._send_events()
             binding.let_go()

@@ -495,7 +495,8 @@ class Connections:
             active_transaction(self._request) is not None
         ):
             dbsession = self._dbsession
-            # Not from within a flush, as SQLAlchemy itself; that is private.
+            # Not from within a flush: nor does SQLAlchemy itself, by this
+            # attribute, which is private.
             if dbsession.autoflush and not getattr(
                 dbsession, '_flushing', False
             ):

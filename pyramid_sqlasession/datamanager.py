@@ -127,8 +127,10 @@ class Participant(Protocol):
         """What was written counts."""
 
     def has_opened(self, found: Any) -> bool:
-        """Return whether the record *found* is that of the session, for which
-        nobody but those who take part has logged in since.
+        """Return whether *found* is the record of the session, whose token is
+        good there: nobody but those who take part has logged in since.
+
+        :param found: the record before those who take part have written it.
         """
 
     def follow(self, writer: Any) -> None:
@@ -361,9 +363,9 @@ class SessionDataManager:
             self.transaction.addBeforeCommitHook(self._before_commit)
 
     def theirs(self, record: Any) -> Any:
-        """Return *record* as others have left it, before those who take part,
-        or took part, have written it; itself if nobody of them has written it
-        last.
+        """Return *record* as others have left it: before those who take part,
+        or took part, have written it; itself if its last write is none of
+        theirs.
         """
         for written in reversed([
             *self._released,
@@ -641,14 +643,14 @@ class SessionDataManager:
     def abort(self, transaction: Any) -> None:
         """Nothing of the transaction counts."""
         self._close()
-        # A savepoint that is rolled back aborts who has joined since, and
-        # nothing else.
-        is_kept = (
+        # _before_abort() is not called when a commit has failed.  (A savepoint
+        # that is rolled back aborts who has joined since, and nothing else.)
+        stays_open = (
             self.is_open and transaction.status == 'Committing'
             and self._leaves_open()
         )
         for participant in self._end():
-            if is_kept:
+            if stays_open:
                 participant.roll_back()
             participant.aborted()
 

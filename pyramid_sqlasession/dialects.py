@@ -32,7 +32,8 @@ from pyramid_sqlasession.pooling import private_connection
 
 log = logging.getLogger(__name__)
 
-#: Of a pool: after a restart of the server all are.
+#: So many connections of a pool may turn out to be closed, one after another:
+#: after a restart of the server all of them are.
 MOST_LOST = 64
 
 #: MariaDB and MySQL, by the name of their dialect.

@@ -350,7 +350,7 @@ class Binding:
             manager.is_open and self.in_exception_view and self._has_revoked
             and self.connections.is_to_be_aborted(manager.transaction)
         ):
-            # What the view has ended has not, once that is done.
+            # The sessions that the view has ended live again once it is.
             return None
         return manager
 
@@ -398,7 +398,7 @@ class Binding:
     def lend(self) -> None:
         """Look for changes at the end, inside of what is given out now."""
         if self._submission is not None and self._submission.is_asking:
-            # It is a copy.
+            # What extend_default_fields is given is a copy.
             return
         if not self.is_answered:
             self.join()
@@ -572,8 +572,8 @@ class Binding:
         self.state.add_to(view)
 
     def has_opened(self, found: Record) -> bool:
-        """Return whether *found* is that of the session, for which nobody
-        but those who take part has logged in since.
+        """Return whether *found* is the record of the session, whose token is
+        good there: nobody but those who take part has logged in since.
         """
         token = self.state.base.token
         common = beginning.common_of(self.request)
@@ -595,7 +595,7 @@ class Binding:
         """
         common = beginning.common_of(self.request)
         if common is not None and common.has_ended and self.base is NOTHING:
-            # By yet another one.
+            # Yet another one has ended it.
             return
         if not self.is_loaded:
             # To be looked at with the token that is good now.

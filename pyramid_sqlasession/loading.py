@@ -39,7 +39,8 @@ def load(
     """Return what the session of *request* starts from, and why.
 
     :param manager: of the transaction that the request works in, if any.
-    :param carried: what earlier attempts of pyramid_retry committed by hand.
+    :param carried: what was committed, and no browser has heard of: by an
+        earlier attempt of pyramid_retry, by subrequests, or by hand.
     :param opened: what an earlier attempt went on from: the request is still
         in flight, and writes nothing if that session has ended.
     :raises SessionStoreUnavailable: if the database does not answer, unless

@@ -87,8 +87,8 @@ class Holder(Protocol):
         """Go on from *outcome*, which is committed."""
 
     def has_opened(self, found: Record) -> bool:
-        """Return whether *found* is that of the session, for which nobody
-        but those who take part has logged in since.
+        """Return whether *found* is the record of the session, whose token is
+        good there: nobody but those who take part has logged in since.
         """
 
     def follow(self, writer: Any) -> None:
@@ -297,8 +297,8 @@ class Participation:
             self._holder.accept(outcome)
 
     def has_opened(self, found: Record) -> bool:
-        """Return whether *found* is that of the session, for which nobody
-        but those who take part has logged in since.
+        """Return whether *found* is the record of the session, whose token is
+        good there: nobody but those who take part has logged in since.
         """
         return self._holder.has_opened(found)
 

@@ -90,9 +90,10 @@ class Pending:
     #: Whether it is of a session after one that was ended, which no other
     #: request begins with this one.
     is_apart = False
-    #: What somebody may still hold after a save.
+    #: What somebody may still hold, as a save has stored it; None if a key was
+    #: touched since.
     settled: Held | None = None
-    #: The same when the save was planned; None if a key was touched since.
+    #: The same, as it was when the save was planned.
     planned: Held | None = None
     #: Flash keys whose queue was taken away at some time.
     popped: frozenset[str] = frozenset()

@@ -1,6 +1,6 @@
 """The SQL on records, on a given connection.
 
-A verb is one statement, but for those that first choose what they delete, or
+A method is one statement, but for those that first choose what they delete, or
 look for damage.  Whoever calls decides on connection, transaction and
 meaning.  Times are aware UTC and come from the caller: there is one clock.
 """

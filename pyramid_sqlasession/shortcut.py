@@ -60,7 +60,7 @@ class Shortcut:
         self._find = records.find_statement
         self._known = {id(one) for one in records.statements}
         self._compiled: dict[Any, Compiled | None] = {}
-        self._found_by: Compiled | None = None
+        self._compiled_find: Compiled | None = None
         self._driver: Driver | None = None
         if not pooling.has_one_connection(engine):
             with contextlib.suppress(Uncommon):
@@ -73,9 +73,9 @@ class Shortcut:
         """
         driver = self.driver()
         values = {'__id': id, '__now': now}
-        compiled = self._found_by
+        compiled = self._compiled_find
         if compiled is None:
-            compiled = self._found_by = self.compile(self._find, values)
+            compiled = self._compiled_find = self.compile(self._find, values)
         # An error of this is final: nobody shall wait for two timeouts.
         pooled = pooling.lease(self.engine)
         try:

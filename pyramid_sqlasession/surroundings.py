@@ -157,8 +157,9 @@ def _running_subrequest(request: Any) -> Any | None:
 def can_be_answered() -> bool:
     """Return whether an error raised now meets an exception view.
 
-    That is, whether we are called from below Pyramid's tween for them.
-    Others than those that only note or show who is there shall hear of it.
+    That is, whether we are called from below Pyramid's tween for them.  Who
+    asks above of it has to hear of the error all the same, unless he only
+    notes, or shows, who is there.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
