@@ -6,6 +6,7 @@ Holds no token, no secret and no value.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from dataclasses import field
 import re
@@ -194,48 +195,46 @@ def _facts(record: Record) -> dict[str, Any]:
 
 
 def _write(plan: Plan, outcome: Outcome, seconds: float) -> Write:
-    changes = plan.changes
-    write = Write(
+    changes, record = plan.changes, outcome.base.record
+    return Write(
         KINDS[kind_of(outcome)], seconds * 1000,
+        session_id='' if record is None else str(record.id),
         keys_set=sorted(map(str, changes.assigned)),
         keys_deleted=sorted(map(str, changes.deleted)),
         flash=[
             _flashed(queue, change)
             for queue, change in changes.flash.items()
         ],
+        notes=list(_notes(plan, outcome)),
+        is_dropped=bool(outcome.dropped),
     )
-    record = outcome.base.record
-    if record is not None:
-        write.session_id = str(record.id)
-        if outcome.extended or outcome.created or (
-            plan.wishes.lifetime is not None
-        ):
-            write.notes.append(f'expires {record.expires}')
-    if changes.csrf is not None:
-        write.notes.append('first CSRF token')
-    if changes.drop_csrf:
-        write.notes.append('new CSRF token at its next use')
-    if plan.wishes.lifetime is not None:
-        write.notes.append('set_expiry()')
+
+
+def _notes(plan: Plan, outcome: Outcome) -> Iterator[str]:
+    record, sets_expiry = outcome.base.record, plan.wishes.lifetime is not None
+    if record is not None and (
+        outcome.extended or outcome.created or sets_expiry
+    ):
+        yield f'expires {record.expires}'
+    if plan.changes.csrf is not None:
+        yield 'first CSRF token'
+    if plan.changes.drop_csrf:
+        yield 'new CSRF token at its next use'
+    if sets_expiry:
+        yield 'set_expiry()'
     if outcome.renewed:
-        write.notes.append('the token was renewed')
+        yield 'the token was renewed'
     if outcome.removed is not None:
-        write.notes.append(f'session {outcome.removed} was deleted')
+        yield f'session {outcome.removed} was deleted'
     if outcome.merged:
-        write.notes.append(
-            'another request saved meanwhile: the changes were merged'
-        )
+        yield 'another request saved meanwhile: the changes were merged'
     if outcome.replaced:
-        write.notes.append(
+        yield (
             'the session before took nothing, as another request logged in, '
             'or its data cannot be read: this one holds the changes alone'
         )
     for session_id, reason in outcome.dropped:
-        write.is_dropped = True
-        write.notes.append(
-            f'session {session_id} took nothing: {events.DROPS[reason]}'
-        )
-    return write
+        yield f'session {session_id} took nothing: {events.DROPS[reason]}'
 
 
 def _flashed(key: str, change: FlashChange) -> str:
