@@ -82,18 +82,23 @@ class Beginning:
         if ended is not None and ended.token == self.token and (
             ended.record is None
         ):
+            # It ends what they begin: what is there of that, which may be
+            # nothing.
             if begun is not None and begun.record is None:
                 begun = None
             return replace(plan, wishes=replace(plan.wishes, ended=begun))
         if begun is None or plan.base is not NOTHING or (
             token is None or token.id != self.token.id
         ):
+            # There is nothing yet, or it is the plan of another session.
             return plan
         if begun.ghost == 'rotated' and is_login(plan):
             # A session of its own, with nothing of the other's.
             return replace(plan, token=new_token())
         if token == self.token:
+            # It was to create what is there by now, or has ended.
             return replace(plan, base=begun)
+        # It has rotated what it was to create, and rotates that record.
         return replace(
             plan, base=begun, wishes=replace(plan.wishes, rotate=True),
             changes=replace(plan.changes, drop_csrf=True),

@@ -212,7 +212,7 @@ def answering_binding_of(
     whether its view looks or not; None if its sessions are not those of
     *application*.
     """
-    # Made by this, if nobody has asked for it.
+    # To ask for it makes it, if nobody has asked before.
     if not isinstance(request.session, SQLASession):
         return None
     binding = binding_of(request)
