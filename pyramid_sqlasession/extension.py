@@ -5,10 +5,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
 import traceback
 from typing import Any
-from typing import NoReturn
 
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.errors import name_of
@@ -108,12 +108,10 @@ class Extension:
             state.fill(shown)
             state.pending = pending
 
-    def refuse(self, *what: str) -> NoReturn:
-        """Refuse a change that the function makes.
 
-        :raises SessionError: naming *what* it changes.
-        """
-        raise SessionError(_NO_PLACE.format(', '.join(map(name_of, what))))
+def refusal_of(what: Iterable[str]) -> SessionError:
+    """Return the error for *what* the function changes in the session."""
+    return SessionError(_NO_PLACE.format(', '.join(map(name_of, what))))
 
 
 def _comes_too_late(error: ValueError) -> bool:

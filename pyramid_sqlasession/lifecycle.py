@@ -66,6 +66,7 @@ from pyramid_sqlasession.datamanager import SessionDataManager
 from pyramid_sqlasession.errors import name_of
 from pyramid_sqlasession.errors import SessionStoreUnavailable
 from pyramid_sqlasession.expiry import Lifetime
+from pyramid_sqlasession.extension import refusal_of
 from pyramid_sqlasession.loading import is_said_to_be_away
 from pyramid_sqlasession.loading import load
 from pyramid_sqlasession.loading import suspect
@@ -381,10 +382,13 @@ class Binding:
         return True
 
     def alter(self, *what: str) -> None:
-        """Make sure that a change can be saved; say so if it cannot."""
+        """Make sure that a change can be saved; say so if it cannot.
+
+        :raises SessionError: for a change by ``extend_default_fields``.
+        """
         self.look()
-        if self._submission is not None:
-            self._submission.refuse(*what)
+        if self._submission is not None and self._submission.is_asking:
+            raise refusal_of(what)
         self.lend()
         if self._unavailable is not None:
             raise self._unavailable

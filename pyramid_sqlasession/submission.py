@@ -56,14 +56,6 @@ class Submission:
         """Whether the application is asked for its fields now."""
         return self._extension is not None and self._extension.is_asking
 
-    def refuse(self, *what: str) -> None:
-        """Refuse a change that is made by whoever is asked for fields.
-
-        :raises SessionError: naming *what* is changed.
-        """
-        if self._extension is not None and self._extension.is_asking:
-            self._extension.refuse(*what)
-
     def foresee(self) -> None:
         """Ask the application for its fields, before the commit."""
         self.is_under_way = True
