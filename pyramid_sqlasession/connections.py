@@ -224,7 +224,7 @@ class Connections:
     # -- the sessions' own: Gate ----------------------------------------------
 
     @property
-    def is_managed(self) -> bool:
+    def is_ended_later(self) -> bool:
         """Whether somebody ends the transactions that are begun now."""
         return is_ended_later(self._request)
 

@@ -175,7 +175,7 @@ class Gate(Protocol):
         """Whether the sessions use the application's connection."""
 
     @property
-    def is_managed(self) -> bool:
+    def is_ended_later(self) -> bool:
         """Whether somebody ends the transactions that are begun now."""
 
     @property
@@ -247,7 +247,7 @@ class SessionDataManager:
         self._has_hook = False
         #: Whether the first of them joined while somebody, pyramid_tm say, was
         #: to end the transaction.
-        self.was_managed = gate.is_managed
+        self.was_managed = gate.is_ended_later
         #: Of the preparations for the commit.
         self._failure: Exception | None = None
         self._has_work = False
