@@ -77,14 +77,13 @@ class Outcome:
 
     base: Base
     created: bool = False
-    updated: bool = False
     rotated: bool = False
     renewed: bool = False
     #: The last access was noted.
     touched: bool = False
     #: The expiry is later than before.
     extended: bool = False
-    #: The record that an update began from.
+    #: The record that an update began from, if it was one.
     found: Record | None = None
     #: Whose sessions may be too many now (``max_sessions_per_user``).
     user: Any = None
@@ -105,6 +104,11 @@ class Outcome:
     removed: str | None = None
     #: (id, reason) of changes that came too late.
     dropped: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def updated(self) -> bool:
+        """Whether a record was updated, and not only cared for."""
+        return self.found is not None
 
     def is_ended(self, outcomes: Iterable[Outcome]) -> bool:
         """Return whether one of *outcomes*, a subrequest's say, has removed

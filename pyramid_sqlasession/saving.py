@@ -286,7 +286,7 @@ class Saver:
     ) -> None:
         """Note what an update of *record* to *after* was."""
         plan, outcome = save.plan, save.outcome
-        outcome.updated, outcome.found = True, record
+        outcome.found = record
         outcome.rotated = plan.wishes.rotate
         outcome.renewed = renewed is not None
         outcome.touched = after.accessed > record.accessed
