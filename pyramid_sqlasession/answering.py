@@ -207,12 +207,10 @@ class Answer:
                 )
             )
             return
+        inner = self._binding
         error = outer.__dict__.get('exception')
         if error is not None:
-            abort_what_is_left(
-                self._binding.application, outer, binding_of(outer)
-            )
-            inner = self._binding
+            abort_what_is_left(inner.application, outer, binding_of(outer))
             if error is not self._outer_error and (
                 inner.is_in_transaction or inner.state.is_unsaved
             ):
@@ -220,14 +218,14 @@ class Answer:
                 # that a subrequest of the exception view has replaced.
                 inner.take_back(error)
         if inner_response is None:
-            self._binding.drop_unsaved()
+            inner.drop_unsaved()
             inner_response = Response()
-        if not shares_cookie(self._binding, outer):
+        if not shares_cookie(inner, outer):
             self._conclude(inner_response)
             return
-        binding = binding_of(outer)
-        if binding is not None:
-            binding.is_preceded = True
+        around = binding_of(outer)
+        if around is not None:
+            around.is_preceded = True
         self._conclude(response)
 
     def _conclude(self, response: Any) -> None:
