@@ -27,6 +27,7 @@ from .subrequests import call_back
 from .subrequests import commit_by_hand
 from .subrequests import each_way
 from .subrequests import errors
+from .subrequests import IN_TRANSACTION
 from .subrequests import inner
 from .subrequests import log_in
 from .subrequests import newcomers
@@ -761,6 +762,29 @@ def test_a_new_visitor_whom_both_views_log_out(shop, after, caplog):
         )
         assert len(shop.rows()) == after
     assert errors(caplog) == []
+
+
+@both_managers
+def test_a_new_visitor_whose_subrequests_begin_and_end_a_session(shop):
+    """T9, C4: after the commit the view has nothing of what has ended."""
+    shop.view(inner)
+
+    @shop.view
+    def log_out(request):
+        request.session.invalidate()
+
+    @shop.view
+    def outer(request):
+        assert 'inner' not in request.session
+        anyway(request, '/inner')
+        anyway(request, '/log_out')
+        request.tm.commit()
+        request.tm.begin()
+        return str(dict(request.session))
+
+    for browser in newcomers(shop, IN_TRANSACTION):
+        assert browser.get('/outer').text == '{}'
+        assert shop.rows() == []
 
 
 @both_managers
