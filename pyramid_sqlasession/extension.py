@@ -34,7 +34,7 @@ _NO_PLACE = (
 
 
 class Extension:
-    """Computes the additional fields of one session, for one transaction.
+    """Computes the additional fields of one session.
 
     :param roll_back: ends what ``request.dbsession`` has begun.
     """
@@ -59,12 +59,14 @@ class Extension:
     def foresee(self) -> None:
         """Ask the function while ``request.dbsession`` can join the
         transaction: when it is being committed, nothing can.
-
-        What it says holds for one commit: the next one has another of these.
         """
         self._foreseen = None
         data = copied(self._state.plain())
         self._foreseen = data, self.fields(data)
+
+    def forget(self) -> None:
+        """Ask the function again for the next commit."""
+        self._foreseen = None
 
     def fields(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Return the additional fields of a session that holds *data*.

@@ -37,36 +37,28 @@ class Submission:
         connections: Connections, watcher: Watcher,
     ) -> None:
         self._application = application
-        self._request = request
         self._state = state
-        self._connections = connections
         self._watcher = watcher
-        self._extension: Extension | None = None
-
-    def _extending(self) -> Extension:
-        if self._extension is None:
-            self._extension = Extension(
-                self._application, self._request, self._state,
-                self._connections.roll_back_quietly,
-            )
-        return self._extension
+        self._extension = Extension(
+            application, request, state, connections.roll_back_quietly
+        )
 
     @property
     def is_asking(self) -> bool:
         """Whether the application is asked for its fields now."""
-        return self._extension is not None and self._extension.is_asking
+        return self._extension.is_asking
 
     def foresee(self) -> None:
         """Ask the application for its fields, before the commit."""
         self.is_under_way = True
         try:
-            self._extending().foresee()
+            self._extension.foresee()
         finally:
             self.is_under_way = False
 
     def forget_foreseen(self) -> None:
         """Ask again for the next commit."""
-        self._extension = None
+        self._extension.forget()
 
     def save(
         self, connection: Executor, plan: Plan,
@@ -85,7 +77,7 @@ class Submission:
             plan = self._following(plan, manager)
         try:
             outcome = application.saver.save(
-                connection, plan, application.now(), self._extending().fields,
+                connection, plan, application.now(), self._extension.fields,
                 _itself if manager is None else manager.theirs,
             )
         except SessionConflict as conflict:
