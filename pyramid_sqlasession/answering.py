@@ -66,10 +66,8 @@ class Answer:
     # On the class, as most requests meet few of them.
 
     _is_concluded = False
-    #: The request that ends the transaction of this one, a subrequest.
-    _outer: Any = None
-    #: What the view of that request had raised by then: an exception view ran
-    #: the subrequest.
+    #: What the view of the outer request had raised by then: an exception view
+    #: ran the subrequest.
     _outer_error: BaseException | None = None
     #: How often its callbacks, by their kind, have made way for others.
     _made_way: Mapping[str, int] = MappingProxyType({})
@@ -167,7 +165,7 @@ class Answer:
 
         :param response: None of a request that has failed.
         """
-        self._outer = outer
+        self._binding.outer = outer
         self._outer_error = outer.__dict__.get('exception')
         outer.add_response_callback(
             partial(self._respond_with_outer, inner_response=response)
@@ -249,10 +247,10 @@ class Answer:
                 is_given=given,
             )
         self._touch(is_given=given)
-        if self._outer is not None or not self._is_alone:
-            remind_callers(binding, self._outer)
+        if binding.outer is not None or not self._is_alone:
+            remind_callers(binding)
         if binding.carried or binding.outcomes:
-            send_cookie(binding, response, self._outer)
+            send_cookie(binding, response)
         else:
             binding.watcher.decided(False, NO_REASON)
         if binding.outcomes:
@@ -357,7 +355,7 @@ class Answer:
             return
         binding = self._binding
         binding.is_over = True
-        if not binding.is_answered and self._outer is None and (
+        if not binding.is_answered and binding.outer is None and (
             binding.is_in_transaction
         ):
             # It has failed; what it has changed is committed all the same if
@@ -370,14 +368,14 @@ class Answer:
         if not self._is_concluded:
             binding.leave_to_next_attempt(request)
             committed = binding.carried + binding.outcomes
-            if committed and self._outer is None:
+            if committed and binding.outer is None:
                 # It has failed, and the view that runs it may handle that.
-                pass_on(binding, committed, None)
+                pass_on(binding, committed)
         if binding.participation is not None and (
             outer_of(binding.request) is None
         ):
             binding.leave()
-        if self._outer is None:
+        if binding.outer is None:
             # Otherwise that one answers, and ends, this one, too.
             if binding.outcomes:
                 self._send_events()
@@ -393,6 +391,7 @@ class Answer:
             self._leave_to_outer(outer, committed)
         # The transaction may go on, and be committed.
         binding.leave()
+        binding.outer = None
         binding.let_go()
 
     def _leave_to_outer(
@@ -412,7 +411,7 @@ class Answer:
         binding = self._binding
         if not binding.is_answered and not is_being_finished(binding.request):
             return
-        if self._outer is not None or is_to_be_repeated(binding.request):
+        if binding.outer is not None or is_to_be_repeated(binding.request):
             return
         try:
             plan = binding.make_plan()

@@ -34,17 +34,14 @@ from pyramid_sqlasession.surroundings import caller_of
 from pyramid_sqlasession.surroundings import runs_alone
 
 
-def send_cookie(binding: Binding, response: Any, outer: Any | None) -> None:
-    """Have *response* tell the browser what was committed: something was.
-
-    :param outer: the request that is answered with it, if it is another one.
-    """
+def send_cookie(binding: Binding, response: Any) -> None:
+    """Have *response* tell the browser what was committed: something was."""
     outcomes = in_order(binding.carried + binding.outcomes)
     follow = partial(
         cookie_header, binding.application.cookies, outcomes,
         binding.request, binding.now(), asked_by(binding.request),
     )
-    header, reason = follow(_last_base(binding, outer))
+    header, reason = follow(_last_base(binding))
     if header is not None and binding.outcomes and (
         binding.outcomes[-1].is_early
     ):
@@ -53,19 +50,19 @@ def send_cookie(binding: Binding, response: Any, outer: Any | None) -> None:
         # The response may be a subrequest's, with its cookie.
         put_cookie(
             response, header,
-            yields=(outer is not None or binding.is_preceded)
-            and not _counts_most(binding, outcomes, outer),
+            yields=(binding.outer is not None or binding.is_preceded)
+            and not _counts_most(binding, outcomes),
         )
         keep_private(response)
         if not runs_alone():
-            pass_on(binding, outcomes, outer)
+            pass_on(binding, outcomes)
     elif reason is ENDED:
         # It may be the one of a subrequest, with its cookie.
         take_cookie(response, binding.application.cookies, outcomes)
     binding.watcher.decided(header is not None, reason)
 
 
-def _last_base(binding: Binding, outer: Any | None) -> Base:
+def _last_base(binding: Binding) -> Base:
     """Return what the session was found to be at last, by the requests that
     share it, too: the one around a subrequest has gone on.
     """
@@ -73,7 +70,7 @@ def _last_base(binding: Binding, outer: Any | None) -> Base:
     if common is not None and common.has_ended:
         assert common.base is not None
         return common.base
-    found = None if outer is None else binding_of(outer)
+    found = None if binding.outer is None else binding_of(binding.outer)
     if found is not None and found.base.ghost:
         return found.base
     return binding.base
@@ -98,22 +95,20 @@ def _base_by_now(binding: Binding) -> Base:
     return Base(token=base.token, ghost='rotated')
 
 
-def _counts_most(
-    binding: Binding, outcomes: tuple[Outcome, ...], outer: Any | None
-) -> bool:
+def _counts_most(binding: Binding, outcomes: tuple[Outcome, ...]) -> bool:
     """Return whether no other cookie of the same response may replace the
     one that follows from *outcomes*.
     """
-    if outer is not None:
+    if binding.outer is not None:
         # What an earlier attempt has left is the outer request's as well,
         # which goes on from there.
         outcomes = outcomes[binding.inherited:]
     return any(
         outcome.removed is not None
-        or (outcome.rotated and not _is_overtaken(binding, outcomes, outer))
+        or (outcome.rotated and not _is_overtaken(binding, outcomes))
         # Of two new sessions the outer one is the browser's.
         or (
-            outcome.created and outer is None
+            outcome.created and binding.outer is None
             and not _is_replaced(binding, outcome.base)
         )
         for outcome in outcomes
@@ -131,9 +126,7 @@ def _is_replaced(binding: Binding, base: Base) -> bool:
     )
 
 
-def _is_overtaken(
-    binding: Binding, outcomes: tuple[Outcome, ...], outer: Any | None
-) -> bool:
+def _is_overtaken(binding: Binding, outcomes: tuple[Outcome, ...]) -> bool:
     """Return whether others that shared the transaction, or the request
     around this one, have replaced the token that *outcomes* have made.
     """
@@ -141,7 +134,7 @@ def _is_overtaken(
     tokens = [base.token for base in bases]
     last = [outcome.base for outcome in outcomes if outcome.rotated][-1]
     bases.append(binding.base)
-    around = None if outer is None else binding_of(outer)
+    around = None if binding.outer is None else binding_of(binding.outer)
     if around is not None:
         if around.has_ended(last):
             return True
@@ -152,10 +145,9 @@ def _is_overtaken(
     return last.token not in tokens
 
 
-def pass_on(
-    binding: Binding, outcomes: tuple[Outcome, ...], outer: Any | None
-) -> None:
+def pass_on(binding: Binding, outcomes: tuple[Outcome, ...]) -> None:
     """Have the request that runs this subrequest send the cookie, too."""
+    outer = binding.outer
     caller = caller_of(binding.request if outer is None else outer)
     if caller is None or not shares_cookie(binding, caller):
         return
@@ -165,10 +157,11 @@ def pass_on(
         found.is_preceded = True
 
 
-def remind_callers(binding: Binding, outer: Any | None) -> None:
+def remind_callers(binding: Binding) -> None:
     """Have the requests around this one send the cookie that an earlier
     attempt has left them, though their views may never look.
     """
+    outer = binding.outer
     around = caller_of(binding.request) if outer is None else outer
     while around is not None:
         if has_cookie_left(around, binding.application):

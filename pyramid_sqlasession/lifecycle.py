@@ -171,6 +171,9 @@ class Binding:
     may_be_managed = False
     #: Whether another request's view runs this one.
     is_subrequest = False
+    #: The request that ends the transaction of this one, a subrequest, and is
+    #: answered together with it.
+    outer: Any = None
     #: The response may have the cookie of a subrequest already.
     is_preceded = False
     #: Whether somebody answers for the session, and for its end.
