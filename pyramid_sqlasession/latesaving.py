@@ -1,5 +1,6 @@
 """What no transaction has saved: from a response callback, an exception view,
-an application without transactions.
+an application without transactions; and the transaction that a view has left
+open which failed.
 """
 
 from __future__ import annotations

@@ -125,8 +125,8 @@ class Binding:
     #: What was loaded, or saved last; invalidate() leaves it, and empties
     #: ``state.base``.
     base = NOTHING
-    #: Whether it was looked for after the request had ended sessions itself,
-    #: which an abort takes back.
+    #: Whether the session was looked for after the request had ended some,
+    #: this one perhaps, which an abort takes back.
     is_doubtful = False
     #: The error of the first look, kept for the view if nobody could answer
     #: it there.
@@ -141,7 +141,7 @@ class Binding:
     #: The same of an earlier attempt of pyramid_retry that committed by hand,
     #: and of subrequests.
     carried: tuple[Outcome, ...] = ()
-    #: How many of these an earlier attempt has left; they come first.
+    #: How many of ``carried`` an earlier attempt has left; they come first.
     inherited = 0
     #: What an earlier attempt went on from.
     _opened: Base | None = None

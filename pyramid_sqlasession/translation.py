@@ -1,4 +1,6 @@
-"""What an error of the database means to the application, in our words."""
+"""What an error of the database means to the application, in our words; and
+how often the log hears of what all requests meet.
+"""
 
 from __future__ import annotations
 
