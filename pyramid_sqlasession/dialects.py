@@ -319,9 +319,16 @@ def begin_writing(connection: sa.Connection) -> None:
     line.
     """
     if connection.dialect.name == 'sqlite':
-        raw = connection.connection.dbapi_connection
-        if not getattr(raw, 'in_transaction', True):
-            connection.exec_driver_sql('BEGIN IMMEDIATE')
+        raw: Any = connection.connection.dbapi_connection
+        if getattr(raw, 'in_transaction', True):
+            return
+        # A listener to "begin" (SQLAlchemy's recipe for SAVEPOINT) sends its
+        # own BEGIN, which has taken no lock yet.
+        if not connection.in_transaction():
+            connection.begin()
+        if raw.in_transaction:
+            connection.exec_driver_sql('ROLLBACK')
+        connection.exec_driver_sql('BEGIN IMMEDIATE')
 
 
 def create_once(
