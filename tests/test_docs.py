@@ -768,6 +768,47 @@ def test_checkout_that_fails(app, engine):
     assert [row['item'] for row in rows(engine, 'orders')] == ['tea']
 
 
+@pytest.mark.parametrize(('other', 'orders'), [
+    ({}, 1), ({'conflict': 'merge'}, 2),
+])
+def test_two_checkouts_at_once(make_app, engine, monkeypatch, other, orders):
+    """C2: a double click orders once by the page's settings, not by merge."""
+    (block,) = blocks(DOCS / 'example.rst', 'ini')
+    parser = configparser.ConfigParser()
+    parser.read_string(block)
+    settings = {
+        name.removeprefix('sqlasession.'): value
+        for name, value in parser['app:main'].items()
+        if name.startswith('sqlasession.')
+    }
+    browser = Browser(make_app(**{**settings, **other}))
+    browser.send('/put', item='tea')
+    token = browser.get('/').json['csrf_token']
+    asked = []
+
+    def click():
+        browser.post(
+            '/checkout', {'card': 'good', 'csrf_token': token}, status=303
+        )
+
+    def charge(card):
+        asked.append(card)
+        if len(asked) == 1:
+            # The other one comes and goes meanwhile.
+            click()
+
+    monkeypatch.setattr(
+        importlib.import_module('myapp.shop'), 'charge', charge
+    )
+    click()
+    assert len(asked) == 2
+    assert [row['item'] for row in rows(engine, 'orders')] == ['tea'] * orders
+    thanks = 'Thank you for your order.'
+    assert browser.get('/').json['messages'] == (
+        [thanks, 'Your cart is empty.'] if orders == 1 else [thanks, thanks]
+    )
+
+
 def test_own_model(make_app, ada, engine):
     """The settings page's class is used, and its row ends with the user's."""
     app = make_app(

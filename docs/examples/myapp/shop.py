@@ -15,7 +15,12 @@ class CardDeclined(Exception):
 
 # begin checkout
 def checkout(request: Request) -> HTTPSeeOther:
-    for item in request.session.pop('cart', []):
+    cart = request.session.pop('cart', [])
+    if not cart:
+        # Or a second click, which finds what the first one has left.
+        request.session.flash('Your cart is empty.')
+        return HTTPSeeOther('/')
+    for item in cart:
         request.dbsession.add(Order(item=item))
     request.session.flash('Thank you for your order.')
     charge(request.POST['card'])
