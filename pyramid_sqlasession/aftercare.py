@@ -21,6 +21,7 @@ from pyramid_sqlasession import faults
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.base import Base
 from pyramid_sqlasession.connections import Connections
+from pyramid_sqlasession.errors import reason_for
 from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.errors import SessionStoreUnavailable
 from pyramid_sqlasession.plan import Outcome
@@ -54,7 +55,8 @@ def touch(
         )
         log.log(
             logging.DEBUG if is_known else logging.WARNING,
-            'the expiry was not extended: %s', faults.said_by(error),
+            'the expiry was not extended: %s',
+            faults.said_by(reason_for(error)),
         )
         return None
 
@@ -83,7 +85,8 @@ def end_surplus(
             if is_given:
                 raise
             log.warning(
-                'surplus sessions were not ended: %s', faults.said_by(error)
+                'surplus sessions were not ended: %s',
+                faults.said_by(reason_for(error)),
             )
 
 

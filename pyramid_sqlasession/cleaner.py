@@ -21,7 +21,7 @@ from pyramid_sqlasession import events
 from pyramid_sqlasession import faults
 from pyramid_sqlasession import pooling
 from pyramid_sqlasession.application import Application
-from pyramid_sqlasession.errors import SessionStoreUnavailable
+from pyramid_sqlasession.errors import reason_for
 from pyramid_sqlasession.faults import Fault
 
 log = logging.getLogger(__name__)
@@ -243,12 +243,9 @@ def _tell_of(error: Exception, *, is_first: bool) -> None:
             'NULL: %s', faults.said_by(error),
         )
     elif is_first:
-        # Ours says nothing of why nobody answers.
-        is_away = isinstance(error, SessionStoreUnavailable)
-        cause = error.__cause__ if is_away else None
         log.warning(
             'expired sessions could not be deleted, the next attempts follow: '
-            '%s: %s', type(error).__name__, faults.said_by(cause or error),
+            '%s: %s', type(error).__name__, faults.said_by(reason_for(error)),
         )
 
 

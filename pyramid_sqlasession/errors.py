@@ -156,6 +156,14 @@ class SessionArgumentError(SessionError, TypeError):
     """A method of the store was called with arguments that cannot work."""
 
 
+def reason_for(error: BaseException) -> BaseException:
+    """Return the error that says why *error* came, for a log: of a store that
+    does not answer SQLAlchemy's, of others *error* itself.
+    """
+    is_away = isinstance(error, SessionStoreUnavailable)
+    return (error.__cause__ if is_away else None) or error
+
+
 def unsendable(error: UnicodeEncodeError) -> SessionError:
     """Return what *error* of a driver, about what it was to send, says to the
     application.

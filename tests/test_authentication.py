@@ -340,7 +340,7 @@ def test_a_limit_that_cannot_be_held(make_club, caplog, message):
         club.do(browser, login())
         club.site.clock.advance(seconds=1)
     assert [asked(club, browser) for browser in browsers] == [str(ADA)] * 2
-    assert 'surplus sessions were not ended' in caplog.text
+    assert f'surplus sessions were not ended: {message}' in caplog.text
 
 
 @pytest.mark.parametrize('rotates', [False, True])
