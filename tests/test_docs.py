@@ -29,6 +29,7 @@ from webtest import TestApp
 
 import pyramid_sqlasession
 from pyramid_sqlasession import metrics
+from pyramid_sqlasession import session_model
 from pyramid_sqlasession import SessionFieldError
 from pyramid_sqlasession import SessionNotSerializable
 from pyramid_sqlasession import stop_expiring_sessions
@@ -184,6 +185,8 @@ def test_python_blocks_run(page, app, engine, ada):
     with prepare(registry=app.registry) as env:
         request = env['request']
         names = {
+            'app_settings': {},
+            'Base': importlib.import_module('myapp.models').Base,
             'carry_over': importlib.import_module('migrating').carry_over,
             'datetime': datetime,
             'found': {},
@@ -922,6 +925,28 @@ def test_emphasized_lines_of_the_testing_page():
         first, _, last = span.partition('-')
         shown = ' '.join(lines[int(first) - 1:int(last or first)])
         assert 'session' in shown
+
+
+def test_a_table_that_a_killed_run_has_left(engine):
+    """The lines of the testing page have drop_all remove it."""
+    (block,) = [
+        one for one in blocks(DOCS / 'testing.rst', 'python')
+        if 'session_model(' in one
+    ]
+    base = importlib.import_module('myapp.models').Base
+    fields = 'user_id: Integer index'
+    left = sa.MetaData()
+    session_model(left, fields=fields)
+    left.create_all(engine)
+    base.metadata.drop_all(engine)
+    assert sa.inspect(engine).get_table_names() == ['sessions']
+    for _ in range(2):
+        exec(block, {  # noqa: S102
+            'app_settings': {'sqlasession.additional_fields': fields},
+            'Base': base,
+        })
+    base.metadata.drop_all(engine)
+    assert sa.inspect(engine).get_table_names() == []
 
 
 # -- migrating ----------------------------------------------------------------
