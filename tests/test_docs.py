@@ -30,6 +30,7 @@ from webtest import TestApp
 import pyramid_sqlasession
 from pyramid_sqlasession import metrics
 from pyramid_sqlasession import session_model
+from pyramid_sqlasession import SessionConflict
 from pyramid_sqlasession import SessionFieldError
 from pyramid_sqlasession import SessionNotSerializable
 from pyramid_sqlasession import stop_expiring_sessions
@@ -187,10 +188,12 @@ def test_python_blocks_run(page, app, engine, ada):
         names = {
             'app_settings': {},
             'Base': importlib.import_module('myapp.models').Base,
+            'busy': importlib.import_module('myapp.shop').busy,
             'carry_over': importlib.import_module('migrating').carry_over,
             'datetime': datetime,
             'found': {},
             'request': request,
+            'SessionConflict': SessionConflict,
             'SessionFieldError': SessionFieldError,
             'settings': OLD_SETTINGS,
             'SessionNotSerializable': SessionNotSerializable,
@@ -810,6 +813,28 @@ def test_two_checkouts_at_once(make_app, engine, monkeypatch, other, orders):
     assert browser.get('/').json['messages'] == (
         [thanks, 'Your cart is empty.'] if orders == 1 else [thanks, thanks]
     )
+
+
+def test_a_conflict_in_the_last_attempt(make_app, engine, monkeypatch):
+    """T5: the view of the page answers 409; only its last words are there."""
+    browser = Browser(make_app(conflict='retry'))
+    browser.send('/put', item='tea')
+    attempts = []
+
+    def charge(card):
+        attempts.append(card)
+        browser.send('/put', item='cup')
+
+    monkeypatch.setattr(
+        importlib.import_module('myapp.shop'), 'charge', charge
+    )
+    browser.send('/checkout', 409, card='good')
+    assert len(attempts) == 3
+    assert browser.get('/').json['messages'] == [
+        'Too much at once. Please try again.'
+    ]
+    assert rows(engine, 'orders') == []
+    assert browser.get('/cart').json == {'cart': ['tea', *['cup'] * 3]}
 
 
 def test_own_model(make_app, ada, engine):

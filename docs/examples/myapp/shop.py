@@ -3,8 +3,11 @@
 from typing import Any
 
 from pyramid.config import Configurator
+from pyramid.httpexceptions import HTTPConflict
 from pyramid.httpexceptions import HTTPSeeOther
 from pyramid.request import Request
+
+from pyramid_sqlasession import SessionConflict
 
 from .models import Order
 
@@ -33,6 +36,13 @@ def declined(error: CardDeclined, request: Request) -> HTTPSeeOther:
 # end checkout
 
 
+# begin busy
+def busy(error: SessionConflict, request: Request) -> HTTPConflict:
+    request.session.flash('Too much at once. Please try again.')
+    return HTTPConflict()
+# end busy
+
+
 def charge(card: str) -> None:
     if card == 'broken':
         raise CardDeclined()
@@ -55,3 +65,4 @@ def includeme(config: Configurator) -> None:
     config.add_route('cart', '/cart')
     config.add_view(cart, route_name='cart', renderer='json')
     config.add_exception_view(declined, context=CardDeclined)
+    config.add_exception_view(busy, context=SessionConflict)
