@@ -19,6 +19,7 @@ import sys
 import textwrap
 from types import SimpleNamespace
 
+from pyramid import testing
 from pyramid.config import Configurator
 from pyramid.response import Response
 from pyramid.scripting import prepare
@@ -31,9 +32,11 @@ import pyramid_sqlasession
 from pyramid_sqlasession import metrics
 from pyramid_sqlasession import session_model
 from pyramid_sqlasession import SessionConflict
+from pyramid_sqlasession import SessionError
 from pyramid_sqlasession import SessionFieldError
 from pyramid_sqlasession import SessionNotSerializable
 from pyramid_sqlasession import stop_expiring_sessions
+from pyramid_sqlasession.authentication import SessionAuthenticationHelper
 from pyramid_sqlasession.events import DROPS
 from pyramid_sqlasession.model import model_of
 from pyramid_sqlasession.settings import _READERS
@@ -950,6 +953,20 @@ def test_emphasized_lines_of_the_testing_page():
         first, _, last = span.partition('-')
         shown = ' '.join(lines[int(first) - 1:int(last or first)])
         assert 'session' in shown
+
+
+def test_a_dummy_request_logs_nobody_in_or_out():
+    """Section 3: what the testing page says of Pyramid's DummyRequest."""
+    helper = SessionAuthenticationHelper()
+    with testing.testConfig():
+        request = testing.DummyRequest()
+        for refused in (lambda: helper.remember(request, 7),
+                        lambda: helper.forget(request)):
+            with pytest.raises(SessionError, match='DummySession'):
+                refused()
+        request.session['user_id'] = 7
+        assert helper.authenticated_userid(request) == 7
+        assert not helper.fresh(request, '15m')
 
 
 def test_a_table_that_a_killed_run_has_left(engine):
