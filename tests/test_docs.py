@@ -25,6 +25,7 @@ from pyramid.response import Response
 from pyramid.scripting import prepare
 import pytest
 import sqlalchemy as sa
+from transaction import TransactionManager
 from transaction.interfaces import NoTransaction
 from webtest import TestApp
 
@@ -35,12 +36,14 @@ from pyramid_sqlasession import SessionConflict
 from pyramid_sqlasession import SessionError
 from pyramid_sqlasession import SessionFieldError
 from pyramid_sqlasession import SessionNotSerializable
+from pyramid_sqlasession import SessionStoreUnavailable
 from pyramid_sqlasession import stop_expiring_sessions
 from pyramid_sqlasession.authentication import SessionAuthenticationHelper
 from pyramid_sqlasession.events import DROPS
 from pyramid_sqlasession.model import model_of
 from pyramid_sqlasession.settings import _READERS
 from pyramid_sqlasession.settings import read_settings
+from pyramid_sqlasession.testing import log_in
 from pyramid_sqlasession.tracing import KINDS
 
 from .pages import blocks
@@ -967,6 +970,39 @@ def test_a_dummy_request_logs_nobody_in_or_out():
         request.session['user_id'] = 7
         assert helper.authenticated_userid(request) == 7
         assert not helper.fresh(request, '15m')
+
+
+@pytest.mark.parametrize('makes_a_request', [True, False])
+def test_a_job_in_a_test(app, engine, makes_a_request):
+    """T7: a request of its own sees no row of the test, and cannot write."""
+    @sa.event.listens_for(engine, 'connect')
+    def wait_briefly(connection, record):
+        connection.execute('PRAGMA busy_timeout = 10')
+
+    def job(request):
+        store = request.session_store
+        return len(store.find(user_id=7)), store.revoke_where(user_id=7)
+
+    engine.dispose()
+    tm = TransactionManager(explicit=True)
+    tm.begin()
+    models = importlib.import_module('myapp.models')
+    dbsession = models.get_tm_session(app.registry['dbsession_factory'], tm)
+    log_in(TestApp(app, extra_environ={
+        'tm.active': True, 'tm.manager': tm, 'app.dbsession': dbsession,
+    }), user_id=7)
+    with prepare(registry=app.registry) as env:
+        request = env['request']
+        if makes_a_request:
+            with request.tm:
+                assert request.session_store.find(user_id=7) == []
+            with pytest.raises(SessionStoreUnavailable), request.tm:
+                job(request)
+        else:
+            # As the cookiecutter's app_request.
+            request.dbsession, request.tm = dbsession, tm
+            assert job(request) == (1, 1)
+    tm.abort()
 
 
 def test_a_table_that_a_killed_run_has_left(engine):
