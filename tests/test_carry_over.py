@@ -299,6 +299,31 @@ def test_a_request_that_fails_leaves_it_to_the_next(store, old, new):
     assert set(new.cookies) == {'sid'}
 
 
+def test_a_form_of_before(store, make, old):
+    """T2: its token is the old session's; the next page has all the same."""
+
+    def set_up(config):
+        store.carry_over(config)
+        config.set_default_csrf_options(require_csrf=True)
+
+    new = make(set_up)
+    take_cookie(old, new)
+    new.post('/change', {'csrf_token': 'of before'}, status=400)
+    assert new.get('/look').json == {'user_id': 7, 'cart': ['tea']}
+
+
+@pytest.mark.parametrize('store', ['beaker', 'redis'], indirect=True)
+def test_the_old_cookie_has_the_default_name(store, make):
+    """What the page says is the default name of the cookie is it."""
+    for name in ('session.key', 'redis.sessions.cookie_name'):
+        store.settings.pop(name, None)
+    old = make(store.set_up)
+    old.get('/fill')
+    new = make(store.carry_over)
+    take_cookie(old, new)
+    assert new.get('/look').json == {'user_id': 7, 'cart': ['tea']}
+
+
 @pytest.mark.parametrize('value', ['x', 'a.b', '"'])
 def test_a_dead_old_cookie_goes(store, old, new, value):
     """One that opens nothing is removed, and no row is made for it."""

@@ -109,7 +109,7 @@ def make_app(engine):
     """A function that makes docs/examples/myapp with some settings."""
     apps = []
 
-    def make(**settings):
+    def make(*, includes='', **settings):
         given = {
             'additional_fields': DEVICE_FIELDS,
             'extend_default_fields': 'myapp.sessions.device_fields',
@@ -122,7 +122,7 @@ def make_app(engine):
             f'sqlasession.{name}': value
             for name, value in given.items()
             if value is not None
-        })
+        }, **{'pyramid.includes': includes})
         apps.append(app)
         return app
 
@@ -1101,6 +1101,34 @@ def test_a_column_that_comes_later(make_app, ada, engine):
     assert found() == []
     later.send('/put', item='tea')
     assert [record.data['cart'] for record in found()] == [['tea']]
+
+
+@pytest.mark.parametrize('signed', [False, True])
+def test_another_name_of_the_cookie(make_app, engine, ada, signed):
+    """R4: the tween sends it by its new name, and nobody is logged out."""
+    secret = {'secret': 'x' * 32} if signed else {}
+    environ = {
+        'wsgi.url_scheme': 'https', 'HTTP_ORIGIN': 'https://localhost',
+    }
+    browser = Browser(make_app(**secret), extra_environ=environ)
+    browser.login()
+    before = browser.get('/').json
+    browser.app = make_app(
+        includes='renaming', cookie_name='__Host-session',
+        cookie_secure='true', **secret,
+    )
+    answer = browser.get('/devices')
+    assert answer.headers['Set-Cookie'].startswith('__Host-session=')
+    assert len(rows(engine)) == len(answer.json['devices']) == 1
+    assert browser.get('/').json == before
+    value = browser.cookies['session']
+    del browser.cookies['session']
+    assert browser.user == ada
+    browser.send('/logout')
+    thief = Browser(browser.app, extra_environ={
+        **environ, 'HTTP_COOKIE': f'session={value}',
+    })
+    assert thief.user is None
 
 
 # -- operating ----------------------------------------------------------------
