@@ -1209,6 +1209,25 @@ def test_toolbar_panel(make_app):
     assert 'sqlasession' in browser.get(toolbar).text.lower()
 
 
+def test_the_sources_name_metrics_and_events():
+    """Who reads the source of a page finds the names that are built there."""
+    for page, name, expected in (
+        ('operating', 'metric-list', [
+            name for name, _, _ in
+            importlib.import_module('metric_list').metrics()
+        ]),
+        ('api', 'event-list', [
+            event.__name__ for event in
+            importlib.import_module('event_list').events()
+        ]),
+    ):
+        text = (DOCS / f'{page}.rst').read_text(encoding='utf-8')
+        (listed,) = re.findall(
+            rf'\.\. {name}::\n\n((?:   .+\n)+)', text
+        )
+        assert listed.split() == expected
+
+
 def test_metrics_are_those_of_the_code():
     """The list of metrics is made of what the code creates."""
     names = [
@@ -1307,7 +1326,8 @@ def test_messages_of_the_log_are_listed():
 def test_settings_that_a_page_names_exist(page):
     """No page speaks of a setting that the code does not know."""
     text = page.read_text(encoding='utf-8')
-    for name in re.findall(r'sqlasession\.([a-z_]+)', text):
+    # With a part more it is a metric, or a setting of the engine.
+    for name in re.findall(r'sqlasession\.([a-z_]+)\b(?!\.[a-z])', text):
         # The API page has module names behind the same word.
         if page.name == 'changes.rst' or f'pyramid_sqlasession.{name}' in text:
             continue
