@@ -1143,6 +1143,9 @@ def test_events_are_told(tmp_path, caplog):
     token = cookie.value
     cookie.value = f'{token[:-8]}AAAAAAAA'
     browser.get('/')
+    # The subscriber has warned in this minute.
+    forged = f'session={token[:-8]}BBBBBBBB'
+    TestApp(browser.app, extra_environ={'HTTP_COOKIE': forged}).get('/?out')
     browser.get('/?out')
     said = [r.getMessage() for r in caplog.records if r.name == 'watching']
     assert [re.sub(r'[0-9a-f-]{36}', 'ID', text) for text in said] == [

@@ -1,6 +1,7 @@
 """Subscribers to what the package tells an application."""
 
 import logging
+import time
 
 from pyramid.config import Configurator
 
@@ -25,10 +26,19 @@ def note_dropped(event: SessionWriteDropped) -> None:
     log.info('%s came too late (%s)', event.request.path, event.reason)
 
 
-def note_suspicious(event: SuspiciousCookie) -> None:
-    # Not client_addr: it believes an X-Forwarded-For that anybody can send.
-    log.warning('%s: a cookie with a wrong %s',
-                event.request.remote_addr, event.reason)
+class NoteSuspicious:
+    """Warns once in a minute: anybody can send as many as he likes."""
+
+    next_time = 0.0
+
+    def __call__(self, event: SuspiciousCookie) -> None:
+        if time.monotonic() < self.next_time:
+            return
+        self.next_time = time.monotonic() + 60
+        # Not client_addr: it believes an X-Forwarded-For that anybody can
+        # send.
+        log.warning('%s: a cookie with a wrong %s',
+                    event.request.remote_addr, event.reason)
 
 
 def note_expired(event: SessionsExpired) -> None:
@@ -39,5 +49,5 @@ def includeme(config: Configurator) -> None:
     for kind in (SessionCreated, SessionRotated, SessionInvalidated):
         config.add_subscriber(note_session, kind)
     config.add_subscriber(note_dropped, SessionWriteDropped)
-    config.add_subscriber(note_suspicious, SuspiciousCookie)
+    config.add_subscriber(NoteSuspicious(), SuspiciousCookie)
     config.add_subscriber(note_expired, SessionsExpired)
