@@ -471,6 +471,21 @@ def test_a_login_in_flight_loses_against_a_logout(meeting):
     assert meeting.site.rows() == []
 
 
+def test_a_login_in_flight_that_begins_anew_outlives_a_logout(meeting):
+    """C4: after invalidate() it is a session of its own."""
+
+    def log_in_anew(request):
+        request.session.invalidate()
+        request.session['user_id'] = USER
+
+    one = meeting.visitor(n=0)
+    slow = meeting.start(one, log_in_anew)
+    meeting.do(one, logout)
+    (cookie,) = set_cookies(slow.finish())
+    assert meeting.seen(cookie) == {'user_id': USER}
+    assert len(meeting.site.rows()) == 1
+
+
 def test_a_logout_in_flight_does_not_end_the_new_login(meeting):
     """C5: a dead credential ends neither the login nor its cookie."""
     one = meeting.visitor(n=0)
