@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
 import datetime as dt
+from itertools import count
+from operator import attrgetter
 from typing import Any
 
 from pyramid_sqlasession.base import Base
@@ -71,6 +73,10 @@ class Plan:
         )
 
 
+#: Of outcomes, in the order of time.
+_numbers = count()
+
+
 @dataclass(slots=True)
 class Outcome:
     """What a save did, to be believed once it is committed."""
@@ -104,6 +110,10 @@ class Outcome:
     removed: str | None = None
     #: (id, reason) of changes that came too late.
     dropped: list[tuple[str, str]] = field(default_factory=list)
+    #: Its place in the order of time, among those of this process.
+    number: int = field(
+        default_factory=_numbers.__next__, compare=False
+    )
 
     @property
     def updated(self) -> bool:
@@ -122,31 +132,10 @@ class Outcome:
 
 
 def in_order(outcomes: Iterable[Outcome]) -> tuple[Outcome, ...]:
-    """Return *outcomes* with those of the same record in the order of time:
-    of subrequests one may hear later than of what came after them.
+    """Return *outcomes* in the order of time: of subrequests one may hear
+    later than of what came after them.
     """
-    found = tuple(outcomes)
-    if len(found) < 2:
-        return found
-    by_record: dict[Any, list[Outcome]] = {}
-    for outcome in found:
-        by_record.setdefault(_id_in(outcome), []).append(outcome)
-    for key, same in by_record.items():
-        if key is not None:
-            same.sort(key=_version_in)
-    # Of another record, or none, each has its place.
-    return tuple(by_record[_id_in(outcome)].pop(0) for outcome in found)
-
-
-def _id_in(outcome: Outcome) -> Any:
-    record = outcome.base.record
-    return None if record is None else record.id
-
-
-def _version_in(outcome: Outcome) -> int:
-    record = outcome.base.record
-    assert record is not None
-    return record.version
+    return tuple(sorted(outcomes, key=attrgetter('number')))
 
 
 def token_after(
