@@ -579,6 +579,18 @@ class Logout:
         logout_and_say_so(request)
 
 
+def test_a_user_without_a_rotation_is_no_login(meeting):
+    """C5: whoever only puts the id of a user in writes with a dead token."""
+    one = meeting.visitor(n=0)
+    slow = meeting.start(one, put(user_id=USER + 1))
+    meeting.do(one, rotate)
+    with meeting.site.events() as seen:
+        assert set_cookies(slow.finish()) == []
+    assert reasons(seen) == ['rotated']
+    assert len(meeting.site.rows()) == 1
+    assert meeting.seen(meeting.site.token(one))['user_id'] == USER
+
+
 @pytest.mark.parametrize('rotations', [1, 2, 3])
 def test_a_ghost_of_several_logins_is_a_ghost(meeting, rotations):
     """C5: each token that was rotated out within the grace is one."""
