@@ -655,6 +655,18 @@ def test_short_session_of_its_own_is_kept_alive_by_reads(shop, seconds):
 
 
 @on_sqlite
+def test_short_session_of_its_own_is_touched_each_tenth_of_it(shop):
+    """E2: not at each read, and not as rarely as the others."""
+    browser = expiring(shop, 100)
+    shop.clock.advance(seconds=9.9)
+    browser.get('/read')
+    assert left(shop) == 90.1
+    shop.clock.advance(seconds=0.1)
+    browser.get('/read')
+    assert left(shop) == 100
+
+
+@on_sqlite
 def test_disabled_touch_lets_a_session_that_is_only_read_end(make_shop):
     """E2: with ``disable_touch`` reading never extends the expiry."""
     shop = make_shop(expiration='1h', disable_touch='true')
