@@ -248,10 +248,33 @@ def locks_rows(dialect: sa.Dialect) -> bool:
     return dialect.name != 'sqlite'
 
 
+#: So many keys may be named at once: of a thousand, by default, MariaDB makes
+#: a table, and looks at all rows for them.
+MOST_KEYS = 500
+
+
 class DeleteByKey(sa.Delete):
-    """A DELETE that names the keys of its rows, and looks at no others."""
+    """A DELETE that names the keys of its rows, up to ``MOST_KEYS``, and looks
+    at no others.
+    """
 
     inherit_cache = True
+
+
+def select_by_key(
+    statement: sa.Select[Any], table: sa.Table
+) -> sa.Select[Any]:
+    """Return *statement*, which names keys of *table* in the same way, so that
+    it looks at no other rows.
+    """
+    for name in MYSQL:
+        statement = statement.with_hint(
+            table, f'FORCE INDEX ({_PRIMARY})', name
+        )
+    return statement
+
+
+_PRIMARY = 'PRIMARY'
 
 
 @compiles(DeleteByKey, *MYSQL)
@@ -264,7 +287,7 @@ def _delete_by_key(
     text = compiler.visit_delete(statement, **options)
     head, where = text.split(' WHERE ', 1)
     table = head.removeprefix('DELETE FROM ')
-    return f'{head} USING {table} FORCE INDEX (PRIMARY) WHERE {where}'
+    return f'{head} USING {table} FORCE INDEX ({_PRIMARY}) WHERE {where}'
 
 
 def rollback_can_fail(dialect: sa.Dialect) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import fields
@@ -386,11 +387,13 @@ class Records:
         newest = [at for _, at in surplus if isinstance(at, dt.datetime)]
         if newest:
             still.append(c.started <= max(newest))
-        return connection.execute(
-            dialects.DeleteByKey(self.table).where(
-                id.in_([found for found, _ in surplus]), *still
-            )
-        ).rowcount
+        ids, count = [found for found, _ in surplus], 0
+        for start in range(0, len(ids), dialects.MOST_KEYS):
+            some = id.in_(ids[start:start + dialects.MOST_KEYS])
+            count += connection.execute(
+                dialects.DeleteByKey(self.table).where(some, *still)
+            ).rowcount
+        return count
 
     def remove_expired(
         self, connection: sa.Connection, now: dt.datetime, limit: int,
@@ -419,18 +422,29 @@ class Records:
             ids = list(connection.scalars(chosen))
             if not ids:
                 return 0
-            chosen = sa.select(id).where(id.in_(ids), expired)
-        return self.remove_unlocked(connection, chosen, expired)
+            return self.remove_unlocked(connection, ids, expired)
+        return self._remove_unlocked(connection, chosen, expired)
 
     def remove_unlocked(
+        self, connection: sa.Connection, ids: Sequence[Any],
+        where: sa.ColumnElement[bool],
+    ) -> int:
+        """Delete those of these records that nobody has locked; return how
+        many.
+
+        :param ids: ``dialects.MOST_KEYS`` at most.
+        :param where: what has to hold still.
+        """
+        chosen = dialects.select_by_key(
+            sa.select(self.stored_id).where(self.stored_id.in_(ids), where),
+            self.table,
+        )
+        return self._remove_unlocked(connection, chosen, where)
+
+    def _remove_unlocked(
         self, connection: sa.Connection, chosen: sa.Select[Any],
         where: sa.ColumnElement[bool],
     ) -> int:
-        """Delete those of the *chosen* ids that nobody has locked; return how
-        many.
-
-        :param where: what has to hold still.
-        """
         id = self.stored_id
         if dialects.locks_rows(connection.dialect):
             chosen = chosen.with_for_update(skip_locked=True)

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from pyramid_sqlasession import faults
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.codec import DamagedData
+from pyramid_sqlasession.dialects import MOST_KEYS
 from pyramid_sqlasession.errors import SessionArgumentError
 from pyramid_sqlasession.errors import SessionError
 from pyramid_sqlasession.errors import SessionFieldError
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 Result = TypeVar('Result')
 
-BATCH = 1000
+BATCH = MOST_KEYS
 
 
 class Perform(Protocol):

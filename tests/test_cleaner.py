@@ -513,23 +513,48 @@ def test_cleaner_waits_for_nobody(shop, stage, expired, live, place):
 
 @ON_SERVERS
 @pytest.mark.parametrize('is_expired', [True, False])
-def test_delete_expired_waits_for_nobody(shop, stage, is_expired):
+@pytest.mark.parametrize('expired', [50, 1200])
+def test_delete_expired_waits_for_nobody(shop, stage, is_expired, expired):
     """E3: within a request, too, whichever row somebody has locked."""
-    with_rows(shop, expired=50, live=20)
+    with_rows(shop, expired=expired, live=20)
 
     @shop.view
     def tidy(request):
         return request.session_store.delete_expired()
 
     rows = sorted(shop.rows(), key=itemgetter('sweep'))
-    locked = rows[-1 if is_expired is False else 49]['id']
+    locked = rows[expired - 1 if is_expired else -1]['id']
     table = shop.application.records.table
     with shop.outside.begin() as connection:
         connection.execute(
             sa.update(table).where(table.c.id == locked).values(version=2)
         )
         tidied = stage.run(shop.browser().get, '/tidy').result()
-    assert tidied.text == str(50 - is_expired)
+    assert tidied.text == str(expired - is_expired)
+
+
+@ON_SERVERS
+def test_nobody_waits_for_delete_expired(shop, stage):
+    """E3, T6: whose view goes on: it has locked no session that lives."""
+    with_rows(shop, expired=20, live=20)
+    browser = shop.browser()
+    browser.get('/put')
+
+    @shop.view
+    def tidy(request):
+        count = request.session_store.delete_expired()
+        stage.reach('tidied')
+        return count
+
+    @shop.view
+    def change(request):
+        request.session['n'] += 1
+
+    tidying = stage.run(shop.browser().get, '/tidy')
+    stage.wait('tidied')
+    stage.run(browser.get, '/change').result()
+    stage.let('tidied')
+    assert tidying.result().text == '20'
 
 
 @ON_SERVERS

@@ -22,7 +22,7 @@ from pyramid_sqlasession.scripts.progress import Progress
 Result = TypeVar('Result')
 
 # Rows deleted in one transaction, and ids known at a time.
-BATCH = 1000
+BATCH = dialects.MOST_KEYS
 CHOSEN = 10_000
 
 # A batch that the database refused in favour of another transaction.
@@ -90,13 +90,13 @@ class Deletion:
 
     def _end(self, ids: Sequence[Any], connection: sa.Connection) -> int:
         # The condition again: one that was touched meanwhile survives.
-        where = sa.and_(self._id.in_(ids), self._condition)
         if self._skips_locked:
             removed = self._application.records.remove_unlocked(
-                connection, sa.select(self._id).where(where), self._condition
+                connection, ids, self._condition
             )
             self.has_left_some |= removed < len(ids)
             return removed
+        where = sa.and_(self._id.in_(ids), self._condition)
         return connection.execute(
             dialects.DeleteByKey(self._table).where(where)
         ).rowcount
