@@ -341,17 +341,25 @@ def begin_writing(connection: sa.Connection) -> None:
     later (SQLITE_BUSY_SNAPSHOT); taking the lock first makes it wait in
     line.
     """
-    if connection.dialect.name == 'sqlite':
-        raw: Any = connection.connection.dbapi_connection
-        if getattr(raw, 'in_transaction', True):
-            return
-        # A listener to "begin" (SQLAlchemy's recipe for SAVEPOINT) sends its
-        # own BEGIN, which has taken no lock yet.
-        if not connection.in_transaction():
-            connection.begin()
-        if raw.in_transaction:
-            connection.exec_driver_sql('ROLLBACK')
-        connection.exec_driver_sql('BEGIN IMMEDIATE')
+    if connection.dialect.name != 'sqlite':
+        return
+    raw: Any = connection.connection.dbapi_connection
+    # Of the driver, from Python 3.12 on: True, and what is begun here would
+    # not be committed; False, and one is begun already, without a lock.
+    mode = getattr(raw, 'autocommit', None)
+    if mode is True:
+        return
+    if getattr(raw, 'in_transaction', True) and (
+        mode is not False or has_one_connection(connection.engine)
+    ):
+        return
+    # A listener to "begin" (SQLAlchemy's recipe for SAVEPOINT) sends its own
+    # BEGIN, which has taken no lock yet either.
+    if not connection.in_transaction():
+        connection.begin()
+    if raw.in_transaction:
+        connection.exec_driver_sql('ROLLBACK')
+    connection.exec_driver_sql('BEGIN IMMEDIATE')
 
 
 def create_once(

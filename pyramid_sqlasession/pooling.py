@@ -192,6 +192,16 @@ def invalidate_all(connection: sa.Connection, error: Exception) -> None:
 # -- past the pool -----------------------------------------------------------
 
 
+def _is_in_memory(engine: sa.Engine) -> bool:
+    """Return whether the database ends with its last connection."""
+    url = engine.url
+    return has_one_connection(engine) or (engine.dialect.name == 'sqlite' and (
+        'memory' in url.query.get('mode', ())
+        or ':memory:' in (url.database or ':memory:')
+        or 'mode=memory' in (url.database or '')
+    ))
+
+
 @contextmanager
 def private_connection(engine: sa.Engine) -> Iterator[sa.Connection]:
     """Give a connection that is not one of the engine's pool.
@@ -199,7 +209,7 @@ def private_connection(engine: sa.Engine) -> Iterator[sa.Connection]:
     The pool may be used up, and what is put back into it would be shared
     with child processes after fork().
     """
-    if has_one_connection(engine):
+    if _is_in_memory(engine):
         # To close it would end the database.
         with engine.connect() as connection:
             yield connection
@@ -314,7 +324,7 @@ def _connect_anew() -> None:
     """After a fork, in the child."""
     for engine in own_engines():
         # A database in memory has been copied, and would be lost.
-        if not has_one_connection(engine):
+        if not _is_in_memory(engine):
             _of_the_parent.append(engine.pool)
             engine.dispose(close=False)
 

@@ -489,7 +489,7 @@ class Records:
     def is_there(self, connection: sa.Connection) -> bool:
         """Return whether the table exists."""
         return sa.inspect(connection).has_table(
-            self.table.name, schema=self.table.schema
+            self.table.name, schema=connection.schema_for_object(self.table)
         )
 
     def missing_columns(self, connection: sa.Connection) -> list[str]:
@@ -502,13 +502,16 @@ class Records:
             # Of types that come from an extension.
             warnings.simplefilter('ignore', sa.exc.SAWarning)
             found = sa.inspect(connection).get_columns(
-                self.table.name, schema=self.table.schema
+                self.table.name,
+                schema=connection.schema_for_object(self.table),
             )
         # Only PostgreSQL tells two that differ in this from each other.
-        there = {column['name'].lower() for column in found}
+        # (The method of str itself: a name that is to be quoted stays as it
+        # is.)
+        there = {str.lower(column['name']) for column in found}
         return [
             column.name for column in self.table.columns
-            if column.name.lower() not in there
+            if str.lower(column.name) not in there
         ]
 
     def create_table(self, connection: sa.Connection) -> None:

@@ -1,9 +1,13 @@
 """SQLite where the application itself sends BEGIN, as SQLAlchemy's recipe for
-savepoints has it.
+savepoints has it, or has the driver begin in another way.
 """
+
+import sys
 
 import pytest
 import sqlalchemy as sa
+
+from pyramid_sqlasession.scripts import batches
 
 from .failing import on_sqlite
 from .meeting import put
@@ -66,3 +70,25 @@ def test_the_command(all_follow, empty):
     empty.new()
     assert empty.done('revoke', '--all', '--yes') == '1 session ended\n'
     assert empty.ids() == set()
+
+
+#: How ``sqlite3`` can be told to begin transactions.
+MODES = [{'isolation_level': None}, {'isolation_level': 'IMMEDIATE'}]
+if sys.version_info >= (3, 12):
+    MODES += [{'autocommit': True}, {'autocommit': False}]
+
+
+@on_sqlite
+@pytest.mark.parametrize('mode', MODES, ids=str)
+def test_the_table_is_made_and_emptied_in_each_mode(make_site, mode):
+    """Section 2, C4: what is said to be done is committed."""
+    site = make_site(
+        create=False, create_table='true',
+        engine_options={'connect_args': mode},
+    )
+    site.views['put'] = put(n=1)
+    site.browser().get('/put')
+    ended = batches.execute(
+        site.application, sa.delete(site.application.records.table)
+    )
+    assert (ended, site.rows()) == (1, [])
