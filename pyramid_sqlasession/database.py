@@ -27,6 +27,7 @@ from pyramid_sqlasession import faults
 from pyramid_sqlasession import pooling
 from pyramid_sqlasession.engine import check_binds
 from pyramid_sqlasession.engine import find_engine
+from pyramid_sqlasession.liveness import is_closed_by_server
 from pyramid_sqlasession.records import Executor
 from pyramid_sqlasession.records import Record
 from pyramid_sqlasession.records import Records
@@ -267,9 +268,17 @@ class Database:
         """Have the pool of *engine* replace the connections that the server
         has closed, so far as can be told without asking it (D1).
         """
-        # If there are too many, whoever takes one hears of it.
-        with contextlib.suppress(Uncommon):
-            self.shortcut(engine).lease_good().give_back()
+        source: Any = engine.pool
+        # Others make each connection anew, ask it, or have it asked.
+        if engine.dialect.name == 'sqlite' or pooling.wants_proxy(source):
+            return
+        # Each of them: nobody knows which one comes next.
+        for _ in range(min(source.checkedin(), dialects.MOST_LOST)):
+            pooled = pooling.lease(engine)
+            if is_closed_by_server(pooled.dbapi_connection):
+                pooled.give_back_lost()
+            else:
+                pooled.give_back()
 
     def connect(self) -> sa.Connection:
         """Return a connection of the own engine."""

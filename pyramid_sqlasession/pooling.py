@@ -80,7 +80,7 @@ def lease(engine: sa.Engine) -> Lease:
     """
     source = engine.pool
     try:
-        if _wants_proxy(source):
+        if wants_proxy(source):
             return _Proxy(source.connect())
         found = _Entry(source)
     except engine.dialect.loaded_dbapi.Error as error:
@@ -95,7 +95,10 @@ _HAS_ENTRIES = all(
 )
 
 
-def _wants_proxy(source: Any) -> bool:
+def wants_proxy(source: Any) -> bool:
+    """Return whether a pool's own entries are not to be used: it is another
+    kind of pool, or asks or tells somebody at each use.
+    """
     if type(source) is not pool.QueuePool or not _HAS_ENTRIES:
         return True
     try:

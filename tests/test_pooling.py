@@ -99,6 +99,54 @@ def test_whoever_pings_is_asked_to(make_quick, monkeypatch):
     assert pings == [1]
 
 
+def count_sessions(request):
+    """Ask the store, before anything has a connection."""
+    return request.session_store.count()
+
+
+@both
+def test_the_store_has_a_connection_asked_once(make_quick, monkeypatch):
+    """D1: where the pool asks the server, nobody else does."""
+    site = make_quick(pool_pre_ping=True, **SINGLE)
+    site.views['count_sessions'] = count_sessions
+    site.browser().get('/count')
+    pings = []
+    monkeypatch.setattr(
+        site.engine.dialect, '_do_ping_w_event',
+        lambda connection: pings.append(1) or True,
+    )
+    assert site.browser().get('/count_sessions').text == '1'
+    assert pings == [1]
+
+
+@both
+@pytest.mark.parametrize('event', ['connect', 'checkout'])
+def test_the_store_takes_one_connection(make_quick, event):
+    """T1: and whoever makes or watches them is called once."""
+    pool = sa.NullPool if event == 'connect' else sa.QueuePool
+    site = make_quick(poolclass=pool)
+    site.views['count_sessions'] = count_sessions
+    site.browser().get('/count')
+    told = []
+    sa.event.listen(site.engine.pool, event, lambda *_: told.append(1))
+    assert site.browser().get('/count_sessions').text == '1'
+    assert told == [1]
+
+
+@pytest.mark.parametrize('database', ['sqlite'], indirect=True)
+def test_the_store_leaves_the_only_connection_to_who_has_it(make_quick):
+    """T0: of a database in memory, whose connection all share."""
+    site = make_quick(poolclass=sa.pool.SingletonThreadPool)
+
+    @site.view
+    def audit(request):
+        with site.engine.connect() as connection:
+            count = request.session_store.count()
+            return connection.scalar(sa.text('SELECT 1')) + count
+
+    assert site.browser().get('/audit').text == '1'
+
+
 @both
 def test_a_log_of_the_pool(make_quick, caplog):
     """T0: ``echo_pool`` shows the session's connections too."""
