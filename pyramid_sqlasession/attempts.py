@@ -65,7 +65,8 @@ def rewind(event: Any) -> None:
     It has the environ of this one, and in it the body at its end and the
     form without what a view has taken out: an upload would be stored empty.
     """
-    event.environ.pop(_FORM, None)
-    # Of one that was closed nothing more can be read.
-    with contextlib.suppress(ValueError, OSError):
+    # One that was closed, or that the application has replaced by another
+    # kind, cannot be read again.
+    with contextlib.suppress(Exception):
         event.request.make_body_seekable()
+        event.environ.pop(_FORM, None)
