@@ -284,10 +284,12 @@ def _delete_by_key(
     # They wait for each row that they look at, and lock it; of a small table,
     # or one with few rows that have not expired, they would look at all, or
     # walk along another index.  A DELETE takes no such hint but with USING.
-    text = compiler.visit_delete(statement, **options)
-    head, where = text.split(' WHERE ', 1)
-    table = head.removeprefix('DELETE FROM ')
-    return f'{head} USING {table} FORCE INDEX ({_PRIMARY}) WHERE {where}'
+    text: str = compiler.visit_delete(statement, **options)
+    table = compiler.preparer.format_table(statement.table)
+    end = len('DELETE FROM ') + len(table)
+    head, rest = text[:end], text[end:]
+    assert head.endswith(table)
+    return f'{head} USING {table} FORCE INDEX ({_PRIMARY}){rest}'
 
 
 def rollback_can_fail(dialect: sa.Dialect) -> bool:
