@@ -78,7 +78,9 @@ def _fitting(value: Any, type_: Any, dialect: Callable[[], sa.Dialect]) -> Any:
             _check_bound(value, type_, dialect())
         return value
     _check_kind(value, kind)
-    value = _plain(value, kind)
+    if type(type_).__module__.partition('.')[0] in _KNOWN:
+        # One of the application's own may work with its own values.
+        value = _plain(value, kind)
     if isinstance(type_, sa.ARRAY):
         return _fitting_items(value, type_.item_type, dialect)
     _check_limits(value, type_)
@@ -92,6 +94,10 @@ def _fitting(value: Any, type_: Any, dialect: Callable[[], sa.Dialect]) -> Any:
     if isinstance(value, str) and isinstance(type_, sa.Uuid):
         return _check_uuid(value)
     return value
+
+
+#: Whose types are bound as their Python type is.
+_KNOWN = ('sqlalchemy', __name__.partition('.')[0])
 
 
 def _plain(value: Any, kind: type) -> Any:
