@@ -1117,6 +1117,11 @@ def test_another_name_of_the_cookie(make_app, engine, ada, signed):
         includes='renaming', cookie_name='__Host-session',
         cookie_secure='true', **secret,
     )
+    # Beside that of a neighbour, which comes later.
+    neighbours = browser.cookies['session'] + '; session=eyJ'
+    assert Browser(browser.app, extra_environ={
+        **environ, 'HTTP_COOKIE': f'session={neighbours}',
+    }).user == ada
     answer = browser.get('/devices')
     assert answer.headers['Set-Cookie'].startswith('__Host-session=')
     assert len(rows(engine)) == len(answer.json['devices']) == 1

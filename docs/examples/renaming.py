@@ -1,6 +1,7 @@
 """Give the cookie another name, and log nobody out."""
 
 from collections.abc import Callable
+import re
 from typing import Any
 
 from pyramid.config import Configurator
@@ -14,9 +15,12 @@ def tween_factory(
     handler: Callable[[Request], Response], registry: Any
 ) -> Callable[[Request], Response]:
     def take_old_cookie(request: Request) -> Response:
-        cookies = request.cookies
-        if OLD in cookies and NEW not in cookies:
-            request.environ['HTTP_COOKIE'] += f'; {NEW}={cookies[OLD]}'
+        header = request.environ.get('HTTP_COOKIE', '')
+        # All of the name: another application may set one, too.
+        found = re.findall(rf'(?:^|;)[ \t]*{OLD}=([^;]*)', header)
+        if found and NEW not in request.cookies:
+            for value in found:
+                request.environ['HTTP_COOKIE'] += f'; {NEW}={value}'
             # Sends the cookie, by its new name.
             request.session.touch()
         return handler(request)
