@@ -204,9 +204,22 @@ def _refers_to(
         return False
 
 
+# Of MariaDB and MySQL, as the second byte of a character.
+_WITH_BACKSLASH = ('big5', 'cp932', 'gb18030', 'gbk', 'sjis')
+
+
 def _on_charset(engine: sa.Engine) -> Iterator[str]:
     charset = engine.url.query.get('charset')
-    if engine.dialect.name in MYSQL and charset not in (None, 'utf8mb4'):
+    if engine.dialect.name not in MYSQL or charset in (None, 'utf8mb4'):
+        return
+    if charset in _WITH_BACKSLASH:
+        yield (
+            f'the URL of the database has charset={charset}, in which a '
+            f'backslash may be half of a character: with a driver that '
+            f'escapes by it, whoever makes up a cookie can send SQL; make it '
+            f'charset=utf8mb4, or leave it out'
+        )
+    else:
         yield (
             f'the URL of the database has charset={charset}, by which MariaDB '
             f'and MySQL refuse a session with an emoji, or store it as ????; '
