@@ -424,6 +424,25 @@ def test_data_beyond_64_kib(site, text):
 
 
 @pytest.mark.parametrize('database', ['postgresql'], indirect=True)
+def test_a_schema_that_the_engine_puts_in(make_site, database):
+    """Section 2, D2: the table is made there, whatever another one has."""
+    other = make_site(table_name='sessions')
+    other.execute('CREATE SCHEMA web')
+    site = make_site(
+        create=False, create_table='true', engine_options={
+            'execution_options': {'schema_translate_map': {None: 'web'}},
+        },
+    )
+    site.views['put'] = lambda request: request.session.update(n=1)
+    site.browser().get('/put')
+    assert other.rows() == []
+    with site.outside.connect() as connection:
+        assert connection.scalar(
+            sa.text('SELECT count(*) FROM web.sessions')
+        ) == 1
+
+
+@pytest.mark.parametrize('database', ['postgresql'], indirect=True)
 @pytest.mark.parametrize('create', [True, False])
 def test_schema(make_site, database, create):
     """Section 2: the table lives in the schema of the setting."""
