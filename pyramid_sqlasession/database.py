@@ -269,7 +269,8 @@ class Database:
         has closed, so far as can be told without asking it (D1).
         """
         source: Any = engine.pool
-        # Others make each connection anew, ask it, or have it asked.
+        # Another pool makes each connection anew, or asks it, or has somebody
+        # told.
         if engine.dialect.name == 'sqlite' or pooling.wants_proxy(source):
             return
         # Each of them: nobody knows which one comes next.

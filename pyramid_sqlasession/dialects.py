@@ -252,6 +252,9 @@ def locks_rows(dialect: sa.Dialect) -> bool:
 #: a table, and looks at all rows for them.
 MOST_KEYS = 500
 
+# The hint for MariaDB and MySQL.
+_BY_PRIMARY_KEY = 'FORCE INDEX (PRIMARY)'
+
 
 class DeleteByKey(sa.Delete):
     """A DELETE that names the keys of its rows, up to ``MOST_KEYS``, and looks
@@ -268,13 +271,8 @@ def select_by_key(
     it looks at no other rows.
     """
     for name in MYSQL:
-        statement = statement.with_hint(
-            table, f'FORCE INDEX ({_PRIMARY})', name
-        )
+        statement = statement.with_hint(table, _BY_PRIMARY_KEY, name)
     return statement
-
-
-_PRIMARY = 'PRIMARY'
 
 
 @compiles(DeleteByKey, *MYSQL)
@@ -289,7 +287,7 @@ def _delete_by_key(
     end = len('DELETE FROM ') + len(table)
     head, rest = text[:end], text[end:]
     assert head.endswith(table)
-    return f'{head} USING {table} FORCE INDEX ({_PRIMARY}){rest}'
+    return f'{head} USING {table} {_BY_PRIMARY_KEY}{rest}'
 
 
 def rollback_can_fail(dialect: sa.Dialect) -> bool:

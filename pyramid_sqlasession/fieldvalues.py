@@ -78,8 +78,9 @@ def _fitting(value: Any, type_: Any, dialect: Callable[[], sa.Dialect]) -> Any:
             _check_bound(value, type_, dialect())
         return value
     _check_kind(value, kind)
-    if type(type_).__module__.partition('.')[0] in _KNOWN:
-        # One of the application's own may work with its own values.
+    # A type of the application's own may work with its own values, but not by
+    # a text's methods: those of Markup, say, are other ones.
+    if kind is str or type(type_).__module__.partition('.')[0] in _KNOWN:
         value = _plain(value, kind)
     if isinstance(type_, sa.ARRAY):
         return _fitting_items(value, type_.item_type, dialect)

@@ -343,6 +343,26 @@ def test_a_value_of_a_subclass_is_found_again(
     assert site.browser().get('/find_base').text == '1'
 
 
+class LevelType(sa.Integer):
+    """A type of the application that stores the value of an Enum."""
+
+    def bind_processor(self, dialect):
+        return lambda level: level.value
+
+
+class OwnText(sa.String):
+    """A type of the application that has nothing of its own."""
+
+
+@on_sqlite
+@pytest.mark.parametrize(('declared', 'value'), [
+    (f'{__name__}.LevelType', Level.HIGH), (f'{__name__}.OwnText', Word('a')),
+], ids=['LevelType', 'OwnText'])
+def test_what_a_type_of_the_application_gets(make_site, declared, value):
+    """D3: the value that it works with, but of a text the text."""
+    check_found(make_site, declared, value)
+
+
 @on_sqlite
 def test_a_value_of_a_subclass_that_is_none(make_site):
     """D3: it is refused before the database is asked."""
