@@ -385,3 +385,15 @@ class PlaceSession(SessionMixin, Base):
     __tablename__ = 'place_sessions'
 
     ip: Mapped[str | None] = mapped_column(postgresql.INET)
+
+
+@pytest.mark.parametrize('database', ['postgresql', 'mariadb'], indirect=True)
+def test_an_application_in_autocommit(database, make_command):
+    """Section 3: its sessions are listed as those of any other."""
+    command = make_command(
+        database.url, url=database.url,
+        **{'engine.isolation_level': 'AUTOCOMMIT'},
+    )
+    command.done('table')
+    id = command.new()
+    assert id in command.done('list')

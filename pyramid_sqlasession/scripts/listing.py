@@ -52,6 +52,9 @@ def run(application: Application, args: argparse.Namespace) -> int:
     fields = application.fields.columns
     c = application.records.table.c
     with application.database.connect() as connection:
+        # Where the application has them in autocommit, no rows could be
+        # fetched bit by bit.
+        dialects.read_committed(connection)
         statement = (
             sa.select(
                 *(leniently(column) for column in
