@@ -306,6 +306,11 @@ def prepare_engine(engine: sa.Engine) -> None:
 
     @sa.event.listens_for(engine, 'connect')
     def set_up(connection: Any, record: Any) -> None:
+        # From Python 3.12 on a transaction may be begun already, in which the
+        # mode of the journal cannot be changed.
+        is_begun = getattr(connection, 'autocommit', None) is False
+        if is_begun:
+            connection.autocommit = True
         cursor = connection.cursor()
         # Writers wait for each other; without it the second one fails.
         cursor.execute('PRAGMA busy_timeout = 30000')
@@ -314,6 +319,8 @@ def prepare_engine(engine: sa.Engine) -> None:
         # Safe with WAL: a power cut can undo the last commits, not more.
         cursor.execute('PRAGMA synchronous = NORMAL')
         cursor.close()
+        if is_begun:
+            connection.autocommit = False
 
 
 def read_committed(connection: sa.Connection) -> None:

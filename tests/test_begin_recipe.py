@@ -92,3 +92,19 @@ def test_the_table_is_made_and_emptied_in_each_mode(make_site, mode):
         site.application, sa.delete(site.application.records.table)
     )
     assert (ended, site.rows()) == (1, [])
+
+
+@on_sqlite
+@pytest.mark.parametrize('mode', MODES, ids=str)
+def test_an_own_engine_in_each_mode(make_site, tmp_path, mode):
+    """T0: it connects, and the journal has its mode."""
+    site = make_site(
+        url=f'sqlite:///{tmp_path}/new.sqlite', create_table='true',
+        create=False, **{'sqlasession.engine.connect_args': mode},
+    )
+    site.views['put'] = put(n=1)
+    site.browser().get('/put')
+    count = sa.text('SELECT count(*) FROM sessions')
+    with site.application.engine.connect() as connection:
+        assert connection.scalar(sa.text('PRAGMA journal_mode')) == 'wal'
+        assert connection.scalar(count) == 1
