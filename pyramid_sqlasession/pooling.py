@@ -195,7 +195,7 @@ def invalidate_all(connection: sa.Connection, error: Exception) -> None:
 # -- past the pool -----------------------------------------------------------
 
 
-def _is_in_memory(engine: sa.Engine) -> bool:
+def is_in_memory(engine: sa.Engine) -> bool:
     """Return whether the database ends with its last connection."""
     url = engine.url
     return has_one_connection(engine) or (engine.dialect.name == 'sqlite' and (
@@ -212,7 +212,7 @@ def private_connection(engine: sa.Engine) -> Iterator[sa.Connection]:
     The pool may be used up, and what is put back into it would be shared
     with child processes after fork().
     """
-    if _is_in_memory(engine):
+    if is_in_memory(engine):
         # To close it would end the database.
         with engine.connect() as connection:
             yield connection
@@ -327,7 +327,7 @@ def _connect_anew() -> None:
     """After a fork, in the child."""
     for engine in own_engines():
         # A database in memory has been copied, and would be lost.
-        if not _is_in_memory(engine):
+        if not is_in_memory(engine):
             _of_the_parent.append(engine.pool)
             engine.dispose(close=False)
 

@@ -23,7 +23,7 @@ def stop_session_cleaners() -> Iterator[None]:
     the connections of an engine that the package makes for one.
     """
     from pyramid_sqlasession.cleaner import running_cleaners
-    from pyramid_sqlasession.pooling import has_one_connection
+    from pyramid_sqlasession.pooling import is_in_memory
     from pyramid_sqlasession.pooling import own_engines
 
     before = {*running_cleaners(), *own_engines()}
@@ -32,7 +32,7 @@ def stop_session_cleaners() -> Iterator[None]:
         cleaner.stop()
     for engine in set(own_engines()) - before:
         # A database in memory would be lost to an application that stays.
-        if not has_one_connection(engine):
+        if not is_in_memory(engine):
             engine.dispose()
 
 
