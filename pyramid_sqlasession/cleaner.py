@@ -157,13 +157,16 @@ class Cleaner:
             if _has_nothing_to_do(application, connection):
                 return
             dialects.read_committed(connection)
+            passing = {Fault.CONFLICT}
+            if dialects.is_refused_at_once(connection.dialect):
+                passing.add(Fault.LOCKED)
             while not stop.is_set():
                 begun, attempts = perf_counter(), attempts + 1
                 try:
                     count = self._clean_batch(application, connection)
                 except sa.exc.DBAPIError as error:
                     fault = faults.fault_of(error)
-                    if attempts == _ATTEMPTS or fault is not Fault.CONFLICT:
+                    if attempts == _ATTEMPTS or fault not in passing:
                         raise
                 else:
                     yield count
@@ -194,11 +197,10 @@ def _has_nothing_to_do(
     """
     if not dialects.has_cheap_autocommit(application.engine):
         return False
-    connection.execution_options(isolation_level='AUTOCOMMIT')
-    found = application.records.has_expired(connection, application.now())
-    # Ends what SQLAlchemy has begun; nothing is sent.
-    connection.rollback()
-    return not found
+    with dialects.committed_at_once(connection):
+        return not application.records.has_expired(
+            connection, application.now()
+        )
 
 
 def _run(

@@ -264,6 +264,27 @@ class DeleteByKey(sa.Delete):
     inherit_cache = True
 
 
+class DeleteAtOnce(DeleteByKey):
+    """The same, which MariaDB refuses (1205) where it would have to wait.
+
+    A DELETE needs the entries of all indexes, and rows of other tables that
+    refer to its own, of which no ``SKIP LOCKED`` has asked.  Whoever has
+    locked them, and then waits for one of its rows, would be the victim of a
+    deadlock.
+    """
+
+    inherit_cache = True
+
+
+def is_refused_at_once(dialect: sa.Dialect) -> bool:
+    """Return whether a :class:`DeleteAtOnce` waits for nothing."""
+    return _is_mariadb(dialect)
+
+
+def _is_mariadb(dialect: Any) -> bool:
+    return dialect.name in MYSQL and dialect.is_mariadb
+
+
 def select_by_key(
     statement: sa.Select[Any], table: sa.Table
 ) -> sa.Select[Any]:
@@ -287,7 +308,14 @@ def _delete_by_key(
     end = len('DELETE FROM ') + len(table)
     head, rest = text[:end], text[end:]
     assert head.endswith(table)
-    return f'{head} USING {table} {_BY_PRIMARY_KEY}{rest}'
+    text = f'{head} USING {table} {_BY_PRIMARY_KEY}{rest}'
+    if not _is_mariadb(compiler.dialect):
+        return text
+    # Safe updates are none to it that have USING.
+    variables = 'sql_safe_updates = 0'
+    if isinstance(statement, DeleteAtOnce):
+        variables += ', innodb_lock_wait_timeout = 0'
+    return f'SET STATEMENT {variables} FOR {text}'
 
 
 def rollback_can_fail(dialect: sa.Dialect) -> bool:
@@ -326,10 +354,10 @@ def prepare_engine(engine: sa.Engine) -> None:
 def read_committed(connection: sa.Connection) -> None:
     """Have many rows deleted or written at READ COMMITTED.
 
-    No gap locks on MariaDB, no serialization failures on PostgreSQL.  For a
-    connection that no request of the application is going to get.
+    No gap locks on MariaDB, no serialization failures on PostgreSQL, where a
+    transaction that is begun already stays at its own level.
     """
-    if locks_rows(connection.dialect):
+    if locks_rows(connection.dialect) and not _is_begun(connection):
         connection.execution_options(isolation_level='READ COMMITTED')
 
 
@@ -380,7 +408,9 @@ def create_once(
             # for itself.
             if is_there(connection):
                 return
-            connection.rollback()
+            # A rollback would take back what a listener of the application
+            # has set.
+            connection.commit()
         if engine.dialect.name == 'postgresql':
             # CREATE TABLE IF NOT EXISTS can fail in a race there; the lock
             # ends with the transaction.

@@ -423,7 +423,9 @@ class Records:
             if not ids:
                 return 0
             return self.remove_unlocked(connection, ids, expired)
-        return self._remove_unlocked(connection, chosen, expired)
+        return self._remove_unlocked(
+            connection, chosen, dialects.DeleteAtOnce(self.table), expired
+        )
 
     def remove_unlocked(
         self, connection: sa.Connection, ids: Sequence[Any],
@@ -439,11 +441,13 @@ class Records:
             sa.select(self.stored_id).where(self.stored_id.in_(ids), where),
             self.table,
         )
-        return self._remove_unlocked(connection, chosen, where)
+        return self._remove_unlocked(
+            connection, chosen, dialects.DeleteByKey(self.table), where
+        )
 
     def _remove_unlocked(
         self, connection: sa.Connection, chosen: sa.Select[Any],
-        where: sa.ColumnElement[bool],
+        delete: dialects.DeleteByKey, where: sa.ColumnElement[bool],
     ) -> int:
         id = self.stored_id
         if dialects.locks_rows(connection.dialect):
@@ -451,9 +455,7 @@ class Records:
         ids = list(connection.scalars(chosen))
         if not ids:
             return 0
-        return connection.execute(
-            dialects.DeleteByKey(self.table).where(id.in_(ids), where)
-        ).rowcount
+        return connection.execute(delete.where(id.in_(ids), where)).rowcount
 
     def remove_expired_of(
         self, connection: Executor, now: dt.datetime,

@@ -75,7 +75,7 @@ def hold(engine):
 
     @sa.event.listens_for(engine, 'before_cursor_execute')
     def stop(connection, cursor, statement, *args):
-        if statement.startswith('DELETE'):
+        if 'DELETE FROM' in statement:
             say('deleting')
             sys.stdin.readline()
 

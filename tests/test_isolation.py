@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from pyramid_sqlasession import SessionStoreUnavailable
+from pyramid_sqlasession.scripts import batches
 
 from .failing import Failure
 from .failing import refused_inserts
@@ -176,6 +177,40 @@ def test_a_listener_that_begins_the_transaction(make_single):
     assert database.read_aside(lambda found: found.scalar(name)) == 'shop'
     with database.own_transaction() as connection:
         assert connection.scalar(name) == 'shop'
+
+
+def look_aside(raw):
+    """Choose the schema, in a transaction that is not ended."""
+    raw.cursor().execute('SET search_path TO aside')
+
+
+@postgresql
+def test_a_listener_that_chooses_the_schema(make_site):
+    """Section 2, E3, C4: sessions are stored there, expire there and end."""
+
+    def follow(config):
+        engine = config.registry['dbsession_factory'].kw['bind']
+        with engine.begin() as connection:
+            connection.exec_driver_sql('CREATE SCHEMA aside')
+        sa.event.listen(engine, 'checkout', lambda raw, *_: look_aside(raw))
+
+    site = make_site(
+        create=False, create_table='true', check_expiration_interval='1d',
+        configure=follow,
+    )
+    site.views['put'] = put(n=1)
+    site.browser().get('/put')
+    count = sa.text('SELECT count(*) FROM aside.sessions')
+    with site.engine.connect() as connection:
+        assert connection.scalar(count) == 1
+        connection.rollback()
+        site.clock.advance(days=30)
+        assert site.application.cleaner.clean() == 1
+        assert site.application.cleaner.clean() == 0
+        assert connection.scalar(count) == 0
+    site.browser().get('/put')
+    table = site.application.records.table
+    assert batches.execute(site.application, sa.delete(table)) == 1
 
 
 # pg8000 leaves the socket open.

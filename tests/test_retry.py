@@ -450,7 +450,7 @@ def refusing(site):
     """Have each DELETE of a session be refused as a conflict."""
 
     def refuse(connection, cursor, statement, *args):
-        if statement.startswith('DELETE'):
+        if 'DELETE FROM' in statement:
             raise sa.exc.OperationalError('', {}, locked(site))
 
     sa.event.listen(site.engine, 'before_cursor_execute', refuse)

@@ -480,7 +480,7 @@ def test_revoke_where_meets_a_lock(shop, monkeypatch):
     execute = dialect.do_execute
 
     def refuse(cursor, statement, *args):
-        if statement.startswith('DELETE'):
+        if 'DELETE FROM' in statement:
             raise sqlite3.OperationalError('database is locked')
         execute(cursor, statement, *args)
 
