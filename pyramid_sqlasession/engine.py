@@ -4,6 +4,7 @@ their own, one that is named, or the application's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 import contextlib
@@ -16,6 +17,7 @@ from sqlalchemy import orm
 
 from pyramid_sqlasession import dialects
 from pyramid_sqlasession import pooling
+from pyramid_sqlasession import values
 from pyramid_sqlasession.settings import Settings
 from pyramid_sqlasession.values import is_hidden
 from pyramid_sqlasession.values import PREFIX
@@ -164,7 +166,10 @@ def _made(
     :raises ConfigurationError: naming those that make none.
     """
     _check_url(url_key, url)
-    named = {key.removeprefix(prefix): value for key, value in options.items()}
+    named = {
+        key.removeprefix(prefix): _read(key, key.removeprefix(prefix), value)
+        for key, value in options.items()
+    }
     try:
         engine = sa.engine_from_config({'url': url, **named}, prefix='')
     except Exception as error:
@@ -182,6 +187,38 @@ def _made(
     dialects.prepare_engine(engine)
     pooling.add_own(engine)
     return engine
+
+
+#: How to read options that SQLAlchemy takes as they are, and an ini file can
+#: only have as text.
+_READERS: Mapping[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(
+        ('enable_from_linting', 'hide_parameters', 'pool_use_lifo',
+         'skip_autocommit_rollback', 'use_insertmanyvalues'),
+        values.flag,
+    ),
+    **dict.fromkeys(
+        ('insertmanyvalues_page_size', 'label_length',
+         'max_identifier_length'),
+        values.count,
+    ),
+    'query_cache_size': values.count_from_zero,
+    'poolclass': values.dotted_name_of(
+        'a class of pools, such as sqlalchemy.pool.NullPool',
+        lambda found: isinstance(found, type) and issubclass(found, sa.Pool),
+    ),
+    **dict.fromkeys(('connect_args', 'execution_options'), values.mapping),
+}
+
+
+def _read(key: str, name: str, value: Any) -> Any:
+    if not isinstance(value, str) or name not in _READERS:
+        return value
+    try:
+        return _READERS[name](value.strip())
+    except values.Refused as error:
+        shown = '(not shown)' if is_hidden(name) else repr(value)
+        raise ConfigurationError(f'{key} = {shown}: {error}') from error
 
 
 def _check_isolation(dialect: sa.Dialect, key: str, level: Any) -> None:

@@ -124,7 +124,8 @@ def read_settings(given: Mapping[str, Any]) -> Settings:
     for key, value in settings_in(given).items():
         name = key[len(PREFIX):]
         if name.startswith('engine.'):
-            engine_options.append((name, value))
+            if not _is_empty(value):
+                engine_options.append((name, value))
         elif name in _READERS:
             found[name] = _read(name, value)
         else:
@@ -151,14 +152,16 @@ def _unknown(key: str, value: object) -> ConfigurationError:
     return ConfigurationError(f'{key} = {shown}: unknown setting, {hint}')
 
 
+def _is_empty(value: Any) -> bool:
+    """Return whether an ini file says with *value* that it is not set."""
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
 def _read(name: str, value: Any) -> Any:
+    if _is_empty(value):
+        return values.UNSET
     if isinstance(value, str):
         value = value.strip()
-        if not value:
-            # An empty value in an ini file stands for "not set".
-            return values.UNSET
-    if value is None:
-        return values.UNSET
     try:
         return _READERS[name](value)
     except values.Refused as error:

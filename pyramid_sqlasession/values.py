@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Mapping
 import re
 from typing import Any
 
@@ -144,14 +145,23 @@ def choice_of(*allowed: str) -> Callable[[Any], str]:
 
 def count(value: Any) -> int:
     """Read a whole number of 1 or more."""
+    return _whole_number(value, 1)
+
+
+def count_from_zero(value: Any) -> int:
+    """Read a whole number of 0 or more."""
+    return _whole_number(value, 0)
+
+
+def _whole_number(value: Any, least: int) -> int:
     try:
         if isinstance(value, bool | float):
             raise ValueError
         number = int(value)
     except (TypeError, ValueError):
         raise Refused('must be a whole number') from None
-    if number < 1:
-        raise Refused('must be at least 1')
+    if number < least:
+        raise Refused(f'must be at least {least}')
     return number
 
 
@@ -242,6 +252,16 @@ def field_name(value: Any) -> str:
     """Read the name of an additional field."""
     if not isinstance(value, str) or not value.isidentifier():
         raise Refused('must be the name of an additional field')
+    return value
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """Take a dict."""
+    if not isinstance(value, Mapping):
+        raise Refused(
+            'must be a dict, which an ini file cannot write: set it in the '
+            'settings that main() gives to the Configurator'
+        )
     return value
 
 

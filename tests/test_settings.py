@@ -975,6 +975,49 @@ def test_a_bad_option_of_the_engine(tmp_path):
     assert text.endswith('sqlalchemy.create_engine')
 
 
+@pytest.mark.parametrize(('option', 'value', 'allowed'), [
+    ('query_cache_size', 'many', 'must be a whole number'),
+    ('query_cache_size', '-1', 'must be at least 0'),
+    ('label_length', '0', 'must be at least 1'),
+    ('hide_parameters', 'maybe', 'must be true or false'),
+    ('poolclass', 'sqlalchemy.pool.NoPool', 'a class of pools'),
+    ('poolclass', 'sqlalchemy.create_engine', 'a class of pools'),
+    ('execution_options', '{}', 'must be a dict'),
+])
+def test_an_option_of_the_engine_of_the_wrong_kind(
+    tmp_path, option, value, allowed
+):
+    """Section 2: nothing waits for the first request to fail."""
+    key = f'sqlasession.engine.{option}'
+    text = refused(tmp_path, url=URL, **{key: value})
+    assert text.startswith(f'{key} = {value!r}: ')
+    assert allowed in text
+
+
+def test_arguments_of_the_driver_as_text(tmp_path):
+    """Section 2: what may hold a password is not shown."""
+    key = 'sqlasession.engine.connect_args'
+    text = refused(tmp_path, url=URL, **{key: HIDDEN})
+    assert text.startswith(f'{key} = (not shown): must be a dict')
+
+
+def test_options_of_the_engine_as_text(tmp_path):
+    """Section 2: an ini file can say them; an empty one is not set."""
+    registry = start(tmp_path, url=url_of(tmp_path, 'own'), **{
+        'sqlasession.engine.poolclass': ' sqlalchemy.pool.NullPool',
+        'sqlasession.engine.hide_parameters': 'false',
+        'sqlasession.engine.query_cache_size': '0',
+        'sqlasession.engine.label_length': '20',
+        'sqlasession.engine.pool_size': '  ',
+    })
+    engine = registry['sqlasession'].engine
+    assert type(engine.pool) is sa.pool.NullPool
+    assert engine.hide_parameters is False
+    assert engine.dialect.label_length == 20
+    with engine.connect() as connection:
+        assert connection.scalar(sa.select(sa.literal(1).label('n' * 40))) == 1
+
+
 @pytest.mark.parametrize(
     ('option', 'value', 'words'),
     [('pool_size', 'many', "sqlalchemy.pool_size = 'many' "),
