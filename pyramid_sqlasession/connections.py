@@ -418,6 +418,9 @@ class Connections:
             ):
                 return None
             bind = self._bind_of(dbsession)
+            # SQLAlchemy 2.1: it says more to its connections than its engine.
+            if getattr(dbsession, 'execution_options', None):
+                return None
         if not isinstance(bind, sa.Engine) or (
             pooling.has_one_connection(bind)
         ):

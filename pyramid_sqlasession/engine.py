@@ -64,7 +64,9 @@ def _find(
     if isinstance(bind, sa.Connection):
         bind = bind.engine
     if isinstance(bind, sa.Engine):
-        return bind
+        # What each SQLAlchemy session has, from 2.1 on, such as a schema.
+        common = options.get('execution_options')
+        return bind.execution_options(**common) if common else bind
     given = registry.settings or {}
     if not given.get('sqlalchemy.url'):
         raise ConfigurationError(_NO_ENGINE)

@@ -14,6 +14,7 @@ from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.orm import Mapped
 from sqlalchemy.orm import mapped_column
 from sqlalchemy.orm import MappedAsDataclass
+from sqlalchemy.orm import Session
 from sqlalchemy.orm import sessionmaker
 from webtest import TestApp
 import zope.sqlalchemy
@@ -29,6 +30,7 @@ from .cleaning import PATIENCE
 from .cleaning import Worker
 from .shop import returning
 from .shop import with_views
+from .site import Note
 
 ON_SQLITE = pytest.mark.parametrize('database', ['sqlite'], indirect=True)
 FIELDS = 'user_id: Integer index\nseat: String(8) unique'
@@ -423,23 +425,56 @@ def test_data_beyond_64_kib(site, text):
     assert browser.get('/same').text == 'True'
 
 
+#: Where a schema can be put in for all: SQLAlchemy has the second from 2.1 on.
+PLACES = ['engine']
+if hasattr(Session(), 'execution_options'):
+    PLACES.append('sessionmaker')
+
+
 @pytest.mark.parametrize('database', ['postgresql'], indirect=True)
-def test_a_schema_that_the_engine_puts_in(make_site, database):
-    """Section 2, D2: the table is made there, whatever another one has."""
+@pytest.mark.parametrize('place', PLACES)
+@pytest.mark.parametrize('use', ['first', 'after add', 'after a query'])
+def test_a_schema_that_is_put_in(make_site, caplog, place, use):
+    """Section 2, D2, E3: the sessions are there, whatever another one has."""
     other = make_site(table_name='sessions')
     other.execute('CREATE SCHEMA web')
+    options = {'schema_translate_map': {None: 'web'}}
+
+    def put_in(config):
+        factory = config.registry['dbsession_factory']
+        if place == 'engine':
+            bind = factory.kw['bind']
+            factory.configure(bind=bind.execution_options(**options))
+        else:
+            factory.configure(execution_options=options)
+
     site = make_site(
-        create=False, create_table='true', engine_options={
-            'execution_options': {'schema_translate_map': {None: 'web'}},
-        },
+        create=False, create_table='true', expiration='1h',
+        check_expiration_interval='1d', configure=put_in,
     )
-    site.views['put'] = lambda request: request.session.update(n=1)
-    site.browser().get('/put')
+    count = sa.text('SELECT count(*) FROM web.sessions')
+
+    @site.view
+    def visit(request):
+        dbsession = request.dbsession if use != 'first' else None
+        if use == 'after add':
+            dbsession.add(Note(text='new'))
+        elif use == 'after a query':
+            dbsession.scalar(count)
+        session = request.session
+        session['n'] = session.get('n', 0) + 1
+        if use == 'after add':
+            dbsession.expunge_all()
+        return str(session['n'])
+
+    browser = site.browser()
+    assert [browser.get('/visit').text for _ in range(2)] == ['1', '2']
     assert other.rows() == []
     with site.outside.connect() as connection:
-        assert connection.scalar(
-            sa.text('SELECT count(*) FROM web.sessions')
-        ) == 1
+        assert connection.scalar(count) == 1
+    site.clock.advance(days=1)
+    assert site.application.cleaner.clean() == 1
+    assert [one for one in caplog.records if one.levelname == 'ERROR'] == []
 
 
 @pytest.mark.parametrize('database', ['postgresql'], indirect=True)
