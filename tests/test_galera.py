@@ -41,8 +41,9 @@ class Brink:
         self._armed = True
 
     def _note(self, connection, cursor, statement, *args):
-        if self._armed and statement.startswith(
-            ('UPDATE sessions', 'DELETE FROM sessions')
+        if self._armed and any(
+            verb in statement
+            for verb in ('UPDATE sessions', 'DELETE FROM sessions')
         ):
             connection.info['on the brink'] = True
 
