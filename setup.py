@@ -34,6 +34,8 @@ testing = [
     # Stores from which sessions are carried over (docs/migrating.rst).
     'Beaker>=1.13',
     'coverage>=7.4',
+    # Of suites that stop the time (docs/testing.rst).
+    'freezegun>=1.5',
     'hypothesis>=6.90',
     # Over the code of a user (tests/typing).
     'mypy>=1.11',

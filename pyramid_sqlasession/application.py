@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import datetime as dt
-from functools import partial
 import logging
 import threading
 from typing import Any
@@ -35,8 +34,12 @@ log = logging.getLogger(__name__)
 #: Where the registry keeps the :class:`Application`.
 REGISTRY_KEY = 'sqlasession'
 
-#: Returns the current time, aware UTC: the one clock (E4).
-utcnow = partial(dt.datetime.now, dt.UTC)
+
+def utcnow() -> dt.datetime:
+    """Return the current time, aware UTC: the one clock (E4)."""
+    # The class is asked for each time: freezegun, in tests, puts another one
+    # in its place.
+    return dt.datetime.now(dt.UTC)
 
 
 class Application:

@@ -37,6 +37,7 @@ from pyramid_sqlasession.records import Executor
 from pyramid_sqlasession.records import Record
 from pyramid_sqlasession.saving import WriteRefused
 from pyramid_sqlasession.surroundings import is_ended_later
+from pyramid_sqlasession.surroundings import is_noted
 from pyramid_sqlasession.surroundings import runs_alone
 from pyramid_sqlasession.transaction import active_transaction
 from pyramid_sqlasession.transaction import has_commit_veto
@@ -444,7 +445,9 @@ class Connections:
         return (
             _TEST_DBSESSION in self._request.environ
             # pyramid_tm notes the path of what it begins.
-            or not transaction.description
+            or (not transaction.description and not is_noted(
+                self._request, transaction
+            ))
             or transaction.status != 'Active'
         )
 

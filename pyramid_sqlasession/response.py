@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection
 from collections.abc import Iterable
 import datetime as dt
+import logging
 from typing import Any
+from weakref import ref
 
 from pyramid_sqlasession.base import Base
 from pyramid_sqlasession.cookie import CookiePolicy
 from pyramid_sqlasession.plan import Outcome
+from pyramid_sqlasession.surroundings import outermost
+
+log = logging.getLogger(__name__)
+
+# The attribute of a response with what was added to it.
+_OURS = '_sqlasession'
 
 NO_REASON = 'nothing to update'
 ENDED = 'the session ended while the request ran'
@@ -93,11 +101,19 @@ def _cause(
     return None
 
 
-def put_cookie(response: Any, header: str, *, yields: bool) -> None:
+def put_cookie(
+    request: Any, response: Any, header: str, *, yields: bool
+) -> None:
     """Add the Set-Cookie value *header* in place of one of the same cookie.
 
     :param yields: such a one stays, and *header* is not added.
     """
+    ours = response.__dict__.get(_OURS)
+    if ours is None:
+        ours = response.__dict__[_OURS] = _Ours(request)
+    elif not ours.are_for(request):
+        ours.take_out(request, response)
+        return
     headers = response.headerlist
     same = [
         (name, value) for name, value in headers
@@ -109,6 +125,52 @@ def put_cookie(response: Any, header: str, *, yields: bool) -> None:
     for other in same:
         headers.remove(other)
     headers.append(('Set-Cookie', header))
+    ours.values += (header,)
+
+
+def take_foreign_cookies(event: Any) -> None:
+    """Take cookies that are for another request out of a response that an
+    application returns to many; called with Pyramid's ``NewResponse``.
+    """
+    ours = getattr(event.response, '__dict__', {}).get(_OURS)
+    if ours is not None and not ours.are_for(event.request):
+        ours.take_out(event.request, event.response)
+
+
+class _Ours:
+    """The Set-Cookie values that were added to a response, for one request.
+
+    :param request: that, or one that runs within it.
+    """
+
+    __slots__ = ('_owner', 'values')
+
+    def __init__(self, request: Any) -> None:
+        # Weak, as such a response may be there for ever.
+        self._owner: ref[Any] | None = ref(outermost(request))
+        self.values: tuple[str, ...] = ()
+
+    def are_for(self, request: Any) -> bool:
+        """Return whether who has sent *request* may get them."""
+        return self._owner is not None and self._owner() is outermost(request)
+
+    def take_out(self, request: Any, response: Any) -> None:
+        """Take them out of *response*, for good: of two requests at the same
+        time nobody knows whom it goes to.
+        """
+        if self._owner is None:
+            return
+        self._owner = None
+        response.headerlist[:] = [
+            (name, value) for name, value in response.headerlist
+            if value not in self.values
+        ]
+        log.error(
+            'one response object is returned to several requests (%r, for '
+            'one): no cookie of a session goes with it, as others would get '
+            'it, too. Make a response for each request',
+            request.environ.get('PATH_INFO'),
+        )
 
 
 def take_cookie(

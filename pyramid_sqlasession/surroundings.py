@@ -38,6 +38,13 @@ def running_requests() -> list[Any]:
     return [request for request in found if request is not None]
 
 
+def outermost(request: Any) -> Any:
+    """Return the request that the browser has sent: *request*, or the one
+    whose view runs it, or runs that.
+    """
+    return next(iter(running_requests()), request)
+
+
 def is_finished(request: Any) -> bool:
     """Return whether Pyramid has done with *request*, which keeps no context:
     its body is sent.
@@ -117,6 +124,14 @@ def asked_by(request: Any) -> Any:
         if getattr(running, 'scheme', None) == 'https':
             return running
     return request
+
+
+def is_noted(request: Any, transaction: Any) -> bool:
+    """Return whether pyramid_tm has just begun *transaction* for *request*,
+    and asks for the user before it notes what it is for.
+    """
+    call = _call_for(request, 'tm_tween')
+    return call is not None and call.f_locals.get('t') is transaction
 
 
 def beginning_subrequest(request: Any) -> Any | None:

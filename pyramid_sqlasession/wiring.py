@@ -10,6 +10,7 @@ from typing import Any
 
 from pyramid.config import PHASE1_CONFIG
 from pyramid.events import ApplicationCreated
+from pyramid.events import NewResponse
 from pyramid.exceptions import ConfigurationError
 from pyramid.interfaces import IExecutionPolicy
 from pyramid.interfaces import IRequestExtensions
@@ -32,6 +33,7 @@ from pyramid_sqlasession.cleaner import Cleaner
 from pyramid_sqlasession.connections import Connections
 from pyramid_sqlasession.errors import shown
 from pyramid_sqlasession.lifecycle import Binding
+from pyramid_sqlasession.response import take_foreign_cookies
 from pyramid_sqlasession.savepoints import follow_savepoints
 from pyramid_sqlasession.session import SQLASession
 from pyramid_sqlasession.settings import read_settings
@@ -61,6 +63,7 @@ def register(config: Any) -> None:
         _session_store, name='session_store', reify=True
     )
     config.add_subscriber(_application_created, ApplicationCreated)
+    config.add_subscriber(take_foreign_cookies, NewResponse)
     if BEFORE_RETRY is not None:
         config.add_subscriber(rewind, BEFORE_RETRY)
     introspectable = config.introspectable(

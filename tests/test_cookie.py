@@ -971,3 +971,66 @@ def test_an_id_is_a_uuid_of_its_moment():
         always &= id.int
         ever |= id.int & random
     assert (always, ever) == (0, random)
+
+
+# -- one response for many ----------------------------------------------------
+
+@pytest.fixture
+def common(shop):
+    """A shop whose view ``icon`` returns one response to all who ask."""
+    response = Response('an icon')
+
+    def icon(request):
+        if 'look' in request.GET:
+            request.session.get('a')
+        if 'rotate' in request.GET:
+            request.session.rotate()
+        return response
+
+    shop.views['icon'] = icon
+    return shop
+
+
+@pytest.mark.parametrize('path', ['/icon', '/icon?look'])
+def test_a_response_for_many_carries_nobodys_cookie(common, caplog, path):
+    """R4: what one visitor's session adds goes to no other visitor."""
+    ann, other = common.browser(), common.browser()
+    ann.get('/write')
+    common.clock.advance(hours=1)
+    assert 'Set-Cookie' in ann.get('/icon?look').headers
+    assert 'Set-Cookie' not in other.get(path).headers
+    assert other.cookies == {}
+    (record,) = caplog.records
+    assert record.levelname == 'ERROR'
+    assert "several requests ('/icon', for one)" in record.message
+    # Nor does it from now on: two may ask at the same time.
+    assert 'Set-Cookie' not in ann.get('/icon?rotate').headers
+    assert caplog.records == [record]
+
+
+@sqlite
+def test_a_response_for_many_that_carries_two_cookies(common, caplog):
+    """R4: whose turn it is, nobody gets another one's."""
+    browsers = [common.browser() for _ in range(2)]
+    for browser in browsers:
+        browser.get('/write')
+    common.clock.advance(hours=1)
+    first, second = (browser.get('/icon?look') for browser in browsers)
+    assert 'Set-Cookie' in first.headers
+    assert 'Set-Cookie' not in second.headers
+    assert len(caplog.records) == 1
+
+
+@sqlite
+def test_a_response_for_many_within_one_request(shop):
+    """R4: a subrequest's response, which the view returns, has the cookie."""
+
+    @shop.view
+    def around(request):
+        return request.invoke_subrequest(
+            Request.blank('/write', cookies=request.cookies)
+        )
+
+    browser = shop.browser()
+    assert 'Set-Cookie' in browser.get('/around').headers
+    assert browser.get('/read').text == "False [('a', 1)]"

@@ -724,3 +724,55 @@ def test_looking_for_the_engine_leaves_no_session_open(make_shop):
 
     make_shop(bind)
     assert asked == closed != []
+
+
+class Policy:
+    """A security policy that has the user in the session."""
+
+    def identity(self, request):
+        return request.session.get('user')
+
+    authenticated_userid = identity
+
+    def permits(self, request, context, permission):
+        return True
+
+
+@pytest.fixture
+def audited(make_shop):
+    """A shop whose ``request.dbsession`` knows the user, and the page."""
+
+    def way(config):
+        def for_user(request):
+            found = get_dbsession(request)
+            found.info['user'] = request.authenticated_userid
+            found.info['page'] = request.matchdict['name']
+            return found
+
+        config.set_security_policy(Policy())
+        config.add_request_method(for_user, 'dbsession', reify=True)
+
+    shop = make_shop(way)
+
+    @shop.view
+    def login(request):
+        request.session['user'] = 'ann'
+
+    @shop.view
+    def free(request):
+        return str('dbsession' in request.__dict__)
+
+    @shop.view
+    def who(request):
+        info = request.dbsession.info
+        return f"{info['user']} {info['page']}"
+
+    return shop
+
+
+def test_one_that_is_made_for_the_user(audited):
+    """T10: pyramid_tm asks for the user first; that makes no dbsession."""
+    browser = audited.browser()
+    browser.get('/login')
+    assert browser.get('/free').text == 'False'
+    assert browser.get('/who').text == 'ann who'

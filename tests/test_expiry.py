@@ -4,9 +4,12 @@ import datetime as dt
 import json
 import logging
 
+from freezegun import freeze_time
 from pyramid.response import Response
 import pytest
 import sqlalchemy as sa
+
+from pyramid_sqlasession.application import utcnow
 
 from .failing import on_sqlite
 from .given import Given
@@ -1266,3 +1269,27 @@ def test_real_clock_is_utc(make_shop, process_zone):
     shop.browser().get('/write')
     (row,) = shop.rows()
     assert before <= row['created'] <= dt.datetime.now(UTC)
+
+
+def test_time_that_freezegun_stops(make_shop):
+    """E4, R3: sessions go by the time that a test of the application has."""
+    shop = make_shop(expiration='1h')
+    shop.application.now = utcnow
+
+    @shop.view
+    def until(request):
+        tomorrow = dt.datetime.now(dt.UTC) + dt.timedelta(days=1)
+        request.session.set_expiry(tomorrow)
+
+    browser = shop.browser()
+    with freeze_time('2026-12-01 12:00') as clock:
+        browser.get('/write')
+        for _ in range(3):
+            clock.tick(dt.timedelta(minutes=40))
+            assert browser.get('/read').text == '1'
+        clock.tick(dt.timedelta(minutes=61))
+        assert browser.get('/read').text == ''
+        browser.get('/write')
+        browser.get('/until')
+        clock.tick(dt.timedelta(hours=23))
+        assert browser.get('/read').text == '1'

@@ -467,3 +467,18 @@ def test_the_plugin_costs_no_import():
         text=True, timeout=60,
     )
     assert done.stdout == '[]\n'
+
+
+def test_time_that_is_stopped_before_the_first_use():
+    """E4: freezegun, which looks at all modules, changes no clock for good."""
+    program = (
+        f'import {PLUGIN}, freezegun\n'
+        'with freezegun.freeze_time("2020-01-01"): pass\n'
+        'from pyramid_sqlasession.application import utcnow\n'
+        'print(utcnow().year > 2020)'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', program], check=True, capture_output=True,
+        text=True, timeout=60,
+    )
+    assert done.stdout == 'True\n'
