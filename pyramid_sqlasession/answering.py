@@ -421,7 +421,7 @@ class Answer:
                 '(%s)', error,
             )
             return
-        if plan and not plan.base.ghost:
+        if plan is not None and not plan.base.ghost:
             log.error(
                 'the session was changed (%s) after the response: this is '
                 'lost. Change it in the view, or in a response callback',

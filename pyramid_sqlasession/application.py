@@ -48,6 +48,8 @@ class Application:
     def __init__(self, registry: Any, settings: Settings) -> None:
         self.registry = registry
         self.settings = settings
+        #: Whether the sessions have an engine of their own (``url``).
+        self.has_own_database = settings.url is not None
         self.model = model_of(settings)
         self.records = Records(self.model)
         self.database = Database(registry, settings, self.model, self.records)
@@ -78,11 +80,6 @@ class Application:
         #: Set when the application is created, if there is one.
         self.cleaner: Any = None
         self._lock = threading.Lock()
-
-    @property
-    def has_own_database(self) -> bool:
-        """Whether the sessions have an engine of their own (``url``)."""
-        return self.settings.url is not None
 
     @property
     def engine(self) -> sa.Engine:

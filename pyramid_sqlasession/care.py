@@ -91,11 +91,13 @@ class Care:
         if not done:
             return Outcome(base)
         assert after.data is not None
-        return Outcome(
-            Base(after, token, Content(self._codec, after.data)),
-            renewed=renews, touched=after.accessed > record.accessed,
-            extended=after.expires > record.expires,
+        outcome = Outcome(
+            Base(after, token, Content(self._codec, after.data))
         )
+        outcome.renewed = renews
+        outcome.touched = after.accessed > record.accessed
+        outcome.extended = after.expires > record.expires
+        return outcome
 
     def _with_csrf(self, base: Base) -> str:
         """Return the data of *base*, and its CSRF token kept."""

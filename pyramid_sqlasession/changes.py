@@ -147,6 +147,14 @@ def find_changes(
     :param once: (flash key, message) of messages without duplicates.
     :param derived_csrf: the CSRF token that a request without one derives.
     """
+    if not base:
+        # All of a new session, unless a key may be one of the reserved ones.
+        assigned = {
+            key: value for key, value in current.items()
+            if key in touched and type(key) is str and key[:1] != '_'
+        }
+        if len(assigned) == len(touched):
+            return Changes(assigned)
     assigned = {}
     deleted = set()
     flash = {}
@@ -156,10 +164,7 @@ def find_changes(
     if len(keys) < len(touched):
         keys += [key for key in base if key in touched and key not in current]
     for key in keys:
-        # All of a new session: none of the reserved keys begins otherwise.
-        if key not in base and type(key) is str and key[:1] != '_':
-            assigned[key] = current[key]
-        elif isinstance(key, str) and key.startswith(FLASH) and (
+        if isinstance(key, str) and key.startswith(FLASH) and (
             change := _flash_change(
                 key, base, heads, current, key in popped, once, differ
             )

@@ -34,7 +34,8 @@ _NO_PLACE = (
 
 
 class Extension:
-    """Computes the additional fields of one session.
+    """Computes the additional fields of one session, in an application that
+    sets ``extend_default_fields``.
 
     :param roll_back: ends what ``request.dbsession`` has begun.
     """
@@ -50,9 +51,7 @@ class Extension:
     ) -> None:
         self._roll_back = roll_back
         self._defaults = application.fields.defaults
-        self._extend: Callable[..., Any] | None = (
-            application.settings.extend_default_fields
-        )
+        self._extend: Any = application.settings.extend_default_fields
         self._request = request
         self._state = state
 
@@ -74,8 +73,6 @@ class Extension:
         :raises SessionError: if the function returns no mapping.
         """
         defaults = self._defaults(data)
-        if self._extend is None:
-            return defaults
         if self._foreseen is not None and self._foreseen[0] == data:
             return self._foreseen[1]
         extended = self._ask(defaults, data)
@@ -87,7 +84,6 @@ class Extension:
         return {**defaults, **extended}
 
     def _ask(self, defaults: dict[str, Any], data: Mapping[str, Any]) -> Any:
-        assert self._extend is not None
         state = self._state
         # What the function changes inside of a value is not stored.
         data = copied(dict(data))

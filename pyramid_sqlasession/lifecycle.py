@@ -478,20 +478,20 @@ class Binding:
                 self._thread_inside = None
 
     def _join_with_others(self, transaction: Any) -> None:
-        for other in self._waiting_bindings():
-            if active_transaction(other.request) is transaction:
-                # What a view has left that failed stays out of it.
-                other.notice_exception()
-                other._take_part(transaction)
-        self._take_part(transaction)
+        alone = runs_alone()
+        if not alone:
+            for other in self._waiting_bindings():
+                if active_transaction(other.request) is transaction:
+                    # What a view has left that failed stays out of it.
+                    other.notice_exception()
+                    other._take_part(transaction, alone=False)
+        self._take_part(transaction, alone=alone)
 
     def _waiting_bindings(self) -> list[Binding]:
         """Return those of the requests that wait for this subrequest.
 
         They may hold a connection of the transaction already.
         """
-        if runs_alone():
-            return []
         # Requests that share a session have one binding.
         found = {
             id(binding): binding for request in running_requests()
@@ -503,12 +503,12 @@ class Binding:
             and binding.participation is None and not binding.is_answered
         ]
 
-    def _take_part(self, transaction: Any) -> None:
+    def _take_part(self, transaction: Any, *, alone: bool) -> None:
         manager = self.connections.manager_in(transaction)
         self.participation = part = Participation(
             self, manager, (self._before, self._is_changed_by_view)
         )
-        manager.add(part, alone=runs_alone())
+        manager.add(part, alone=alone)
         self._before = None
         if self.state.is_altered:
             # What was done before this transaction survives its abort.

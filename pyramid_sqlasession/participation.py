@@ -80,9 +80,6 @@ class Holder(Protocol):
     def submission(self) -> Submission:
         """What the request hands in to be saved."""
 
-    def save(self, connection: Executor, plan: Plan) -> Outcome:
-        """Write *plan*; what became of it counts once it is committed."""
-
     def accept(self, outcome: Outcome) -> None:
         """Go on from *outcome*, which is committed."""
 
@@ -178,7 +175,7 @@ class Participation:
             self._is_reunited = True
             holder.reunite(view)
         self._plan = plan = holder.make_plan()
-        if plan is not None and plan.writes_record and holder.extends:
+        if holder.extends and plan is not None and plan.writes_record:
             holder.submission.foresee()
         return plan is not None
 
@@ -257,7 +254,9 @@ class Participation:
     def write(self, connection: Executor) -> None:
         """Write the record in the transaction that is being committed."""
         if self._plan is not None:
-            self._tentative = self._holder.save(connection, self._plan)
+            self._tentative = self._holder.submission.save(
+                connection, self._plan, self.manager
+            )
 
     @property
     def written(self) -> tuple[Record, Record] | None:

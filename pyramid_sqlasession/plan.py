@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from collections.abc import Iterable
 from dataclasses import dataclass
-from dataclasses import field
 from dataclasses import replace
 import datetime as dt
 from itertools import count
@@ -25,7 +24,8 @@ from pyramid_sqlasession.records import Record
 class Plan:
     """What one request wants to have saved; nobody changes it.
 
-    Made only of a session that was changed, or of a wish.
+    Made only of a session that was changed, or of a wish, and has a record to
+    be written or to be ended.
     """
 
     base: Base
@@ -66,54 +66,53 @@ class Plan:
             return None
         return replace(self, changes=rest)
 
-    def __bool__(self) -> bool:
-        return (
-            self.base.record is not None or self.filled
-            or self.wishes.ended is not None
-        )
-
 
 #: Of outcomes, in the order of time.
 _numbers = count()
 
 
-@dataclass(slots=True)
 class Outcome:
     """What a save did, to be believed once it is committed."""
 
-    base: Base
-    created: bool = False
-    rotated: bool = False
-    renewed: bool = False
+    # On the class, as most of them say little.
+
+    created = False
+    rotated = False
+    renewed = False
     #: The last access was noted.
-    touched: bool = False
+    touched = False
     #: The expiry is later than before.
-    extended: bool = False
+    extended = False
     #: The record that an update began from, if it was one.
     found: Record | None = None
     #: Whose sessions may be too many now (``max_sessions_per_user``).
     user: Any = None
-    merged: bool = False
+    merged = False
     #: Another request of the same browser has begun the record meanwhile.
-    shared: bool = False
+    shared = False
     #: What others were to begin has ended, whether it was there or not.
-    ends_common: bool = False
+    ends_common = False
     #: A new record holds the changes, and nothing of the one before.
-    replaced: bool = False
+    replaced = False
     #: The view has committed it by hand, and went on: others may have logged
     #: in since.
-    is_early: bool = False
+    is_early = False
     #: Keys that keep another request's values, as this one cannot run again
     #: (``conflict = retry``).
     yielded: tuple[str, ...] = ()
     #: Id of the record that was deleted.
     removed: str | None = None
     #: (id, reason) of changes that came too late.
-    dropped: list[tuple[str, str]] = field(default_factory=list)
-    #: Its place in the order of time, among those of this process.
-    number: int = field(
-        default_factory=_numbers.__next__, compare=False
-    )
+    dropped: tuple[tuple[str, str], ...] = ()
+
+    def __init__(self, base: Base) -> None:
+        self.base = base
+        #: Its place in the order of time, among those of this process.
+        self.number = next(_numbers)
+
+    def drop(self, token: Token, reason: str) -> None:
+        """Note that changes of the session of *token* came too late."""
+        self.dropped += ((str(token.id), reason),)
 
     @property
     def updated(self) -> bool:
@@ -124,18 +123,23 @@ class Outcome:
         """Return whether one of *outcomes*, a subrequest's say, has removed
         the record of this one.
         """
-        removed = [other.removed for other in outcomes if other.removed]
         record = self.base.record
-        return bool(removed) and record is not None and (
-            str(record.id) in removed
-        )
+        for other in outcomes:
+            if other.removed is not None and record is not None and (
+                other.removed == str(record.id)
+            ):
+                return True
+        return False
 
 
 def in_order(outcomes: Iterable[Outcome]) -> tuple[Outcome, ...]:
     """Return *outcomes* in the order of time: of subrequests one may hear
     later than of what came after them.
     """
-    return tuple(sorted(outcomes, key=attrgetter('number')))
+    found = tuple(outcomes)
+    if len(found) > 1:
+        found = tuple(sorted(found, key=attrgetter('number')))
+    return found
 
 
 def token_after(

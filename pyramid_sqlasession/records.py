@@ -525,6 +525,8 @@ def _with_expressions(
     statement: Any, values: Mapping[str, Any]
 ) -> tuple[Any, Mapping[str, Any]]:
     """Return *statement* with those values that are SQL expressions."""
+    if not values:
+        return statement, values
     expressions = {
         name: value
         for name, value in values.items()

@@ -169,9 +169,7 @@ class Saver:
             ended = None
         if plan.base.ghost:
             assert plan.base.token is not None
-            save.outcome.dropped.append(
-                (str(plan.base.token.id), plan.base.ghost)
-            )
+            save.outcome.drop(plan.base.token, plan.base.ghost)
         elif plan.base.record is not None:
             self._update(save)
         elif plan.filled:
@@ -231,7 +229,8 @@ class Saver:
             lifetime=lifetime.seconds, rotated=now,
         )
         values = self._fields.values(save.extend(data))
-        self._make_room(save, values, record.id)
+        if self._fields.unique:
+            self._make_room(save, values, record.id)
         self._records.insert(
             save.connection, record, self._expiry.sweep(record.expires),
             values,
@@ -320,7 +319,7 @@ class Saver:
             self._replace(save)
             outcome.rotated = True
             return
-        outcome.dropped.append((str(token.id), reason))
+        outcome.drop(token, reason)
         # Dead for the rest of the request too: no later write may begin a
         # session that overwrites the cookie of a login.
         outcome.base = Base(token=token, ghost=reason)
@@ -429,9 +428,7 @@ class Saver:
         Not where only one statement can be executed: whoever is refused
         there comes again with a transaction.
         """
-        if self._fields.unique and (
-            SINGLE not in save.connection.get_execution_options()
-        ):
+        if SINGLE not in save.connection.get_execution_options():
             rivals = self._fields.rivals(values)
             if rivals is not None:
                 others = self._records.table.c.id != id

@@ -275,19 +275,17 @@ class State:
         :param has_revoked: whether the request has revoked sessions.
         :raises SessionNotSerializable: for a value that cannot be stored.
         """
-        if not self.is_unsaved:
-            return None
         changes, pending = self._changes(), self.pending
-        if not changes and pending.wishes is NO_WISHES:
+        wishes = pending.wishes
+        if not changes and wishes is NO_WISHES:
+            return None
+        filled = dict.__len__(self.data) > 0
+        if not filled and self.base.record is None and wishes.ended is None:
             return None
         plan = Plan(
-            self.base, pending.wishes, pending.token or self._common_token,
-            changes,
-            filled=dict.__len__(self.data) > 0, has_revoked=has_revoked,
-            began=self.began,
+            self.base, wishes, pending.token or self._common_token, changes,
+            filled, has_revoked, self.began,
         )
-        if not plan:
-            return None
         # The flush of the COMMIT, say, may change the session once more.
         pending.planned = Held(self._lent())
         return plan

@@ -31,6 +31,8 @@ class Submission:
     is_last_word = False
     #: Whether the record is another one than what was loaded.
     is_outdated = False
+    #: None if the application has no word in its fields.
+    _extension: Extension | None = None
 
     def __init__(
         self, application: Application, request: Any, state: State,
@@ -39,17 +41,21 @@ class Submission:
         self._application = application
         self._state = state
         self._watcher = watcher
-        self._extension = Extension(
-            application, request, state, connections.roll_back_quietly
-        )
+        self._fields = application.fields.defaults
+        if application.settings.extend_default_fields is not None:
+            self._extension = Extension(
+                application, request, state, connections.roll_back_quietly
+            )
+            self._fields = self._extension.fields
 
     @property
     def is_asking(self) -> bool:
         """Whether the application is asked for its fields now."""
-        return self._extension.is_asking
+        return self._extension is not None and self._extension.is_asking
 
     def foresee(self) -> None:
         """Ask the application for its fields, before the commit."""
+        assert self._extension is not None
         self.is_under_way = True
         try:
             self._extension.foresee()
@@ -58,7 +64,8 @@ class Submission:
 
     def forget_foreseen(self) -> None:
         """Ask again for the next commit."""
-        self._extension.forget()
+        if self._extension is not None:
+            self._extension.forget()
 
     def save(
         self, connection: Executor, plan: Plan,
@@ -77,7 +84,7 @@ class Submission:
             plan = self._following(plan, manager)
         try:
             outcome = application.saver.save(
-                connection, plan, application.now(), self._extension.fields,
+                connection, plan, application.now(), self._fields,
                 _itself if manager is None else manager.theirs,
             )
         except SessionConflict as conflict:

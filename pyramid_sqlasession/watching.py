@@ -93,7 +93,9 @@ class Watcher:
         """Note that a write counts."""
         if outcome.removed is not None:
             log.debug('session %s was removed', outcome.removed)
-        if outcome.created or outcome.updated:
+        if (outcome.created or outcome.updated) and (
+            log.isEnabledFor(logging.DEBUG)
+        ):
             log.debug(
                 'session %s was %sd', _id_of(outcome), kind_of(outcome)
             )

@@ -31,7 +31,7 @@ def upsert():
         guarded(self, save)
         dropped = save.outcome.dropped
         if any(reason == 'gone' for _, reason in dropped):
-            dropped.clear()
+            save.outcome.dropped = ()
             plan = replace(save.plan, token=save.plan.base.token)
             self._create(replace(save, plan=plan))
 
