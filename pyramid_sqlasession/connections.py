@@ -255,7 +255,9 @@ class Connections:
         """Say in the log, once, that ``request.dbsession`` takes no part in
         the transaction.
         """
-        self._application.notices.unregistered(self.begun_dbsession)
+        dbsession = self.begun_dbsession
+        if dbsession is not None:
+            self._application.notices.unregistered(dbsession)
 
     def connect(self) -> sa.Connection:
         """Return a connection; whoever asks for it commits and closes."""

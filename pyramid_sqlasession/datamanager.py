@@ -228,6 +228,8 @@ class SessionDataManager:
 
     # On the class, as most transactions meet few of them.
 
+    #: Whether the transaction has not ended yet.
+    is_open = True
     #: Whether requests run whose sessions need not take part.
     _may_have_others = False
     #: What they had open when the commit was prepared.
@@ -290,11 +292,6 @@ class SessionDataManager:
         except KeyError:
             return None
         return found if isinstance(found, cls) and found.is_open else None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the transaction has not ended yet."""
-        return self.transaction is not None
 
     def own_connection(self) -> sa.Connection:
         """Return the connection of the own engine, opened by the first call.
@@ -698,6 +695,7 @@ class SessionDataManager:
         self._done = []
         self._others = ()
         self.transaction = None
+        self.is_open = False
         return participants
 
     # -- ISavepointDataManager -----------------------------------------------

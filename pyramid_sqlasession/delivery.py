@@ -37,9 +37,10 @@ from pyramid_sqlasession.surroundings import runs_alone
 def send_cookie(binding: Binding, response: Any) -> None:
     """Have *response* tell the browser what was committed: something was."""
     outcomes = in_order(binding.carried + binding.outcomes)
+    application, request = binding.application, binding.request
     follow = partial(
-        cookie_header, binding.application.cookies, outcomes,
-        binding.request, binding.now(), asked_by(binding.request),
+        cookie_header, application.cookies, outcomes, request,
+        application.now(), asked_by(request),
     )
     header, reason = follow(_last_base(binding))
     if header is not None and binding.outcomes and (
@@ -58,7 +59,7 @@ def send_cookie(binding: Binding, response: Any) -> None:
             pass_on(binding, outcomes)
     elif reason is ENDED:
         # It may be the one of a subrequest, with its cookie.
-        take_cookie(response, binding.application.cookies, outcomes)
+        take_cookie(response, application.cookies, outcomes)
     binding.watcher.decided(header is not None, reason)
 
 

@@ -233,8 +233,11 @@ class Binding:
             started = record.started
         return self.application.expiry.end(now, started, lifetime)
 
-    def look(self) -> None:
-        """Make sure that the session's content is there."""
+    def look(self, *, to_change: bool = False) -> None:
+        """Make sure that the session's content is there.
+
+        :param to_change: it is going to be changed.
+        """
         if self._submission is not None and self._submission.is_under_way:
             return
         if not self._is_attended:
@@ -245,7 +248,9 @@ class Binding:
             if self.request.__dict__.get('exception') is not self.exception:
                 self.notice_exception()
             if not self.is_loaded:
-                self.join(to_read=True)
+                # A change takes part in any case: at once, if nothing is read
+                # before it.
+                self.join(to_read=not to_change or self._may_have_record)
             elif self.state.is_altered:
                 self.join()
         if not self.is_loaded:
@@ -273,6 +278,14 @@ class Binding:
                 self.carried, self._opened = earlier.carried, earlier.opened
                 self.inherited = len(earlier.carried)
         self._answering(self)
+
+    @property
+    def _may_have_record(self) -> bool:
+        """Whether the request has come with a cookie, or has begun a session.
+        """
+        return 'HTTP_COOKIE' in self.request.environ or bool(
+            self.carried or self.outcomes
+        )
 
     def _load_once(self) -> None:
         if self._unavailable is not None and self._waits_for_view():
@@ -389,7 +402,7 @@ class Binding:
 
         :raises SessionError: for a change by ``extend_default_fields``.
         """
-        self.look()
+        self.look(to_change=True)
         if self._submission is not None and self._submission.is_asking:
             raise refusal_of(what)
         self.lend()

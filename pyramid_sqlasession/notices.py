@@ -86,11 +86,7 @@ class Notices:
         On SQLite the session waits for its lock, and "database is locked"
         does not tell anybody why.
         """
-        if (
-            dbsession is not None
-            and dbsession.in_transaction()
-            and not _is_registered(dbsession)
-        ):
+        if dbsession.in_transaction() and not _is_registered(dbsession):
             self._tell(_ON_UNREGISTERED, self._settings.dbsession)
 
     def _tell(self, text: str, *words: object) -> None:

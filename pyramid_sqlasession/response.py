@@ -115,15 +115,14 @@ def put_cookie(
         ours.take_out(request, response)
         return
     headers = response.headerlist
-    same = [
-        (name, value) for name, value in headers
-        if name.lower() == 'set-cookie'
-        and _cookie_in(value) == _cookie_in(header)
-    ]
-    if same and yields:
-        return
-    for other in same:
-        headers.remove(other)
+    for other in [*headers]:
+        name, value = other
+        if name.lower() == 'set-cookie' and (
+            _cookie_in(value) == _cookie_in(header)
+        ):
+            if yields:
+                return
+            headers.remove(other)
     headers.append(('Set-Cookie', header))
     ours.values += (header,)
 
@@ -215,11 +214,12 @@ def _header_or_add(
     """
     # Past WebOb's MultiDict: each request does this.
     headers = response.headerlist
-    found = ', '.join([
-        value for key, value in headers if key.lower() == name
-    ])
-    if found:
-        return found
+    found = []
+    for key, value in headers:
+        if key.lower() == name:
+            found.append(value)
+    if any(found):
+        return ', '.join(found)
     headers.append(header)
     return None
 

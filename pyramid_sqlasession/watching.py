@@ -54,10 +54,13 @@ class Watcher:
 
     def loaded(self, found: Found, base: Base, seconds: float) -> None:
         """Note what a session starts from."""
+        # Asked first, as each request comes by: a call less.
+        if not log.isEnabledFor(logging.DEBUG):
+            return
         record = base.record
         if record is None:
             log.debug('an empty session, the cookie is %s', found)
-        elif log.isEnabledFor(logging.DEBUG):
+        else:
             log.debug('session %s was loaded', record.id)
 
     def set_aside(self, keys: Iterable[str], error: BaseException) -> None:
@@ -109,7 +112,6 @@ class Watcher:
 
     def decided(self, is_sent: bool, reason: str) -> None:
         """Note whether the response has a Set-Cookie, and why."""
-        # Asked first, as each request comes by: a call less.
         if log.isEnabledFor(logging.DEBUG):
             log.debug(
                 '%s: %s', 'Set-Cookie' if is_sent else 'no cookie', reason
