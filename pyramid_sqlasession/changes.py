@@ -147,14 +147,13 @@ def find_changes(
     :param once: (flash key, message) of messages without duplicates.
     :param derived_csrf: the CSRF token that a request without one derives.
     """
-    if not base:
+    if not base and touched == current.keys():
         # All of a new session, unless a key may be one of the reserved ones.
-        assigned = {
-            key: value for key, value in current.items()
-            if key in touched and type(key) is str and key[:1] != '_'
-        }
-        if len(assigned) == len(touched):
-            return Changes(assigned)
+        for key in touched:
+            if type(key) is not str or key[:1] == '_':
+                break
+        else:
+            return Changes(current)
     assigned = {}
     deleted = set()
     flash = {}

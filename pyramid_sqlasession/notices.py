@@ -51,7 +51,7 @@ class Notices:
     def login(self, outcomes: Sequence[Outcome]) -> None:
         """Tell of a login that has left the visitor the token of before."""
         for outcome in outcomes:
-            if outcome.updated and outcome.user is not None:
+            if outcome.user is not None and outcome.updated:
                 break
         else:
             return

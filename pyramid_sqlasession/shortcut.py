@@ -230,13 +230,12 @@ class Shortcut:
 
         :raises Uncommon: if too many were.
         """
-        is_file = self._dialect.name == 'sqlite'
+        if self._dialect.name == 'sqlite':
+            return pooling.lease(self.engine)
         for _ in range(MOST_LOST):
             pooled = pooling.lease(self.engine)
             try:
-                is_good = is_file or not is_closed_by_server(
-                    pooled.dbapi_connection
-                )
+                is_good = not is_closed_by_server(pooled.dbapi_connection)
             except BaseException:
                 pooled.give_back_lost()
                 raise
