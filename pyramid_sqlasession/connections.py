@@ -305,7 +305,10 @@ class Connections:
 
     def manager_in(self, transaction: Any) -> SessionDataManager:
         """Return the application's data manager in *transaction*."""
-        return SessionDataManager.of(transaction, self._application, self)
+        application = self._application
+        return SessionDataManager.found_in(transaction, application) or (
+            SessionDataManager(transaction, application, self)
+        )
 
     def is_first_in(self, transaction: Any) -> bool:
         """Return whether nobody has used the database in *transaction*.

@@ -273,13 +273,6 @@ class SessionDataManager:
         transaction.addBeforeAbortHook(self._before_abort)
 
     @classmethod
-    def of(
-        cls, transaction: Any, key: object, gate: Gate
-    ) -> SessionDataManager:
-        """Return the data manager of *transaction*, a new one if needed."""
-        return cls.found_in(transaction, key) or cls(transaction, key, gate)
-
-    @classmethod
     def found_in(
         cls, transaction: Any, key: object
     ) -> SessionDataManager | None:
