@@ -18,6 +18,7 @@ from pyramid_sqlasession.base import Base
 from pyramid_sqlasession.connections import Connections
 from pyramid_sqlasession.connections import is_connected
 from pyramid_sqlasession.datamanager import SessionDataManager
+from pyramid_sqlasession.pending import is_unchanged
 from pyramid_sqlasession.plan import Outcome
 from pyramid_sqlasession.plan import Plan
 from pyramid_sqlasession.records import Executor
@@ -196,11 +197,8 @@ class Participation:
         plan, state = self._plan, self._holder.state
         if plan is None:
             return not state.is_unsaved
-        planned = state.pending.planned
-        return (
-            state.pending.wishes is plan.wishes
-            and planned is not None and planned.is_unchanged()
-        )
+        pending = state.pending
+        return pending.wishes is plan.wishes and is_unchanged(pending.planned)
 
     # -- the application's part ----------------------------------------------
 

@@ -19,18 +19,19 @@ _WITHOUT_REFERENCES = 2
 class Held:
     """Values that somebody may hold, and change inside without a word."""
 
-    __slots__ = ('_before', 'values')
+    __slots__ = ('before', 'values')
 
     def __init__(self, values: dict[str, Any]) -> None:
         self.values = values
-        self._before = _as_bytes(values)
+        #: What they were; None if that takes a closer look.
+        self.before = _as_bytes(values)
 
-    def is_unchanged(self) -> bool:
-        """Return whether they are what they were; False also if that takes a
-        closer look.
-        """
-        before = self._before
-        return before is not None and _as_bytes(self.values) == before
+
+def is_unchanged(held: Held | None) -> bool:
+    """Return whether *held* is there, and for sure what it was."""
+    if held is None or held.before is None:
+        return False
+    return _as_bytes(held.values) == held.before
 
 
 def _as_bytes(values: dict[str, Any]) -> bytes | None:
@@ -120,11 +121,6 @@ class Pending:
         self.wishes = self.wishes.plus(later.wishes)
         if later.wishes.rotate:
             self.token = later.token
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether the values of the keys are as they were saved."""
-        return self.settled is not None and self.settled.is_unchanged()
 
     def copied(self) -> Pending:
         """Return a copy that shares nothing that changes."""

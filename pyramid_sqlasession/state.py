@@ -30,6 +30,7 @@ from pyramid_sqlasession.codec import Codec
 from pyramid_sqlasession.cookie import new_token
 from pyramid_sqlasession.cookie import Token
 from pyramid_sqlasession.pending import Held
+from pyramid_sqlasession.pending import is_unchanged
 from pyramid_sqlasession.pending import NO_WISHES
 from pyramid_sqlasession.pending import Pending
 from pyramid_sqlasession.plan import Plan
@@ -94,7 +95,7 @@ class State:
         cost.
         """
         pending = self.pending
-        if pending.touched and not pending.is_settled:
+        if pending.touched and not is_unchanged(pending.settled):
             return True
         return pending.wishes is not NO_WISHES
 
@@ -362,7 +363,9 @@ class State:
     def _changes(self) -> Changes:
         pending = self.pending
         rotates = pending.wishes.rotate
-        if not rotates and (not pending.touched or pending.is_settled):
+        if not rotates and (
+            not pending.touched or is_unchanged(pending.settled)
+        ):
             return NO_CHANGES
         base, heads = self.base.content.known()
         found = find_changes(
