@@ -116,10 +116,11 @@ class Binding:
         answers for the session from the response on.
     """
 
-    # On the class, as most requests meet few of them.  First what was loaded.
+    # On the class, as most requests meet few of them; what each asks for again
+    # and again is set for it.  First what was loaded.
 
     #: Whether somebody has looked.
-    is_loaded = False
+    is_loaded: bool
     #: What the cookie led to; None as long as nobody has looked.
     found: Found | None = None
     #: What was loaded, or saved last; invalidate() leaves it, and empties
@@ -130,40 +131,40 @@ class Binding:
     is_doubtful = False
     #: The error of the first look, kept for the view if nobody could answer
     #: it there.
-    _unavailable: SessionStoreUnavailable | None = None
+    _unavailable: SessionStoreUnavailable | None
     #: The thread that joins or loads.
-    _thread_inside: int | None = None
+    _thread_inside: int | None
 
     # What is committed.
 
     #: What was committed, and nobody was told of yet.
-    outcomes: tuple[Outcome, ...] = ()
+    outcomes: tuple[Outcome, ...]
     #: The same of an earlier attempt of pyramid_retry that committed by hand,
     #: and of subrequests.
-    carried: tuple[Outcome, ...] = ()
+    carried: tuple[Outcome, ...]
     #: How many of ``carried`` an earlier attempt has left; they come first.
     inherited = 0
     #: What an earlier attempt went on from.
     _opened: Base | None = None
     #: Not made for those who only read.
-    _submission: Submission | None = None
+    _submission: Submission | None
 
     # The transaction, and what comes after a view that has failed.
 
     #: In the transaction that the session takes part in.
-    participation: Participation | None = None
+    participation: Participation | None
     #: Whether the session holds a change made in a transaction, or in a view.
     _is_changed_by_view = False
     #: The state to come back to if a view without a transaction fails.
     _before: Snapshot | None = None
     #: What the view has raised, while an exception view runs.
-    exception: BaseException | None = None
+    exception: BaseException | None
     #: Whether somebody, pyramid_tm say, was to end the transaction of the view
     #: when it raised that.
     _was_managed = False
     #: Whether the view has failed: what looks now is an exception view, or a
     #: tween above of it.
-    in_exception_view = False
+    in_exception_view: bool
 
     # Where the request stands.
 
@@ -173,15 +174,15 @@ class Binding:
     is_subrequest = False
     #: The request that ends the transaction of this one, a subrequest, and is
     #: answered together with it.
-    outer: Any = None
+    outer: Any
     #: The response may have the cookie of a subrequest already.
     is_preceded = False
     #: Whether somebody answers for the session, and for its end.
-    _is_attended = False
+    _is_attended: bool
     #: Whether it was saved for the response: it joins no transaction any more.
-    is_answered = False
+    is_answered: bool
     #: Whether the request has ended: a change is an error in the log.
-    is_over = False
+    is_over: bool
 
     def __init__(
         self, application: Application, request: Any,
@@ -190,6 +191,11 @@ class Binding:
         self.application = application
         self.request = request
         self._answering = answering
+        self.is_loaded = self._is_attended = False
+        self.is_answered = self.is_over = self.in_exception_view = False
+        self.outcomes = self.carried = ()
+        self._submission = self.participation = self.outer = None
+        self.exception = self._unavailable = self._thread_inside = None
         self.state = State(application.codec)
         #: The SQLASession; None once it was let go.
         self.session: Any = SQLASession(self, self.state)

@@ -85,17 +85,9 @@ class Pending:
 
     # On the class, as most requests do few of them.
 
-    wishes = NO_WISHES
-    #: Of a record that is to be created, or of a rotation.
-    token: Token | None = None
     #: Whether it is of a session after one that was ended, which no other
     #: request begins with this one.
     is_apart = False
-    #: What somebody may still hold, as a save has stored it; None if a key was
-    #: touched since.
-    settled: Held | None = None
-    #: The same, as it was when the save was planned.
-    planned: Held | None = None
     #: Flash keys whose queue was taken away at some time.
     popped: frozenset[str] = frozenset()
     #: (flash key, message) of messages without duplicates.
@@ -103,6 +95,14 @@ class Pending:
 
     def __init__(self) -> None:
         self.touched: set[str] = set()
+        self.wishes = NO_WISHES
+        #: Of a record that is to be created, or of a rotation.
+        self.token: Token | None = None
+        #: What somebody may still hold, as a save has stored it; None if a key
+        #: was touched since.
+        self.settled: Held | None = None
+        #: The same, as it was when the save was planned.
+        self.planned: Held | None = None
 
     def touch_keys(self, keys: Iterable[str]) -> None:
         """Note that the values of *keys* may be other ones now."""

@@ -58,19 +58,19 @@ class State:
     :param codec: tells whether a value has changed.
     """
 
-    #: What the session starts from.
-    base = NOTHING
     #: When the session began that has no record yet (aware UTC), once
     #: somebody has asked: it does not move.
     began: dt.datetime | None = None
-    #: What others begin, too, as long as there is no record.
-    beginning: Beginning | None = None
     #: The session, which holds the data, and this state.  Weakly: two that
     #: hold each other wait for the garbage collector.
     session: ref[dict[str, Any]]
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
+        #: What the session starts from.
+        self.base = NOTHING
+        #: What others begin, too, as long as there is no record.
+        self.beginning: Beginning | None = None
         self.pending = Pending()
 
     @property
