@@ -166,6 +166,10 @@ class Route(enum.Enum):
     APART = 'apart'
 
 
+# To look into an enum takes Python 3.11 ten times as long.
+UNDECIDED, JOINED, ALONE, APART = Route
+
+
 class Gate(Protocol):
     """Opens connections that are not the application's."""
 
@@ -234,7 +238,7 @@ class SessionDataManager:
     _may_have_others = False
     #: What they had open when the commit was prepared.
     _others: Sequence[Other] = ()
-    _route = Route.UNDECIDED
+    _route = UNDECIDED
     _connection: sa.Connection | None = None
     _has_hook = False
     #: Of the preparations for the commit.
@@ -437,22 +441,22 @@ class SessionDataManager:
         self._failure = None
         writers = [p for p in self._participants if p.prepare()]
         self._has_work = bool(writers)
-        self._route = Route.JOINED if self._gate.has_dbsession else Route.APART
+        self._route = JOINED if self._gate.has_dbsession else APART
         if not writers:
             return
-        if self._route is Route.APART:
+        if self._route is APART:
             self._gate.notice_others(self.transaction)
             return
         # Only we have joined: nothing has to be committed with the session.
         resources = resources_of(self.transaction)
         if resources is not None and len(resources) == 1:
             self._gate.notice_unregistered()
-            self._route = Route.ALONE
+            self._route = ALONE
             return
         if any(
             p.is_rolled_back(self.transaction) for p in self._participants
         ):
-            self._route = Route.ALONE
+            self._route = ALONE
             return
         self._open(writers, len(resources or ()))
 
@@ -503,7 +507,7 @@ class SessionDataManager:
         in commit() those that have nothing to commit have ended.
         """
         if self._failure is None and self._has_work and (
-            self._route is Route.APART
+            self._route is APART
         ):
             self._write_inside(self.own_connection())
 
@@ -516,7 +520,7 @@ class SessionDataManager:
         if self._failure is not None:
             raise self._failure
         if self._has_work:
-            if self._route is Route.JOINED:
+            if self._route is JOINED:
                 self._write_joined()
         elif self._gate.has_dbsession:
             for participant in self._participants:
@@ -573,7 +577,7 @@ class SessionDataManager:
 
     def tpc_vote(self, transaction: Any) -> None:
         """Commit what the application's connection does not commit."""
-        if self._route is Route.ALONE:
+        if self._route is ALONE:
             participants = self._participants
             self._gate.alone(
                 self._write,
@@ -669,7 +673,7 @@ class SessionDataManager:
 
     def sortKey(self) -> str:
         """Return the place in the order of commits."""
-        if self._route is Route.JOINED:
+        if self._route is JOINED:
             # Just before zope.sqlalchemy's own, "~sqlalchemy:1234".
             return '~sqlalchemy!'
         # After everything else: if that fails, no session is stored.

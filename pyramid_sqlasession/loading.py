@@ -21,7 +21,9 @@ from pyramid_sqlasession.errors import SessionStoreUnavailable
 from pyramid_sqlasession.plan import Outcome
 from pyramid_sqlasession.plan import token_after
 from pyramid_sqlasession.records import Record
+from pyramid_sqlasession.retired import ROTATED
 from pyramid_sqlasession.retired import Standing
+from pyramid_sqlasession.retired import WRONG
 from pyramid_sqlasession.watching import Found
 
 log = logging.getLogger(__name__)
@@ -93,12 +95,12 @@ def _judged(
         reason = _ending(opened, record, now)
         return Base(token=token, ghost=reason), Found.UNKNOWN
     standing = record.standing(token, now)
-    if standing is Standing.WRONG and opened is not None:
+    if standing is WRONG and opened is not None:
         # Its grace is over meanwhile.
         standing = _standing_again(opened, token, record)
-    if standing is Standing.WRONG:
+    if standing is WRONG:
         return NOTHING, Found.WRONG_SECRET
-    if standing is Standing.ROTATED:
+    if standing is ROTATED:
         log.debug('session %s: a token that was rotated out', record.id)
         return Base(token=token, ghost='rotated'), Found.ROTATED
     try:
@@ -119,9 +121,9 @@ def _judged(
 def _standing_again(opened: Base, token: Token, record: Record) -> Standing:
     """Return what *token* is to the attempt after one that had *opened*."""
     if opened.token != token:
-        return Standing.ROTATED
+        return ROTATED
     standing = record.standing(token, None)
-    return Standing.ROTATED if standing is Standing.WRONG else standing
+    return ROTATED if standing is WRONG else standing
 
 
 def _ending(opened: Base, record: Record | None, now: dt.datetime) -> str:

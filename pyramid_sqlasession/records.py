@@ -30,8 +30,10 @@ from pyramid_sqlasession.lenient import leniently
 from pyramid_sqlasession.lenient import Unreadable
 from pyramid_sqlasession.model import StoredId
 from pyramid_sqlasession.model import table_of
+from pyramid_sqlasession.retired import CURRENT
 from pyramid_sqlasession.retired import Standing
 from pyramid_sqlasession.retired import unpack_retired
+from pyramid_sqlasession.retired import WRONG
 
 
 # Not frozen: that makes three times as dear what each request does.
@@ -73,13 +75,13 @@ class Record:
         """
         presented = token.secret_hash
         if hmac.compare_digest(presented, self.secret_hash):
-            return Standing.CURRENT
+            return CURRENT
         for entry in unpack_retired(self.retired):
             if hmac.compare_digest(presented, entry.secret_hash) and (
                 now is None or entry.until > now
             ):
                 return entry.standing
-        return Standing.WRONG
+        return WRONG
 
 
 class Executor(Protocol):

@@ -11,7 +11,9 @@ from pyramid_sqlasession.base import Base
 from pyramid_sqlasession.cookie import Token
 from pyramid_sqlasession.records import Record
 from pyramid_sqlasession.retired import pack_retired
+from pyramid_sqlasession.retired import RENEWED
 from pyramid_sqlasession.retired import Retired
+from pyramid_sqlasession.retired import ROTATED
 from pyramid_sqlasession.retired import Standing
 from pyramid_sqlasession.retired import unpack_retired
 from pyramid_sqlasession.settings import Settings
@@ -41,7 +43,7 @@ class Renewal:
     ) -> Record:
         """Return *record* with the new token of a periodic renewal."""
         earlier = unpack_retired(record.retired)
-        return self._replaced(record, token, now, earlier, Standing.RENEWED)
+        return self._replaced(record, token, now, earlier, RENEWED)
 
     def rotated(
         self, record: Record, token: Token, now: dt.datetime
@@ -50,10 +52,10 @@ class Renewal:
         # All older ones of this session are dead with it: whoever holds
         # one is not the one who has just logged in.
         earlier = [
-            replace(entry, standing=Standing.ROTATED)
+            replace(entry, standing=ROTATED)
             for entry in unpack_retired(record.retired)
         ]
-        return self._replaced(record, token, now, earlier, Standing.ROTATED)
+        return self._replaced(record, token, now, earlier, ROTATED)
 
     def _replaced(
         self, record: Record, token: Token, now: dt.datetime,
