@@ -63,9 +63,8 @@ _MOST_TURNS = 100
 class Answer:
     """The part of one request's session in its response."""
 
-    # On the class, as most requests meet few of them.
+    # On the class, as most requests do not meet them.
 
-    _is_concluded = False
     #: What the view of the outer request had raised by then: an exception view
     #: ran the subrequest.
     _outer_error: BaseException | None = None
@@ -74,6 +73,7 @@ class Answer:
 
     def __init__(self, binding: Binding) -> None:
         self._binding = binding
+        self._is_concluded = False
         request = binding.request
         request.add_response_callback(self._respond)
         request.add_finished_callback(self._finish)

@@ -230,46 +230,43 @@ class SessionDataManager:
     :param gate: opens connections that are not the application's.
     """
 
-    # On the class, as most transactions meet few of them.
-
-    #: Whether the transaction has not ended yet.
-    is_open = True
-    #: Whether requests run whose sessions need not take part.
-    _may_have_others = False
-    #: What they had open when the commit was prepared.
-    _others: Sequence[Other] = ()
-    _route = UNDECIDED
-    _connection: sa.Connection | None = None
-    _has_hook = False
-    #: Of the preparations for the commit.
-    _failure: Exception | None = None
-    _has_work = False
-    #: Whether it is aborted, as the application begins another one, where it
-    #: knows of none.
-    is_replaced = False
-    #: Whether what was written is committed.  Others may fail after it: a mail
-    #: server, say, in tpc_finish().
-    _is_committed = False
-    #: Errors that are conflicts, although only we can know it.
-    _conflicts: tuple[BaseException, ...] = ()
-    #: An error after which the request must not run again, whatever has caused
-    #: it.
-    _final: BaseException | None = None
-    #: What those have written whom :meth:`release` has let go, as long as
-    #: others are still there.
-    _released: tuple[Any, ...] = ()
-    #: What was written with the own connection before the records are.
-    _works: tuple[Callable[[sa.Connection], object], ...] = ()
-
     def __init__(self, transaction: Any, key: object, gate: Gate) -> None:
         self.transaction = transaction
+        #: Whether the transaction has not ended yet.
+        self.is_open = True
         self._gate = gate
+        self._route = UNDECIDED
+        self._connection: sa.Connection | None = None
         self._participants: list[Participant] = []
+        #: Whether requests run whose sessions need not take part.
+        self._may_have_others = False
+        #: What they had open when the commit was prepared.
+        self._others: Sequence[Other] = ()
         #: Those that have written, of one attempt.
         self._done: list[Participant] = []
+        #: What those have written whom :meth:`release` has let go, as long as
+        #: others are still there.
+        self._released: list[Any] = []
+        #: What was written with the own connection before the records are.
+        self._works: list[Callable[[sa.Connection], object]] = []
+        self._has_hook = False
         #: Whether the first of them joined while somebody, pyramid_tm say, was
         #: to end the transaction.
         self.was_managed = gate.is_ended_later
+        #: Of the preparations for the commit.
+        self._failure: Exception | None = None
+        self._has_work = False
+        #: Whether it is aborted, as the application begins another one, where
+        #: it knows of none.
+        self.is_replaced = False
+        #: Whether what was written is committed.  Others may fail after it:
+        #: a mail server, say, in tpc_finish().
+        self._is_committed = False
+        #: Errors that are conflicts, although only we can know it.
+        self._conflicts: list[BaseException] = []
+        #: An error after which the request must not run again, whatever has
+        #: caused it.
+        self._final: BaseException | None = None
         # Part of IDataManager, though nobody asks for it.
         self.transaction_manager = getattr(transaction, '_manager', None)
         transaction.join(self)
@@ -308,7 +305,7 @@ class SessionDataManager:
         """
         done = work(self.own_connection())
         if writes:
-            self._works += (work,)
+            self._works.append(work)
         return done
 
     def open_connection(self) -> sa.Connection | None:
@@ -383,7 +380,7 @@ class SessionDataManager:
         """Let *participant* go, who has written and does not wait for the
         commit.
         """
-        self._released += (participant.written,)
+        self._released.append(participant.written)
         self.remove(participant)
 
     def uncommitted_of(self, id: object) -> Any:
@@ -404,7 +401,7 @@ class SessionDataManager:
             other for other in self._participants if other is not participant
         ]
         if not self._participants:
-            self._released = ()
+            self._released.clear()
 
     # -- IDataManager --------------------------------------------------------
 
@@ -565,7 +562,7 @@ class SessionDataManager:
         except sa.exc.IntegrityError as error:
             if faults.fault_of(error) is faults.Fault.DUPLICATE:
                 # Two first inserts at once; the next attempt finds a row.
-                self._conflicts += (error,)
+                self._conflicts.append(error)
             raise
 
     def notice_commit(self) -> None:

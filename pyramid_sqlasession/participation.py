@@ -106,25 +106,23 @@ class Participation:
         a view had changed it.
     """
 
-    # On the class, as most requests meet few of them.
-
-    #: Whether the transaction is about to be aborted, with its savepoints.
-    is_ending = False
-    #: The state to come back to if the transaction is aborted; None is the
-    #: session as it was loaded.
-    before: Snapshot | None = None
-    #: The changes of the view that failed, while an exception view runs.
-    _set_aside: Snapshot | None = None
-    #: Whether they are to be committed with the exception view's (the veto).
-    _is_reunited = False
-    _plan: Plan | None = None
-    _tentative: Outcome | None = None
-
     def __init__(
         self, holder: Holder, manager: SessionDataManager,
         outside: tuple[Snapshot | None, bool],
     ) -> None:
         self._holder = holder
+        #: Whether the transaction is about to be aborted, with its savepoints.
+        self.is_ending = False
+        #: The state to come back to if the transaction is aborted; None is the
+        #: session as it was loaded.
+        self.before: Snapshot | None = None
+        #: The changes of the view that failed, while an exception view runs.
+        self._set_aside: Snapshot | None = None
+        #: Whether they are to be committed with the exception view's (the
+        #: veto).
+        self._is_reunited = False
+        self._plan: Plan | None = None
+        self._tentative: Outcome | None = None
         self.manager = manager
         self.outside = outside
         #: Snapshots at SAVEPOINTs of the application's SQLAlchemy session.

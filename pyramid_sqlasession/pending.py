@@ -83,16 +83,6 @@ NO_WISHES = Wishes()
 class Pending:
     """What this request did and nobody has saved yet."""
 
-    # On the class, as most requests do few of them.
-
-    #: Whether it is of a session after one that was ended, which no other
-    #: request begins with this one.
-    is_apart = False
-    #: Flash keys whose queue was taken away at some time.
-    popped: frozenset[str] = frozenset()
-    #: (flash key, message) of messages without duplicates.
-    once: tuple[tuple[str, Any], ...] = ()
-
     def __init__(self) -> None:
         self.touched: set[str] = set()
         self.wishes = NO_WISHES
@@ -103,6 +93,13 @@ class Pending:
         self.settled: Held | None = None
         #: The same, as it was when the save was planned.
         self.planned: Held | None = None
+        #: Whether it is of a session after one that was ended, which no other
+        #: request begins with this one.
+        self.is_apart = False
+        #: Flash keys whose queue was taken away at some time.
+        self.popped: frozenset[str] = frozenset()
+        #: (flash key, message) of messages without duplicates.
+        self.once: tuple[tuple[str, Any], ...] = ()
 
     def touch_keys(self, keys: Iterable[str]) -> None:
         """Note that the values of *keys* may be other ones now."""

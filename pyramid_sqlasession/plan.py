@@ -74,39 +74,36 @@ _numbers = count()
 class Outcome:
     """What a save did, to be believed once it is committed."""
 
-    # On the class, as most of them say little.
-
-    created = False
-    rotated = False
-    renewed = False
-    #: The last access was noted.
-    touched = False
-    #: The expiry is later than before.
-    extended = False
-    #: The record that an update began from, if it was one.
-    found: Record | None = None
-    #: Whose sessions may be too many now (``max_sessions_per_user``).
-    user: Any = None
-    merged = False
-    #: Another request of the same browser has begun the record meanwhile.
-    shared = False
-    #: What others were to begin has ended, whether it was there or not.
-    ends_common = False
-    #: A new record holds the changes, and nothing of the one before.
-    replaced = False
-    #: The view has committed it by hand, and went on: others may have logged
-    #: in since.
-    is_early = False
-    #: Keys that keep another request's values, as this one cannot run again
-    #: (``conflict = retry``).
-    yielded: tuple[str, ...] = ()
-    #: Id of the record that was deleted.
-    removed: str | None = None
-    #: (id, reason) of changes that came too late.
-    dropped: tuple[tuple[str, str], ...] = ()
-
     def __init__(self, base: Base) -> None:
         self.base = base
+        self.created = False
+        self.rotated = False
+        self.renewed = False
+        #: The last access was noted.
+        self.touched = False
+        #: The expiry is later than before.
+        self.extended = False
+        #: The record that an update began from, if it was one.
+        self.found: Record | None = None
+        #: Whose sessions may be too many now (``max_sessions_per_user``).
+        self.user: Any = None
+        self.merged = False
+        #: Another request of the same browser has begun the record meanwhile.
+        self.shared = False
+        #: What others were to begin has ended, whether it was there or not.
+        self.ends_common = False
+        #: A new record holds the changes, and nothing of the one before.
+        self.replaced = False
+        #: The view has committed it by hand, and went on: others may have
+        #: logged in since.
+        self.is_early = False
+        #: Keys that keep another request's values, as this one cannot run
+        #: again (``conflict = retry``).
+        self.yielded: tuple[str, ...] = ()
+        #: Id of the record that was deleted.
+        self.removed: str | None = None
+        #: (id, reason) of changes that came too late.
+        self.dropped: tuple[tuple[str, str], ...] = ()
         #: Its place in the order of time, among those of this process.
         self.number = next(_numbers)
 

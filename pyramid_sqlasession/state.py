@@ -58,9 +58,6 @@ class State:
     :param codec: tells whether a value has changed.
     """
 
-    #: When the session began that has no record yet (aware UTC), once
-    #: somebody has asked: it does not move.
-    began: dt.datetime | None = None
     #: The session, which holds the data, and this state.  Weakly: two that
     #: hold each other wait for the garbage collector.
     session: ref[dict[str, Any]]
@@ -69,6 +66,9 @@ class State:
         self._codec = codec
         #: What the session starts from.
         self.base = NOTHING
+        #: When the session began that has no record yet (aware UTC), once
+        #: somebody has asked: it does not move.
+        self.began: dt.datetime | None = None
         #: What others begin, too, as long as there is no record.
         self.beginning: Beginning | None = None
         self.pending = Pending()
@@ -312,8 +312,9 @@ class State:
             return
         self.base, self.pending = base, Pending()
         # Whoever holds a list out of the session may change it later.
-        self.pending.touched = touched
-        if planned is not None:
+        if planned is None:
+            self.pending.touched = touched
+        else:
             self.pending.touched = set(planned.values)
             self.pending.settled = planned
 

@@ -23,25 +23,25 @@ from pyramid_sqlasession.watching import Watcher
 class Submission:
     """Saves what one request has done to its session."""
 
-    #: Whether a save is under way: what looks at the session meanwhile sees
-    #: it as it is.
-    is_under_way = False
     #: Whether what is saved now is of an exception view whose request does
     #: not run again.
     is_last_word = False
     #: Whether the record is another one than what was loaded.
     is_outdated = False
-    #: None if the application has no word in its fields.
-    _extension: Extension | None = None
 
     def __init__(
         self, application: Application, request: Any, state: State,
         connections: Connections, watcher: Watcher,
     ) -> None:
+        #: Whether a save is under way: what looks at the session meanwhile
+        #: sees it as it is.
+        self.is_under_way = False
         self._application = application
         self._state = state
         self._watcher = watcher
         self._fields = application.fields.defaults
+        #: None if the application has no word in its fields.
+        self._extension: Extension | None = None
         if application.settings.extend_default_fields is not None:
             self._extension = Extension(
                 application, request, state, connections.roll_back_quietly
