@@ -94,6 +94,9 @@ from pyramid_sqlasession.watching import Watcher
 
 log = logging.getLogger(__name__)
 
+# Each request asks, and to look into an enum takes Python 3.11 ten times as
+# long.
+_FORGED, _WRONG_SECRET = Found.FORGED, Found.WRONG_SECRET
 
 # Seconds: how long a thread of a view waits before it asks again whether
 # another one has joined the transaction, or loaded the session.
@@ -335,7 +338,7 @@ class Binding:
             self._thread_inside = None
         # Asked without a record only, as most reads find one.
         if self.base.record is None and (
-            self.found is Found.FORGED or self.found is Found.WRONG_SECRET
+            self.found is _FORGED or self.found is _WRONG_SECRET
         ):
             suspect(self.application, request, self.found)
 
