@@ -14,6 +14,7 @@ import uuid
 import sqlalchemy as sa
 
 from ..services.galera import TempGalera
+from ..services.mariatemp import NO_TLS
 from .cases import judge
 from .load import Http
 from .load import Load
@@ -31,7 +32,7 @@ THREADS = 4
 #: what was committed before.
 OPTIONS = (
     '?charset=utf8mb4&connect_timeout=2&read_timeout=5&write_timeout=5'
-    '&init_command=SET+SESSION+wsrep_sync_wait%3D3'
+    f'&init_command=SET+SESSION+wsrep_sync_wait%3D3&{NO_TLS}'
 )
 
 

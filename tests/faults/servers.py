@@ -74,7 +74,8 @@ class MariaDB(TempMariaDB):
         import pymysql
 
         return pymysql.connect(
-            host='127.0.0.1', port=self.port, user='root', autocommit=True
+            host='127.0.0.1', port=self.port, user='root', autocommit=True,
+            ssl_disabled=True,
         )
 
     def _numbers(self, cursor):

@@ -248,6 +248,7 @@ class MariaDB(_Server):
                 user=url.username,
                 password=url.password or '',
                 autocommit=True,
+                ssl_disabled='ssl_disabled' in url.query,
                 init_command='SET SESSION lock_wait_timeout = 10',
             )
         with self._connection.cursor() as cursor:

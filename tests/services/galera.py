@@ -33,6 +33,7 @@ from .common import stop_process
 from .common import tail
 from .common import Temporary
 from .common import unprivileged
+from .mariatemp import NO_TLS
 
 PROVIDERS = [
     '/usr/lib/galera/libgalera_smm.so',
@@ -109,6 +110,7 @@ class Node:
             autocommit=True,
             connect_timeout=2,
             read_timeout=20,
+            ssl_disabled=True,
         )
         with connection, connection.cursor() as cursor:
             cursor.execute(statement)
@@ -141,7 +143,8 @@ class TempGalera(Temporary):
     @property
     def urls(self):
         return [
-            f'mysql+pymysql://root@127.0.0.1:{node.port}/test?charset=utf8mb4'
+            f'mysql+pymysql://root@127.0.0.1:{node.port}/test'
+            f'?charset=utf8mb4&{NO_TLS}'
             for node in self.nodes
         ]
 
