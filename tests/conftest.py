@@ -253,7 +253,7 @@ def clean_thread():
     transaction.abort()
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session', autouse=True)
 def found_loaders():
     """Find the loader of ini files once: it reads all metadata there is."""
     with pytest.MonkeyPatch.context() as patch:
@@ -268,7 +268,7 @@ def found_loaders():
 
 
 @pytest.fixture
-def make_command(tmp_path, capsys, found_loaders):
+def make_command(tmp_path, capsys):
     """A function that makes a ``Command`` for a URL and settings."""
     commands = []
 
