@@ -22,6 +22,7 @@ import io
 import os
 import signal
 import sys
+import tempfile
 import time
 
 import plaster.loaders
@@ -36,6 +37,7 @@ from .meeting import Meeting
 from .psessions import AgentSession
 from .psessions import Command
 from .services import databases
+from .services.common import in_memory
 from .services.common import ServerMissing
 from .services.databases import Database
 from .services.redistemp import TempRedis
@@ -44,6 +46,13 @@ from .shop import with_views
 from .site import Site
 from .unmanaged import is_managed_path
 from .visitor import Visitor
+
+
+def pytest_configure():
+    # Before the first file is made, and inherited by all processes.
+    if folder := in_memory():
+        os.environ['TMPDIR'] = folder
+        tempfile.tempdir = None
 
 
 def pytest_report_header():

@@ -20,6 +20,8 @@ PATH = os.pathsep.join(
 
 PR_SET_PDEATHSIG = 1
 
+MEMORY = '/dev/shm'  # noqa: S108
+
 
 class ServerMissing(Exception):
     """A server's program is not on this machine; says what to install."""
@@ -41,6 +43,28 @@ class Temporary:
 
     def __exit__(self, *_):
         self.stop()
+
+
+def in_memory(room=4 << 30):
+    """Return a folder in memory for temporary files, or None.
+
+    Nothing in them has to survive, and whoever commits to a disk waits for
+    it.  None where ``TMPDIR`` names a folder, where there is not *room* for
+    three databases of several processes (a container may have 64 MB), and
+    where no program could be run from it.
+    """
+    try:
+        found = os.statvfs(MEMORY)
+    except OSError:
+        return None
+    if (
+        os.environ.get('TMPDIR')
+        or found.f_bavail * found.f_frsize < room
+        or found.f_flag & (os.ST_NOEXEC | os.ST_RDONLY)
+        or not os.access(MEMORY, os.W_OK)
+    ):
+        return None
+    return MEMORY
 
 
 def find_program(*names):
