@@ -11,6 +11,8 @@ import pyramid_sqlasession
 HERE = Path(__file__).parent / 'typing'
 EXAMPLES = Path(__file__).parents[1] / 'docs' / 'examples'
 ROOT = Path(pyramid_sqlasession.__file__).parents[1]
+# Not that of `make types`, which takes other options.
+CACHE = ROOT / '.mypy_cache' / 'typing'
 
 
 def test_strict_mypy_over_an_application(monkeypatch):
@@ -21,7 +23,7 @@ def test_strict_mypy_over_an_application(monkeypatch):
         '--config-file', str(HERE / 'mypy.ini'),
         # As if the package was installed: `make types` checks itself.
         '--follow-imports', 'silent',
-        '--cache-dir', str(ROOT / '.mypy_cache' / 'typing'),
+        '--cache-dir', str(CACHE),
         str(HERE / 'shop.py'),
     ])
     assert (out, err, status) == (
@@ -35,7 +37,7 @@ def test_strict_mypy_over_the_examples(monkeypatch):
     out, err, status = api.run([
         '--config-file', str(HERE / 'mypy.ini'),
         '--follow-imports', 'silent',
-        '--cache-dir', str(ROOT / '.mypy_cache' / 'examples'),
+        '--cache-dir', str(CACHE),
         str(EXAMPLES),
     ])
     count = len(list(EXAMPLES.rglob('*.py')))
