@@ -21,6 +21,7 @@ import gc
 import io
 import os
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -337,6 +338,27 @@ def terminal(monkeypatch):
         monkeypatch.setenv('TERM', 'xterm')
 
     return make
+
+
+@pytest.fixture
+def no_socket_left(monkeypatch):
+    """Close the sockets of lost connections, which pg8000 leaves open.
+
+    The garbage collector would tell of them in another test: the log of this
+    one holds them.
+    """
+    made, create = [], socket.create_connection
+
+    def noted(*args, **kwargs):
+        made.append(create(*args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(socket, 'create_connection', noted)
+    yield
+    for one in made:
+        # `close()` waits for the file that pg8000 has made of it.
+        if (number := one.detach()) != -1:
+            os.close(number)
 
 
 @pytest.fixture

@@ -5,11 +5,9 @@ Each reports an error in its own way: what it means has to be the same.
 
 import datetime as dt
 import decimal
-import gc
 import socket
 import sqlite3
 import uuid
-import warnings
 
 import pytest
 import sqlalchemy as sa
@@ -45,22 +43,9 @@ def database(request, make_database):
     return make_database(request.param)
 
 
-@pytest.fixture(scope='module', autouse=True)
-def frozen():
-    """What was there before need not be looked through after each test."""
-    gc.collect()
-    gc.freeze()
-
-
 @pytest.fixture(autouse=True)
-def collected(frozen):
-    """Let no other test hear that pg8000 leaves the sockets of lost
-    connections open.
-    """
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', ResourceWarning)
-        gc.collect()
+def closed(no_socket_left):
+    """No other test hears of pg8000's sockets."""
 
 
 def with_views(site):

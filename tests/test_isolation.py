@@ -213,7 +213,7 @@ def test_a_listener_that_chooses_the_schema(make_site):
     assert batches.execute(site.application, sa.delete(table)) == 1
 
 
-# pg8000 leaves the socket open.
+@pytest.mark.usefixtures('no_socket_left')
 @pytest.mark.filterwarnings('ignore:unclosed <socket')
 @postgresql
 def test_a_connection_that_cannot_be_as_it_was(make_single):
