@@ -75,6 +75,9 @@ def is_connected(dbsession: Any) -> bool:
 class Connections:
     """The connections of one request."""
 
+    #: Whether the application's ``request.dbsession`` is being made.
+    _is_making_dbsession = False
+
     def __init__(self, application: Application, request: Any) -> None:
         self._application = application
         self._request = request
@@ -397,11 +400,31 @@ class Connections:
             return self._engine_beside_stream(connection, manager) or (
                 connection
             )
+        if self._is_making_dbsession:
+            return self._application.engine
         if self.has_dbsession:
             return self._engine_beside(manager) or self.joined()
         if self._application.database.has_one_connection:
             return manager.own_connection()
         return self._application.engine
+
+    def make_dbsession(self) -> None:
+        """Have ``request.dbsession`` made where the session is read with it in
+        any case: there is one connection for everything.
+
+        Not while the session is being read: what makes it may want to know
+        the user, and looks at the session.
+        """
+        if self._is_making_dbsession or not (
+            self._application.database.has_one_connection
+            and self.has_dbsession
+        ):
+            return
+        self._is_making_dbsession = True
+        try:
+            getattr(self._request, self._name)
+        finally:
+            self._is_making_dbsession = False
 
     def _engine_beside(self, manager: SessionDataManager) -> sa.Engine | None:
         """Return the engine to read with, None for the joined connection.

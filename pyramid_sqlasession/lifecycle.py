@@ -305,6 +305,8 @@ class Binding:
     def _load_once(self) -> None:
         if self._unavailable is not None and self._waits_for_view():
             return
+        if self.participation is not None and self._may_have_record:
+            self.connections.make_dbsession()
         if not self._enter():
             # Somebody who is called on the way looks: a filter of the log.
             dict.clear(self.state.data)

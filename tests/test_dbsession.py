@@ -739,40 +739,61 @@ class Policy:
 
 
 @pytest.fixture
-def audited(make_shop):
-    """A shop whose ``request.dbsession`` knows the user, and the page."""
+def make_audited(make_shop):
+    """A function that makes a shop whose ``request.dbsession`` is made for the
+    user, and for what other attributes of the request say.
+    """
 
-    def way(config):
+    def make(*names, **settings):
         def for_user(request):
             found = get_dbsession(request)
             found.info['user'] = request.authenticated_userid
-            found.info['page'] = request.matchdict['name']
+            found.info['others'] = [getattr(request, name) for name in names]
             return found
 
-        config.set_security_policy(Policy())
-        config.add_request_method(for_user, 'dbsession', reify=True)
+        def way(config):
+            config.set_security_policy(Policy())
+            config.add_request_method(for_user, 'dbsession', reify=True)
 
-    shop = make_shop(way)
+        shop = make_shop(way, **settings)
 
-    @shop.view
-    def login(request):
-        request.session['user'] = 'ann'
+        @shop.view
+        def login(request):
+            request.session['user'] = 'ann'
 
-    @shop.view
-    def free(request):
-        return str('dbsession' in request.__dict__)
+        @shop.view
+        def free(request):
+            return str('dbsession' in request.__dict__)
 
-    @shop.view
-    def who(request):
-        info = request.dbsession.info
-        return f"{info['user']} {info['page']}"
+        @shop.view
+        def who(request):
+            request.session['seen'] = True
+            return str(request.dbsession.info['user'])
 
-    return shop
+        return shop
+
+    return make
 
 
-def test_one_that_is_made_for_the_user(audited):
+def test_one_that_is_made_for_the_user(make_audited):
     """T10: pyramid_tm asks for the user first; that makes no dbsession."""
-    browser = audited.browser()
+    browser = make_audited('matched_route').browser()
     browser.get('/login')
     assert browser.get('/free').text == 'False'
-    assert browser.get('/who').text == 'ann who'
+    assert browser.get('/who').text == 'ann'
+
+
+@on_sqlite
+@pytest.mark.parametrize('annotate', ['true', 'false'])
+def test_one_that_is_made_for_the_user_with_one_connection(
+    make_audited, annotate
+):
+    """T10: the session is read with it; it knows the user all the same."""
+    shop = make_audited(
+        engine_options={'poolclass': sa.StaticPool},
+        **{'tm.annotate_user': annotate},
+    )
+    browser = shop.browser()
+    browser.get('/login')
+    assert browser.get('/who').text == 'ann'
+    assert shop.data() == {'user': 'ann', 'seen': True}
