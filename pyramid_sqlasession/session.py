@@ -29,7 +29,22 @@ from pyramid_sqlasession.state import copied
 from pyramid_sqlasession.state import IMMUTABLE
 from pyramid_sqlasession.state import State
 
-_NOT_LOADED = type('_NotLoaded', (), {'__repr__': lambda self: '...'})()
+
+class _NotLoaded:
+    """The key of a session that nobody has looked into."""
+
+    def __repr__(self) -> str:
+        return '...'
+
+    def __str__(self) -> str:
+        # ujson, say, has none but texts as keys.
+        raise TypeError(
+            'what reads a session past its methods does not load it: give it '
+            'dict(session)'
+        )
+
+
+_NOT_LOADED: Any = _NotLoaded()
 
 
 class Source(Protocol):
@@ -63,8 +78,8 @@ class SQLASession(dict[str, Any]):
     is an error of the commit (:exc:`SessionNotSerializable`,
     :exc:`SessionTooLarge`, :exc:`SessionFieldError`).
 
-    What reads a dict past its methods (``orjson``) does not load it: give it
-    ``dict(session)``.
+    What reads a dict past its methods (``orjson``, ``ujson``) does not load it
+    and raises ``TypeError``: give it ``dict(session)``.
     """
 
     def __init__(self, source: Source, state: State) -> None:

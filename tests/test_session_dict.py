@@ -12,6 +12,7 @@ import pickle
 import threading
 import time
 
+import orjson
 from pyramid.interfaces import ISession
 from pyramid.interfaces import ISessionFactory
 from pyramid.response import Response
@@ -382,6 +383,28 @@ class Asking:
 
     def permits(self, request, context, permission):
         return True
+
+
+def as_ujson(found):
+    """Return what a library writes that makes texts of all keys."""
+    return {str(key): value for key, value in dict.items(found)}
+
+
+@on_sqlite
+@pytest.mark.parametrize('write', [orjson.dumps, as_ujson])
+def test_what_reads_past_the_methods(make_site, write):
+    """R10: it is refused, and never given an empty session."""
+    visitor = Visitor(make_site())
+    visitor.store(a=1)
+
+    def read(request):
+        with pytest.raises(TypeError):
+            write(request.session)
+        assert write(dict(request.session)) == write({'a': 1})
+        return 'read'
+
+    visitor.site.views['read'] = read
+    assert visitor.browser.get('/read').text == 'read'
 
 
 @on_sqlite
