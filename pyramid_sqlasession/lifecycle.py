@@ -352,7 +352,7 @@ class Binding:
         """
         self.found = Found.UNAVAILABLE
         self.watcher.loaded(self.found, self.base, seconds)
-        if can_be_answered():
+        if can_be_answered(self.request):
             return False
         # pyramid_tm asks for the user, and a toolbar for everything, above of
         # all exception views: nobody is logged in there.
@@ -372,7 +372,7 @@ class Binding:
             # nothing.
             self._unavailable = None
             return False
-        if can_be_answered():
+        if can_be_answered(self.request):
             raise self._unavailable
         return True
 

@@ -169,12 +169,14 @@ def _running_subrequest(request: Any) -> Any | None:
     return current
 
 
-def can_be_answered() -> bool:
-    """Return whether an error raised now meets an exception view.
+def can_be_answered(request: Any) -> bool:
+    """Return whether an error raised now meets an exception view, or has to be
+    heard of all the same.
 
-    That is, whether we are called from below Pyramid's tween for them.  Who
-    asks above of it has to hear of the error all the same, unless he only
-    notes, or shows, who is there.
+    It meets one if we are called from below Pyramid's tween for them.  Who
+    asks above of it, before the view, may decide by the answer what becomes of
+    *request*, unless he only notes, or shows, who is there.  After the view
+    its page would be lost; a script has none.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
@@ -183,7 +185,9 @@ def can_be_answered() -> bool:
         if frame.f_code.co_name in _WHO_ONLY_NOTE:
             return False
         frame = frame.f_back
-    return True
+    return 'context' not in request.__dict__ or (
+        not is_being_answered(request)
+    )
 
 
 def response_of(request: Any) -> Any | None:

@@ -15,7 +15,9 @@ import time
 import orjson
 from pyramid.interfaces import ISession
 from pyramid.interfaces import ISessionFactory
+from pyramid.request import Request
 from pyramid.response import Response
+from pyramid.scripting import prepare
 import pytest
 import sqlalchemy as sa
 import transaction
@@ -468,6 +470,82 @@ def test_who_looks_after_the_page_that_says_so(make_site):
     site.registry.shown = None
     assert visitor.browser.get('/look', status=503).text == 'away {}'
     assert site.registry.shown == {}
+
+
+def monitoring_tween_factory(handler, registry):
+    """A monitor: it notes who was there, whatever became of the request."""
+
+    def monitor(request):
+        try:
+            return handler(request)
+        finally:
+            registry.noted = request.authenticated_userid
+
+    return monitor
+
+
+def gate_tween_factory(handler, registry):
+    """A gate: it asks the session whom it lets in."""
+
+    def gate(request):
+        if request.session.get('banned'):
+            return Response('banned', status=403)
+        return handler(request)
+
+    return gate
+
+
+def site_behind(make_site, name):
+    """Return a site behind a tween, and a visitor with a session."""
+    site = make_site(
+        **{'tm.annotate_user': 'false'},
+        configure=lambda config: (
+            config.set_security_policy(Asking()),
+            config.add_tween(
+                f'{__name__}.{name}', over='pyramid_tm.tm_tween_factory'
+            ),
+        ),
+    )
+    visitor = Visitor(site)
+    visitor.store(banned=True)
+    site.view(other)
+    site.views['look'] = lambda request: request.session['banned']
+    return site, visitor.browser
+
+
+@on_sqlite
+def test_who_notes_after_the_view_who_was_there(make_site):
+    """D1: its page, which is done, is sent; and the error's is, too."""
+    site, browser = site_behind(make_site, 'monitoring_tween_factory')
+    take_away(site)
+    assert browser.get('/other').text == 'without a session'
+    assert site.registry.noted is None
+    browser.get('/look', status=503)
+
+
+@on_sqlite
+def test_who_decides_before_the_view(make_site):
+    """D1, R10: hears of the error, and takes nobody for somebody else."""
+    site, browser = site_behind(make_site, 'gate_tween_factory')
+    browser.get('/other', status=403)
+    take_away(site)
+    with pytest.raises(SessionStoreUnavailable):
+        browser.get('/other')
+
+
+@on_sqlite
+def test_a_script_hears_of_a_database_that_is_away(make_site):
+    """D1: whose request has a context, but is answered by nobody."""
+    site = make_site()
+    visitor = Visitor(site)
+    visitor.store(n=1)
+    cookies = visitor.browser.cookies
+    take_away(site)
+    request = Request.blank('/', cookies=cookies)
+    with prepare(request, site.registry) as found:
+        assert found['request'].context is not None
+        with pytest.raises(SessionStoreUnavailable):
+            dict(found['request'].session)
 
 
 # -- identity -----------------------------------------------------------------
