@@ -286,7 +286,7 @@ class Answer:
         except (HTTPNotFound, exc.SQLAlchemyError, SessionError):
             return False
         _log_unsaved(binding.application, error)
-        replace_content(response, found)
+        replace_content(binding.request, response, found)
         if binding.state.is_unsaved:
             self._save_last_word()
         return True

@@ -41,6 +41,10 @@ _REST = 10.0
 # refuses the later one, which then finds that it is gone.
 _ATTEMPTS = 5
 
+# Seconds, doubled with each attempt: a lock that somebody holds for a moment
+# shall not end the tick.  Three seconds in all.
+_PATIENCE = 0.1
+
 # So often the interval is doubled while the database is down: to eight times
 # itself.
 _MOST_DOUBLINGS = 3
@@ -173,7 +177,10 @@ class Cleaner:
                     if count < BATCH:
                         return
                     attempts = 0
-                stop.wait(_REST * (perf_counter() - begun))
+                rest = _REST * (perf_counter() - begun)
+                if attempts:
+                    rest = max(rest, _PATIENCE * 2**attempts)
+                stop.wait(rest)
 
     def _clean_batch(
         self, application: Application, connection: sa.Connection

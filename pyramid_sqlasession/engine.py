@@ -64,9 +64,12 @@ def _find(
     if isinstance(bind, sa.Connection):
         bind = bind.engine
     if isinstance(bind, sa.Engine):
-        # What each SQLAlchemy session has, from 2.1 on, such as a schema.
-        common = options.get('execution_options')
-        return bind.execution_options(**common) if common else bind
+        # SQLAlchemy 2.1: of what each session of the factory has only this is
+        # meant for all statements.
+        common = options.get('execution_options') or {}
+        if (schemas := common.get('schema_translate_map')) is not None:
+            bind = bind.execution_options(schema_translate_map=schemas)
+        return bind
     given = registry.settings or {}
     if not given.get('sqlalchemy.url'):
         raise ConfigurationError(_NO_ENGINE)

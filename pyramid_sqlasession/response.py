@@ -6,17 +6,19 @@ from collections.abc import Collection
 from collections.abc import Iterable
 import datetime as dt
 import logging
+from secrets import randbits
 from typing import Any
-from weakref import ref
 
 from pyramid_sqlasession.base import Base
 from pyramid_sqlasession.cookie import CookiePolicy
 from pyramid_sqlasession.plan import Outcome
+from pyramid_sqlasession.surroundings import is_subrequest
 from pyramid_sqlasession.surroundings import outermost
 
 log = logging.getLogger(__name__)
 
-# The attribute of a response with what was added to it.
+# The attribute of a response with what was added to it, and of a request with
+# its number.
 _OURS = '_sqlasession'
 
 NO_REASON = 'nothing to update'
@@ -108,10 +110,16 @@ def put_cookie(
 
     :param yields: such a one stays, and *header* is not added.
     """
-    ours = response.__dict__.get(_OURS)
+    sender = outermost(request)
+    known = getattr(response, '__dict__', None)
+    if known is None or is_subrequest(sender):
+        # A thread of a view runs the subrequest: whose it is, nobody knows.
+        known = {}
+    ours = known.get(_OURS)
     if ours is None:
-        ours = response.__dict__[_OURS] = _Ours(request)
-    elif not ours.are_for(request):
+        # Of two threads that both find none, one makes it for both.
+        ours = known.setdefault(_OURS, _Ours(sender))
+    if not ours.are_for(sender):
         ours.take_out(request, response)
         return
     headers = response.headerlist
@@ -123,47 +131,64 @@ def put_cookie(
             if yields:
                 return
             headers.remove(other)
-    headers.append(('Set-Cookie', header))
     ours.values += (header,)
+    headers.append(('Set-Cookie', header))
+    if not ours.are_for(sender):
+        # Another one has got the response meanwhile.
+        ours.take_out(request, response)
+
+
+def _number_of(request: Any) -> int:
+    """Return what no other request has, of another process neither."""
+    given: dict[str, Any] = request.__dict__
+    found: int = given.get(_OURS) or given.setdefault(_OURS, randbits(64))
+    return found
 
 
 def take_foreign_cookies(event: Any) -> None:
     """Take cookies that are for another request out of a response that an
     application returns to many; called with Pyramid's ``NewResponse``.
     """
-    ours = getattr(event.response, '__dict__', {}).get(_OURS)
-    if ours is not None and not ours.are_for(event.request):
-        ours.take_out(event.request, event.response)
+    take_foreign(event.request, event.response)
+
+
+def take_foreign(request: Any, response: Any) -> None:
+    """Do the same with *response*, which answers *request*."""
+    ours = getattr(response, '__dict__', {}).get(_OURS)
+    if ours is not None and not ours.are_for(outermost(request)):
+        ours.take_out(request, response)
 
 
 class _Ours:
-    """The Set-Cookie values that were added to a response, for one request.
+    """The Set-Cookie values that were added to a response.
 
-    :param request: that, or one that runs within it.
+    :param sender: the request of the browser that they are for.
     """
 
     __slots__ = ('_owner', 'values')
 
-    def __init__(self, request: Any) -> None:
-        # Weak, as such a response may be there for ever.
-        self._owner: ref[Any] | None = ref(outermost(request))
+    def __init__(self, sender: Any) -> None:
+        # Not the request itself: such a response may be there for ever, and
+        # may be pickled.
+        self._owner: int | None = _number_of(sender)
         self.values: tuple[str, ...] = ()
 
-    def are_for(self, request: Any) -> bool:
-        """Return whether who has sent *request* may get them."""
-        return self._owner is not None and self._owner() is outermost(request)
+    def are_for(self, sender: Any) -> bool:
+        """Return whether who has sent this request may get them."""
+        return self._owner == _number_of(sender)
 
     def take_out(self, request: Any, response: Any) -> None:
         """Take them out of *response*, for good: of two requests at the same
         time nobody knows whom it goes to.
         """
-        if self._owner is None:
-            return
+        is_known = self._owner is None
         self._owner = None
         response.headerlist[:] = [
             (name, value) for name, value in response.headerlist
             if value not in self.values
         ]
+        if is_known:
+            return
         log.error(
             'one response object is returned to several requests (%r, for '
             'one): no cookie of a session goes with it, as others would get '
@@ -238,8 +263,9 @@ def keep_private(response: Any) -> None:
         response.headers['Cache-Control'] = f'{value}, private'
 
 
-def replace_content(response: Any, other: Any) -> None:
+def replace_content(request: Any, response: Any, other: Any) -> None:
     """Turn *response*, which is on its way already, into *other*."""
+    take_foreign(request, other)
     response.status = other.status
     response.headers.clear()
     response.headers.extend(other.headers.items())

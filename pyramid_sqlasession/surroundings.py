@@ -42,7 +42,11 @@ def outermost(request: Any) -> Any:
     """Return the request that the browser has sent: *request*, or the one
     whose view runs it, or runs that.
     """
-    return next(iter(running_requests()), request)
+    for running in running_requests():
+        # That of a script (``bootstrap()``) is nobody's.
+        if running is request or is_being_answered(running):
+            return running
+    return request
 
 
 def is_finished(request: Any) -> bool:

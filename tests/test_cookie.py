@@ -1,9 +1,11 @@
 """The cookie: what is believed, what is sent, and what is never said."""
 
 import base64
+from concurrent.futures import ThreadPoolExecutor
 import datetime as dt
 import hashlib
 import logging
+import pickle
 import re
 import string
 import time
@@ -18,10 +20,13 @@ from pyramid.events import NewResponse
 from pyramid.httpexceptions import HTTPFound
 from pyramid.request import Request
 from pyramid.response import Response
+from pyramid.scripting import prepare
 import pytest
 
 from pyramid_sqlasession import SuspiciousCookie
 from pyramid_sqlasession.cookie import new_token
+from pyramid_sqlasession.response import put_cookie
+from pyramid_sqlasession.response import take_foreign
 
 from .site import Note
 
@@ -1034,3 +1039,111 @@ def test_a_response_for_many_within_one_request(shop):
     browser = shop.browser()
     assert 'Set-Cookie' in browser.get('/around').headers
     assert browser.get('/read').text == "False [('a', 1)]"
+
+
+class Meanwhile(list):
+    """The headers of a response; before one is added, somebody is called."""
+
+    def __init__(self, headers, call):
+        super().__init__(headers)
+        self._call = call
+
+    def append(self, header):
+        """Add *header*."""
+        self._call()
+        super().append(header)
+
+
+def test_a_response_for_many_that_another_gets_meanwhile(caplog):
+    """R4: two at the same time, and nobody later, may get a wrong cookie."""
+    response, ann, bob = Response(), *map(Request.blank, ('/ann', '/bob'))
+
+    def take():
+        take_foreign(bob, response)
+
+    put_cookie(ann, response, 'session=1; Path=/', yields=False)
+    response.headerlist = Meanwhile(response.headerlist, take)
+    put_cookie(ann, response, 'session=2; Path=/', yields=False)
+    assert 'Set-Cookie' not in response.headers
+    assert len(caplog.records) == 1
+
+
+@sqlite
+def test_a_response_for_many_whose_headers_are_copied(make_site):
+    """R4: an error at the response is answered without others' cookies."""
+    sorry = Response('sorry', status=500)
+
+    def answer(error, request):
+        if isinstance(error, KeyError):
+            request.session['seen'] = True
+        return sorry
+
+    site = make_site(
+        **{'pyramid.tweens': 'pyramid.tweens.excview_tween_factory'},
+        configure=lambda config: config.add_exception_view(answer, Exception),
+    )
+
+    @site.view
+    def fail(request):
+        raise KeyError
+
+    @site.view
+    def spoil(request):
+        request.session['a'] = object()
+
+    ann, bob = site.browser(), site.browser()
+    assert 'Set-Cookie' in ann.get('/fail', status=500).headers
+    assert 'Set-Cookie' not in bob.get('/spoil', status=500).headers
+
+
+@sqlite
+def test_a_subrequest_of_a_thread_keeps_its_cookie(shop):
+    """T9: its response is the view's, whatever thread it comes from."""
+
+    @shop.view
+    def around(request):
+        with ThreadPoolExecutor() as pool:
+            return pool.submit(
+                request.invoke_subrequest, Request.blank('/write')
+            ).result()
+
+    browser = shop.browser()
+    assert 'Set-Cookie' in browser.get('/around').headers
+    assert browser.get('/read').text == "False [('a', 1)]"
+
+
+@sqlite
+def test_a_response_for_many_below_a_request_of_a_script(common, caplog):
+    """R4: one that was prepared in the thread is part of no other."""
+    ann, other = common.browser(), common.browser()
+    ann.get('/write')
+    common.clock.advance(hours=1)
+    with prepare(registry=common.registry):
+        assert 'Set-Cookie' in ann.get('/icon?look').headers
+        assert 'Set-Cookie' not in other.get('/icon').headers
+    assert len(caplog.records) == 1
+
+
+class Bare:
+    """A response of the application's own, with no place for more."""
+
+    __slots__ = ('headerlist',)
+
+    def __init__(self):
+        self.headerlist = []
+
+
+def test_a_response_that_cannot_be_marked():
+    """R4: it gets its cookie."""
+    bare = Bare()
+    put_cookie(Request.blank('/'), bare, 'session=a; Path=/', yields=False)
+    assert bare.headerlist == [('Set-Cookie', 'session=a; Path=/')]
+
+
+@sqlite
+def test_a_response_with_a_cookie_is_pickled(shop):
+    """R4: as it can be without."""
+    shop.views['around'] = lambda request: pickle.loads(pickle.dumps(  # noqa: S301
+        request.invoke_subrequest(Request.blank('/write'))
+    ))
+    assert 'Set-Cookie' in shop.browser().get('/around').headers

@@ -478,6 +478,29 @@ def test_a_schema_that_is_put_in(make_site, caplog, place, use):
 
 
 @pytest.mark.parametrize('database', ['postgresql'], indirect=True)
+@pytest.mark.parametrize('options', [
+    {'yield_per': 5}, {'stream_results': True}, {'postgresql_readonly': True},
+])
+def test_other_options_of_the_sessionmaker(make_site, options):
+    """T0, E3: what is meant for the application's queries is left to it."""
+
+    def put_in(config):
+        factory = config.registry['dbsession_factory']
+        if 'sessionmaker' in PLACES:
+            factory.configure(execution_options=options)
+
+    site = make_site(
+        create=False, create_table='true', expiration='1h',
+        check_expiration_interval='1d', configure=put_in,
+    )
+    site.views['put'] = lambda request: request.session.update(n=1)
+    site.browser().get('/put')
+    assert site.data() == {'n': 1}
+    site.clock.advance(days=1)
+    assert site.application.cleaner.clean() == 1
+
+
+@pytest.mark.parametrize('database', ['postgresql'], indirect=True)
 @pytest.mark.parametrize('create', [True, False])
 def test_schema(make_site, database, create):
     """Section 2: the table lives in the schema of the setting."""
