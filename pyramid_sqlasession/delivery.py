@@ -50,7 +50,7 @@ def send_cookie(binding: Binding, response: Any) -> None:
     if header is not None:
         # The response may be a subrequest's, with its cookie.
         put_cookie(
-            binding.request, response, header,
+            request, response, header,
             yields=(binding.outer is not None or binding.is_preceded)
             and not _counts_most(binding, outcomes),
         )

@@ -223,7 +223,7 @@ def _read(key: str, name: str, value: Any) -> Any:
         return _READERS[name](value.strip())
     except values.Refused as error:
         shown = '(not shown)' if is_hidden(name) else repr(value)
-        raise ConfigurationError(f'{key} = {shown}: {error}') from error
+        raise values.bad_option(key, shown, str(error)) from error.__cause__
 
 
 def _check_isolation(dialect: sa.Dialect, key: str, level: Any) -> None:

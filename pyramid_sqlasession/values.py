@@ -37,13 +37,18 @@ class Refused(Exception):
 
 def bad_value(key: str, value: object, problem: str) -> ConfigurationError:
     """Return the error for a setting; *problem* says what is allowed."""
+    return bad_option(PREFIX + key, repr(value), problem)
+
+
+def bad_option(key: str, shown: str, problem: str) -> ConfigurationError:
+    """Return the same error, by the whole *key* and the text of the value."""
     # Before it is cut: the end of a password may be what is recognised.
-    shown = without_passwords(repr(value))
+    shown = without_passwords(shown)
     if len(shown) > 200:
         shown = f'{shown[:197]}...'
     # The problem may quote a part of the value.
     problem = without_passwords(problem)
-    return ConfigurationError(f'{PREFIX}{key} = {shown}: {problem}')
+    return ConfigurationError(f'{key} = {shown}: {problem}')
 
 
 def is_hidden(option: str) -> bool:

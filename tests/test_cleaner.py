@@ -522,17 +522,20 @@ def locked_entries(site):
         yield
 
 
-class Rests(threading.Event):
-    """An event that notes how long it would be waited for."""
+class Waits(threading.Event):
+    """Notes for how long a cleaner would wait, and ends it in the last, if
+    there is a last one.
+    """
 
-    def __init__(self):
+    def __init__(self, last=None):
         super().__init__()
-        self.seconds = []
+        self.noted = []
+        self._last = last
 
     def wait(self, timeout=None):
         """Do not wait."""
-        self.seconds.append(timeout)
-        return False
+        self.noted.append(timeout)
+        return len(self.noted) == self._last
 
 
 @pytest.mark.parametrize('database', ['mariadb'], indirect=True)
@@ -544,12 +547,12 @@ def test_cleaner_waits_for_no_entry_of_an_index(make_site):
     ))
     with_rows(site, expired=3, live=0)
     site.execute('UPDATE sessions SET user_id = 7')
-    rests = Rests()
+    waits = Waits()
     with locked_entries(site):
         with pytest.raises(sa.exc.OperationalError, match='1205'):
-            site.application.cleaner.clean(rests)
+            site.application.cleaner.clean(waits)
     # A lock that is held for a second or two ends no tick.
-    assert sum(rests.seconds) > 2.9
+    assert sum(waits.noted) > 2.9
     assert clean(site) == 3
 
 
@@ -800,19 +803,6 @@ def test_stop_by_a_subscriber_of_the_cleaner(make_site, started):
     assert started() == set()
 
 
-class Waits(threading.Event):
-    """Notes for how long a cleaner would wait, and ends it in the third."""
-
-    def __init__(self):
-        super().__init__()
-        self.noted = []
-
-    def wait(self, timeout=None):
-        """Do not wait."""
-        self.noted.append(timeout)
-        return len(self.noted) == 3
-
-
 @on_sqlite
 @pytest.mark.parametrize(('end', 'waits'), [
     (min, [5, 80, 80]), (max, [100, 120, 120])
@@ -820,7 +810,7 @@ class Waits(threading.Event):
 def test_first_wait_is_any_part_of_an_interval(shop, monkeypatch, end, waits):
     """E3: workers that live for less than an interval clean all the same."""
     monkeypatch.setattr(random, 'uniform', lambda a, b: end(a, b))
-    stop = Waits()
+    stop = Waits(last=3)
     application = shop.registry['sqlasession']
     idle = cleaner.Cleaner(application)
     cleaner._run(weakref.ref(idle), weakref.ref(application), stop, 100)

@@ -455,6 +455,14 @@ def test_nothing_is_automatic(suite):
     done.stdout.no_fnmatch_line('*session_cleaners*')
 
 
+def printed_by(program):
+    """Return what *program* prints in a process of its own."""
+    return subprocess.run(
+        [sys.executable, '-c', program], check=True, capture_output=True,
+        text=True, timeout=60,
+    ).stdout
+
+
 def test_the_plugin_costs_no_import():
     """Somebody else's tests import neither Pyramid nor SQLAlchemy for it."""
     program = (
@@ -462,11 +470,7 @@ def test_the_plugin_costs_no_import():
         'print([n for n in ("pyramid", "sqlalchemy", "zope", "transaction", '
         '"orjson", "opentelemetry", "webtest") if n in sys.modules])'
     )
-    done = subprocess.run(
-        [sys.executable, '-c', program], check=True, capture_output=True,
-        text=True, timeout=60,
-    )
-    assert done.stdout == '[]\n'
+    assert printed_by(program) == '[]\n'
 
 
 def test_time_that_is_stopped_before_the_first_use():
@@ -477,8 +481,4 @@ def test_time_that_is_stopped_before_the_first_use():
         'from pyramid_sqlasession.application import utcnow\n'
         'print(utcnow().year > 2020)'
     )
-    done = subprocess.run(
-        [sys.executable, '-c', program], check=True, capture_output=True,
-        text=True, timeout=60,
-    )
-    assert done.stdout == 'True\n'
+    assert printed_by(program) == 'True\n'

@@ -994,6 +994,15 @@ def test_an_option_of_the_engine_of_the_wrong_kind(
     assert allowed in text
 
 
+def test_an_option_of_the_engine_that_is_a_url(tmp_path):
+    """Section 2: a URL under the wrong key shows no password."""
+    url = f'postgresql://web:{HIDDEN}@db/shop'
+    key = 'sqlasession.engine.poolclass'
+    text = refused(tmp_path, url=URL, **{key: url})
+    assert text.startswith(f"{key} = 'postgresql://(not shown)@db/shop': ")
+    assert HIDDEN not in text
+
+
 def test_arguments_of_the_driver_as_text(tmp_path):
     """Section 2: what may hold a password is not shown."""
     key = 'sqlasession.engine.connect_args'
