@@ -48,7 +48,7 @@ help: ## list what can be made
 # $(PYTHON), if set, is the only candidate.
 $(BIN)/python:
 	@set -e; \
-	for candidate in $(or $(PYTHON),python3 python3.14 python3.13 \
+	for candidate in $(or $(PYTHON),python3 python3.15 python3.14 python3.13 \
 			python3.12 python3.11 python); do \
 		if "$$candidate" -c 'import sys, venv, ensurepip; \
 				sys.exit(sys.version_info < (3, 11))' \
@@ -60,7 +60,7 @@ $(BIN)/python:
 		fi; \
 	done; \
 	echo "Python >= 3.11 with venv is needed; tried: $(or $(PYTHON),\
-python3 python3.14 python3.13 python3.12 python3.11 python)." >&2; \
+python3 python3.15 python3.14 python3.13 python3.12 python3.11 python)." >&2; \
 	echo "Install it (Debian, Ubuntu: apt install python3 python3-venv)" \
 		"or name it: make ... PYTHON=/path/to/python3" >&2; \
 	exit 1
@@ -99,7 +99,7 @@ test-lowest: ## some tests, with the lowest releases that setup.py allows
 
 # pyenv's are behind a shim that may refuse to run them.
 test-pythons: $(BIN)/python ## these tests with each other Python that is found
-	@set -e; for version in 3.11 3.12 3.13 3.14; do \
+	@set -e; for version in 3.11 3.12 3.13 3.14 3.15; do \
 		$(BIN)/python -V | grep -q " $$version\." && continue; \
 		for candidate in python$$version \
 				$$HOME/.pyenv/versions/$$version.*/bin/python; do \

@@ -91,6 +91,9 @@ setup(
         'Programming Language :: Python :: 3.12',
         'Programming Language :: Python :: 3.13',
         'Programming Language :: Python :: 3.14',
+        'Programming Language :: Python :: 3.15',
+        # orjson has no other.
+        'Programming Language :: Python :: Implementation :: CPython',
         'Topic :: Database',
         'Topic :: Internet :: WWW/HTTP :: Session',
         'Typing :: Typed',

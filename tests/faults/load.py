@@ -53,7 +53,9 @@ class Http:
                 given = answer.headers.get('Set-Cookie')
                 return answer.status, _value(given) or cookie
         except urllib.error.HTTPError as error:
-            return error.code, cookie
+            # Its body is a file.
+            with error:
+                return error.code, cookie
         except OSError:
             return 503, cookie
 
