@@ -256,7 +256,31 @@ MOST_KEYS = 500
 _BY_PRIMARY_KEY = 'FORCE INDEX (PRIMARY)'
 
 
-class DeleteByKey(sa.Delete):
+class SelectLatest(sa.Select[Any]):
+    """A ``SELECT … FOR UPDATE`` of what is committed now, however old the
+    snapshot of its transaction is; as are the next two.
+
+    MariaDB refuses it (1020), by default from 11.6.2 on, and ends the
+    transaction.  That keeps updates from being lost, which the statements of
+    this package see to by themselves: what they find changed they merge.
+    """
+
+    inherit_cache = True
+
+
+class UpdateLatest(sa.Update):
+    """An UPDATE of such rows."""
+
+    inherit_cache = True
+
+
+class DeleteLatest(sa.Delete):
+    """A DELETE of such rows."""
+
+    inherit_cache = True
+
+
+class DeleteByKey(DeleteLatest):
     """A DELETE that names the keys of its rows, up to ``MOST_KEYS``, and looks
     at no others.
     """
@@ -283,6 +307,52 @@ def is_refused_at_once(dialect: sa.Dialect) -> bool:
 
 def _is_mariadb(dialect: Any) -> bool:
     return dialect.name in MYSQL and dialect.is_mariadb
+
+
+def _of_latest(dialect: Any, text: str) -> str:
+    """Return what only a server reads that knows the setting, in which *text*
+    has the word for it; '' where none does.
+    """
+    # By the server that reads it, as those of a cluster differ during an
+    # upgrade: a comment for others, and so for a proxy that looks for the
+    # first word of a statement.
+    version = dialect.server_version_info if _is_mariadb(dialect) else None
+    if not version or (11, 0) <= version < (11, 4):
+        # Of these, short-lived ones, some know it and some do not.
+        return ''
+    since = '110402' if version >= (11, 4) else '101108'
+    setting = 'innodb_snapshot_isolation = 0'
+    return f'/*M!{since} {text.format(setting)} */'
+
+
+def _latest(dialect: Any, text: str) -> str:
+    return ' '.join(filter(None, (
+        _of_latest(dialect, 'SET STATEMENT {} FOR'), text,
+    )))
+
+
+@compiles(SelectLatest, *MYSQL)
+def _select_latest(
+    statement: SelectLatest, compiler: Any, **options: Any
+) -> str:
+    text: str = compiler.visit_select(statement, **options)
+    return _latest(compiler.dialect, text)
+
+
+@compiles(UpdateLatest, *MYSQL)
+def _update_latest(
+    statement: UpdateLatest, compiler: Any, **options: Any
+) -> str:
+    text: str = compiler.visit_update(statement, **options)
+    return _latest(compiler.dialect, text)
+
+
+@compiles(DeleteLatest, *MYSQL)
+def _delete_latest(
+    statement: DeleteLatest, compiler: Any, **options: Any
+) -> str:
+    text: str = compiler.visit_delete(statement, **options)
+    return _latest(compiler.dialect, text)
 
 
 def select_by_key(
@@ -315,6 +385,7 @@ def _delete_by_key(
     variables = 'sql_safe_updates = 0'
     if isinstance(statement, DeleteAtOnce):
         variables += ', innodb_lock_wait_timeout = 0'
+    variables += _of_latest(compiler.dialect, ', {}')
     return f'SET STATEMENT {variables} FOR {text}'
 
 

@@ -127,12 +127,14 @@ class Records:
         columns = [c[name] for name in COLUMNS if name != 'id']
         self.find_statement = sa.select(*columns).where(this, alive)
         # An expired one too: whoever looks again wants to know why.
-        self._look_again = sa.select(*columns).where(this)
+        self._look_again = dialects.SelectLatest(*columns).where(this)
         self._identify = sa.select(c.secret_hash, c.version).where(
             this, alive
         )
         self._insert = table.insert()
-        self._update = table.update().where(this, self._guard(), alive)
+        self._update = dialects.UpdateLatest(table).where(
+            this, self._guard(), alive
+        )
         # Another machine's clock may be ahead: never backwards (C3).
         self._extend = self._update.values({
             name: sa.case(
@@ -142,7 +144,7 @@ class Records:
             for name in EXPIRY
         })
         self._touch = self._update.where(c.accessed == sa.bindparam('__seen'))
-        self._delete = table.delete().where(
+        self._delete = dialects.DeleteLatest(table).where(
             this, c.secret_hash == sa.bindparam('__hash')
         )
         #: Those of most requests, built once: each is known by its id().
@@ -362,7 +364,7 @@ class Records:
         # they would come back when it is lengthened.
         table = self.table
         return connection.execute(
-            table.delete().where(table.c.expires > now, *where)
+            dialects.DeleteLatest(table).where(table.c.expires > now, *where)
         ).rowcount
 
     def remove_surplus(
@@ -416,7 +418,8 @@ class Records:
         if not exactly:
             expired &= c.sweep <= now
         chosen = (
-            sa.select(id).where(expired).order_by(c.sweep).limit(limit)
+            dialects.SelectLatest(id)
+            .where(expired).order_by(c.sweep).limit(limit)
         )
         if exactly and dialects.locks_rows(connection.dialect):
             # MariaDB and MySQL lock all that they look at, until the
@@ -439,9 +442,9 @@ class Records:
         :param ids: ``dialects.MOST_KEYS`` at most.
         :param where: what has to hold still.
         """
+        id = self.stored_id
         chosen = dialects.select_by_key(
-            sa.select(self.stored_id).where(self.stored_id.in_(ids), where),
-            self.table,
+            dialects.SelectLatest(id).where(id.in_(ids), where), self.table
         )
         return self._remove_unlocked(
             connection, chosen, dialects.DeleteByKey(self.table), where

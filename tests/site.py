@@ -74,7 +74,11 @@ class Statements(list):
     @property
     def verbs(self):
         """The first words: ``['SELECT', 'UPDATE']``."""
-        return [statement.split()[0].upper() for statement in self]
+        # Behind what only some servers read (dialects.py).
+        return [
+            statement.rpartition('*/')[2].split()[0].upper()
+            for statement in self
+        ]
 
 
 def get_dbsession(request):

@@ -12,7 +12,9 @@ from pyramid_sqlasession.scripts import batches
 from .failing import Failure
 from .failing import refused_inserts
 from .failing import TERMINATE
+from .meeting import isolate_snapshots
 from .meeting import look
+from .meeting import open_snapshot
 from .meeting import put
 
 postgresql = pytest.mark.parametrize(
@@ -232,3 +234,37 @@ def test_a_connection_that_cannot_be_as_it_was(make_single):
     browser = site.browser()
     browser.get('/put')
     assert browser.get('/look').text == "{'n': 1}"
+
+
+def take_the_seat(request):
+    """Begin a session with a value of one that is over."""
+    request.session.update(seat='7A', n=2)
+
+
+def clean_up(request):
+    """Delete those that are over in the request's transaction."""
+    assert request.session_store.delete_expired() == 1
+
+
+@pytest.mark.parametrize('database', ['mariadb', 'galera'], indirect=True)
+@pytest.mark.parametrize(
+    ('act', 'left'), [(take_the_seat, [2]), (clean_up, [])]
+)
+def test_what_is_over_has_changed_since_the_snapshot(make_site, act, left):
+    """C7, E1: MariaDB's default from 11.6.2 on refuses only others' writes."""
+    site = make_site(
+        additional_fields='seat: String(8) unique\nn: Integer', expiration='1h',
+    )
+    isolate_snapshots(site)
+    site.views['sit'] = lambda request: request.session.update(seat='7A', n=1)
+    site.browser().get('/sit')
+    site.clock.advance(hours=2)
+
+    @site.view
+    def work(request):
+        open_snapshot(request)
+        site.execute('UPDATE sessions SET n = 3')
+        act(request)
+
+    site.browser().get('/work')
+    assert [row['n'] for row in site.rows()] == left

@@ -15,6 +15,7 @@ from webtest.response import TestResponse
 from pyramid_sqlasession import SessionWriteDropped
 from pyramid_sqlasession.cleaner import Cleaner
 
+from .meeting import isolate_snapshots
 from .meeting import look
 from .meeting import look_only
 from .meeting import Meeting
@@ -75,7 +76,8 @@ def expected_row(first, *, repeated):
 
 # -- the databases -----------------------------------------------------------
 
-#: REPEATABLE READ as it is from MariaDB 11.6.2 on.
+#: REPEATABLE READ as it is from MariaDB 11.6.2 on: it refuses the writes of
+#: others to what has changed, but not ours.
 SNAPSHOT_ISOLATION = 'SNAPSHOT ISOLATION'
 
 #: (database, isolation level, whether the transaction has a snapshot)
@@ -91,6 +93,7 @@ MODES = [
     ('mariadb', SNAPSHOT_ISOLATION, True),
     ('galera', 'READ COMMITTED', True),
     ('galera', 'REPEATABLE READ', True),
+    ('galera', SNAPSHOT_ISOLATION, True),
 ]
 
 
@@ -103,21 +106,17 @@ def _mode_id(mode):
 def _refuses(mode):
     """Return whether the database refuses a write to what has changed."""
     database, level, _ = mode
-    return level == SNAPSHOT_ISOLATION or (
-        database == 'postgresql' and level != 'READ COMMITTED'
-    )
+    return database == 'postgresql' and level != 'READ COMMITTED'
 
 
 @pytest.fixture
 def pairs(make_site, stage, mode):
     """The ``Pairs`` on one database with one isolation level."""
     _, level, snapshot = mode
-    if level == SNAPSHOT_ISOLATION:
-        options = {'connect_args': {
-            'init_command': 'SET SESSION innodb_snapshot_isolation = ON',
-        }}
+    if level in (None, SNAPSHOT_ISOLATION):
+        options = {}
     else:
-        options = {} if level is None else {'isolation_level': level}
+        options = {'isolation_level': level}
     settings = {
         'engine_options': options,
         'additional_fields': 'user_id: Integer index',
@@ -129,6 +128,9 @@ def pairs(make_site, stage, mode):
     # is a renewal due.
     renewing = make_site(create=False, renewal_interval='10m', **settings)
     renewing.clock = renewing.application.now = site.clock
+    if level == SNAPSHOT_ISOLATION:
+        isolate_snapshots(site)
+        isolate_snapshots(renewing)
     return Pairs(
         site, renewing, stage, open_snapshot if snapshot else look_only
     )

@@ -321,8 +321,6 @@ class TempGalera(Temporary):
             'innodb-buffer-pool-size': '32M',
             'innodb-fast-shutdown': 3,
             'innodb-lock-wait-timeout': 5,
-            # One default for all releases, as of a single server.
-            'loose-innodb-snapshot-isolation': 'OFF',
             'wsrep-provider': self.provider,
             'wsrep-cluster-name': f't{self.nodes[0].group_port}',
             'wsrep-cluster-address': f'gcomm://{peers}',

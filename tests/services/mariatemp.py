@@ -92,9 +92,6 @@ class TempMariaDB(Temporary):
                 '--innodb-fast-shutdown=3',
                 '--max-connections=200',
                 '--character-set-server=utf8mb4',
-                # One default for all releases; it is on from 11.6.2.  Tests
-                # that need it say so, and an older server does not know it.
-                '--loose-innodb-snapshot-isolation=OFF',
                 *self.options,
             ],
             f'{self.folder}/log',
