@@ -189,7 +189,8 @@ def named_in(error: exc.DBAPIError, names: Iterable[str]) -> str | None:
     """Return which of the columns *names* MariaDB or MySQL blames, in any
     language; PostgreSQL names none.
     """
-    text = str(error.orig)
+    # Not of the whole, in which quotes may be escaped.
+    text = ' '.join(map(str, error.orig.args)) if error.orig else ''
     for name in names:
         if f"'{name}'" in text or f'`{name}`' in text:
             return name

@@ -253,7 +253,8 @@ def clean_up(request):
 def test_what_is_over_has_changed_since_the_snapshot(make_site, act, left):
     """C7, E1: MariaDB's default from 11.6.2 on refuses only others' writes."""
     site = make_site(
-        additional_fields='seat: String(8) unique\nn: Integer', expiration='1h',
+        additional_fields='seat: String(8) unique\nn: Integer',
+        expiration='1h',
     )
     isolate_snapshots(site)
     site.views['sit'] = lambda request: request.session.update(seat='7A', n=1)
