@@ -295,6 +295,9 @@ class DeleteAtOnce(DeleteByKey):
     refer to its own, of which no ``SKIP LOCKED`` has asked.  Whoever has
     locked them, and then waits for one of its rows, would be the victim of a
     deadlock.
+
+    So a statement says it: a connection that waits for no lock at all (0)
+    makes MariaDB give up a ``SKIP LOCKED`` with error 1180.
     """
 
     inherit_cache = True
