@@ -238,7 +238,8 @@ def test_each_statement_with_its_duration(watched):
     panel = watched.visit(browser, act)
     _, _, listed = panel.partition('Statement on the sessions\' table')
     verbs = re.findall(
-        r'(\d+\.\d\d) (\d+ rows? )?(SELECT|INSERT|UPDATE|DELETE)', listed
+        r'(\d+\.\d\d) (\d+ rows? )?(?:/\*.*?\*/ )?'
+        r'(SELECT|INSERT|UPDATE|DELETE)', listed
     )
     assert [verb for _, _, verb in verbs] == ['SELECT', 'UPDATE']
     assert verbs[1][1] == '1 row '

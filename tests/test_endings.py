@@ -238,7 +238,7 @@ def _note_updates(meeting, stage):
     """Have the stage know when the next UPDATE is sent."""
 
     def note(connection, cursor, statement, *rest):
-        if statement.startswith('UPDATE'):
+        if 'UPDATE sessions' in statement:
             stage.let('updating')
             stage.reach('updating')
 
