@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 import enum
+import re
 
 from sqlalchemy import exc
 
@@ -53,7 +54,7 @@ _ERRNOS = {
     1205: Fault.LOCKED,  # lock wait timeout
     1020: Fault.CONFLICT,  # innodb_snapshot_isolation: record has changed
     1412: Fault.CONFLICT,  # the table was made anew since the snapshot
-    3101: Fault.CONFLICT,  # MySQL Group Replication: another node was first
+    3101: Fault.CONFLICT,  # Group Replication: refused by certification
     1146: Fault.MISSING,  # no such table
     1054: Fault.MISSING,  # unknown column
     1062: Fault.DUPLICATE,
@@ -87,9 +88,15 @@ _ERRNOS = {
     2014: Fault.UNAVAILABLE,  # driver and server are out of step
     2055: Fault.UNAVAILABLE,  # connection lost, with an error of the system
     3024: Fault.UNAVAILABLE,  # MySQL: max_execution_time ran out
+    3032: Fault.UNAVAILABLE,  # MySQL: offline_mode
+    3100: Fault.UNAVAILABLE,  # Group Replication: quorum lost at the COMMIT
     3118: Fault.UNAVAILABLE,  # MySQL: the role is locked
     4151: Fault.UNAVAILABLE,  # the same on MariaDB
 }
+
+#: In what 1180 says of a COMMIT, in whatever language: HA_ERR_LOCK_DEADLOCK.
+#: Group Replication gives it up for that of another node.
+_LOST_TO_ANOTHER = re.compile(r'\b149\b')
 
 #: The modules that SQLAlchemy has SQLite by; two of them with encryption.
 _SQLITE_MODULES = ('sqlite3', 'pysqlite3', 'sqlcipher3', 'pysqlcipher3')
@@ -242,10 +249,11 @@ def _driver_fault(error: BaseException | None) -> Fault:
     state = _sqlstate_of(error)
     if state in _SQLSTATES:
         return _SQLSTATES[state]
-    number = _errno_of(error)
+    number, text = _errno_of(error), str(error)
+    if number == 1180 and _LOST_TO_ANOTHER.search(text):
+        return Fault.CONFLICT
     if number is not None and number in _ERRNOS:
         return _ERRNOS[number]
-    text = str(error)
     if type(error).__module__.partition('.')[0] in _SQLITE_MODULES:
         # A reader that wants to write; does not wait.
         if getattr(error, 'sqlite_errorname', '') == 'SQLITE_BUSY_SNAPSHOT':
