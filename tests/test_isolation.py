@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from pyramid_sqlasession import SessionStoreUnavailable
+from pyramid_sqlasession.dialects import UpdateLatest
 from pyramid_sqlasession.scripts import batches
 
 from .failing import Failure
@@ -269,3 +270,18 @@ def test_what_is_over_has_changed_since_the_snapshot(make_site, act, left):
 
     site.browser().get('/work')
     assert [row['n'] for row in site.rows()] == left
+
+
+@pytest.mark.parametrize(('version', 'begins'), [
+    ((10, 11, 19), '/*M!101108 SET STATEMENT'),
+    ((11, 2, 3), 'UPDATE'), ((11, 3, 2), 'UPDATE'),
+    ((11, 4, 2), '/*M!110402 SET STATEMENT'), ((12, 0), '/*M!110402 SET'),
+    # As long as nobody has connected.
+    (None, 'UPDATE'),
+])
+def test_a_mariadb_that_may_not_know_the_setting(version, begins):
+    """C7: of a series in which some know it each is spared the question."""
+    dialect = sa.create_engine('mariadb+pymysql://').dialect
+    dialect.server_version_info = version
+    statement = UpdateLatest(sa.table('t', sa.column('n'))).values(n=1)
+    assert str(statement.compile(dialect=dialect)).startswith(begins)
