@@ -142,17 +142,20 @@ class Connections:
         return found
 
     def is_rolled_back(self, transaction: Any) -> bool:
-        """Return whether the application rolled its dbsession back by hand.
+        """Return whether the application's dbsession was rolled back, by hand
+        or by a flush that has failed, and that the view goes on without.
 
         zope.sqlalchemy can only commit what it has joined with: it ends such
-        a dbsession without a word, unless somebody marks it as changed.
+        a dbsession without a word, unless it knows of changes: by a flush
+        before that, or as somebody marks it.
         """
         dbsession = self.begun_dbsession
         if dbsession is None:
             return False
         current = dbsession.get_transaction()
         return any(
-            manager.session is dbsession and manager.tx is not current
+            manager.session is dbsession
+            and (manager.tx is not current or not dbsession.is_active)
             for manager in sqlalchemy_managers(transaction)
         )
 
@@ -441,8 +444,9 @@ class Connections:
         ):
             dbsession = self._dbsession
         if dbsession is not None:
+            # One that is not active was rolled back, as a flush has failed.
             if dbsession.in_transaction() and (
-                is_connected(dbsession)
+                (dbsession.is_active and is_connected(dbsession))
                 or self._is_begun_by_others(manager.transaction)
             ):
                 return None

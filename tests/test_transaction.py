@@ -1,5 +1,8 @@
 """The session in the transaction of the request (T1, T2, T6)."""
 
+import contextlib
+
+from pyramid.httpexceptions import HTTPFound
 from pyramid.response import Response
 from pyramid.tweens import EXCVIEW
 import pytest
@@ -403,6 +406,58 @@ def test_a_rollback_by_hand(make_site):
     browser.get('/add')
     browser.get('/add')
     assert site.data() == {'tries': 2, '_f_': ['It exists already']}
+    assert site.notes() == ['once']
+
+
+@pytest.mark.parametrize('looks', ['before', 'after', 'never'])
+def test_a_flush_that_fails_and_is_caught(make_site, looks):
+    """T1: the flash is stored, as after ``dbsession.rollback()``."""
+    site = with_views(make_site())
+    site.execute("INSERT INTO notes (text) VALUES ('once')")
+
+    @site.view
+    def add(request):
+        if looks == 'before':
+            assert request.session['n'] == 1
+        request.dbsession.add(Note(text='once'))
+        try:
+            request.dbsession.flush()
+        except sa.exc.IntegrityError:
+            if looks == 'after':
+                assert request.session['n'] == 1
+            request.session.flash('It exists already')
+            return HTTPFound('/work')
+
+    browser = returning(site)
+    assert browser.get('/add').status_int == 302
+    assert site.data() == STORED | {'_f_': ['It exists already']}
+    assert site.notes() == ['once']
+    # Nor is a connection lost.
+    assert site.engine.pool.checkedout() == 0
+
+
+@pytest.mark.parametrize('adds', [True, False])
+def test_what_was_flushed_before_one_that_fails(make_site, adds):
+    """T1: is missed, or marked as changed, and no session tells otherwise."""
+    site = with_views(make_site())
+    site.execute("INSERT INTO notes (text) VALUES ('once')")
+
+    @site.view
+    def add(request):
+        if adds:
+            request.dbsession.add(Note(text='before'))
+            request.dbsession.flush()
+        else:
+            mark_changed(request.dbsession, request.tm)
+        request.dbsession.add(Note(text='once'))
+        with contextlib.suppress(sa.exc.IntegrityError):
+            request.dbsession.flush()
+        request.session['n'] = 2
+
+    browser = returning(site)
+    with pytest.raises(sa.exc.PendingRollbackError):
+        browser.get('/add')
+    assert site.data() == STORED
     assert site.notes() == ['once']
 
 
