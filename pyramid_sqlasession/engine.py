@@ -185,6 +185,7 @@ def _made(
             f'{type(error).__name__}: {text}. A URL is written '
             f'dialect://user:password@host/name, the options are '
             f'those of sqlalchemy.create_engine{_meant(named, prefix, text)}'
+            f'{"" if prefix.startswith(PREFIX) else _OR_GIVEN}'
         ) from error
     level = named.get('isolation_level')
     if level is not None:
@@ -193,6 +194,13 @@ def _made(
     pooling.add_own(engine)
     return engine
 
+
+#: What else can be done about settings that are the application's.
+_OR_GIVEN = (
+    ". If the application makes its engine in another way, set "
+    "sqlasession.engine to it, or to a function of the registry that returns "
+    "it, or put its sessionmaker at registry['dbsession_factory']"
+)
 
 #: How to read options that SQLAlchemy takes as they are, and an ini file can
 #: only have as text.

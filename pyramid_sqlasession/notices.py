@@ -32,6 +32,12 @@ _ON_OTHERS = (
     'sqlasession.url'
 )
 
+# In the place of its name, where no attribute has it.
+_OF_GLOBAL = (
+    ' (a global DBSession gets one by config.add_request_method(lambda '
+    "request: DBSession, 'dbsession', reify=True))"
+)
+
 _ON_UNREGISTERED = (
     'request.%s has begun a transaction that request.tm does not know of: '
     'sessions are stored in one of their own, which is neither committed nor '
@@ -76,7 +82,7 @@ class Notices:
         ]
         self._tell(
             _ON_OTHERS, self._settings.dbsession,
-            f' ({", ".join(names)})' if names else '',
+            f' ({", ".join(names)})' if names else _OF_GLOBAL,
         )
 
     def unregistered(self, dbsession: Any) -> None:

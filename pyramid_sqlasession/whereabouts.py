@@ -13,13 +13,16 @@ log = logging.getLogger(__name__)
 
 _MAP = 'schema_translate_map'
 
+#: How SQLite's URLs name a database that no other connection sees.
+_IN_MEMORY = ('', ':memory:')
+
 
 class Whereabouts:
     """Notices a ``request.dbsession`` that leads to another table."""
 
     def __init__(self, table: sa.Table) -> None:
         self._table = table
-        self._is_told = False
+        self._is_told = self._has_two_pools = False
         #: Engines that are known to lead to the same one.
         self._known: weakref.WeakSet[sa.Engine] = weakref.WeakSet()
 
@@ -40,6 +43,14 @@ class Whereabouts:
             database == other_database or None in (database, other_database)
         ):
             self._known.add(used)
+            if used.pool is not engine.pool and not self._has_two_pools:
+                self._has_two_pools = True
+                log.info(
+                    'request.dbsession has another engine than the sessions '
+                    'have beside its transaction, so there are two pools of '
+                    'connections to one database; set sqlasession.engine to '
+                    'that of the application'
+                )
             return
         self._is_told = True
         log.error(
@@ -68,7 +79,9 @@ class Whereabouts:
         database = engine.url.database or ''
         if engine.dialect.name != 'sqlite':
             return name, database or None
-        # Without a name, it is the one in memory.
+        if database in _IN_MEMORY:
+            # Each pool has one of its own.
+            return name, f'in memory, of {engine.pool!r}'
         if os.path.exists(database):
             database = os.path.realpath(database)
         return name, database

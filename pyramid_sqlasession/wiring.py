@@ -58,6 +58,9 @@ def register(config: Any) -> None:
     registry[_INCLUDED] = True
     config.include('pyramid_tm')
     follow_savepoints()
+    # At once, too, and not only when the actions are executed: add-ons set one
+    # of theirs where they see none.
+    registry.registerUtility(_session_factory, ISessionFactory)
     config.set_session_factory(_session_factory)
     config.add_request_method(
         _session_store, name='session_store', reify=True

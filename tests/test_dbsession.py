@@ -1,8 +1,10 @@
 """The ways in which an application can have ``request.dbsession`` (T1)."""
 
 from functools import cached_property
+import logging
 import re
 
+from pyramid.config import Configurator
 from pyramid.decorator import reify
 from pyramid.exceptions import ConfigurationError
 from pyramid.request import Request
@@ -12,6 +14,7 @@ from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.orm import scoped_session
 from sqlalchemy.orm import Session
 import transaction
+from webtest import TestApp
 import zope.sqlalchemy
 
 from pyramid_sqlasession import SessionError
@@ -533,12 +536,52 @@ def test_one_of_a_tenant_of_a_server(make_shop, database, caplog):
 
 
 def test_another_engine_to_the_same_table(make_shop, database, caplog):
-    """T1: to have two engines is no reason to complain."""
+    """T1: to have two engines is worth one word, and no complaint."""
+    caplog.set_level(logging.INFO, 'pyramid_sqlasession')
     engine = database.create_engine()
     shop = tenants(make_shop, engine)
-    shop.browser().get('/visit')
+    browser = shop.browser()
+    for _ in range(2):
+        browser.get('/visit')
+    (told,) = [r for r in caplog.records if 'two pools' in r.getMessage()]
+    assert told.levelname == 'INFO'
+    assert 'sqlasession.engine' in told.getMessage()
     assert [r for r in caplog.records if r.levelname == 'ERROR'] == []
     assert shop.data() == {'n': 1}
+
+
+def test_another_database_in_memory(caplog):
+    """T1: each engine has one of its own, whatever their URLs are."""
+    url = 'sqlite://'
+    engine = sa.create_engine(url)
+
+    def db(request):
+        found = Session(engine)
+        zope.sqlalchemy.register(found, transaction_manager=request.tm)
+        return found
+
+    def visit(request):
+        request.db.execute(sa.text('SELECT 1'))
+        request.session['n'] = 1
+        return request.response
+
+    with Configurator(settings={
+        'sqlalchemy.url': url, 'sqlasession.dbsession': 'db',
+        'sqlasession.create_table': 'true',
+        'sqlasession.check_expiration_interval': '0',
+    }) as config:
+        config.include('pyramid_sqlasession')
+        config.add_request_method(db, reify=True)
+        config.add_route('visit', '/')
+        config.add_view(visit, route_name='visit')
+    app = config.make_wsgi_app()
+    app.registry['sqlasession'].records.table.create(engine)
+    TestApp(app).get('/')
+    engine.dispose()
+    app.registry['sqlasession'].engine.dispose()
+    (error,) = [r for r in caplog.records if r.levelname == 'ERROR']
+    assert error.getMessage().count("(database 'in memory, of ") == 2
+    assert 'sqlasession.engine' in error.getMessage()
 
 
 @on_sqlite

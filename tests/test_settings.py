@@ -7,9 +7,11 @@ import re
 from cryptography.fernet import Fernet
 from pyramid.config import Configurator
 from pyramid.exceptions import ConfigurationError
+from pyramid.interfaces import ISessionFactory
 from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.router import Router
+from pyramid.session import SignedCookieSessionFactory
 from pyramid.settings import falsey
 from pyramid.settings import truthy
 import pytest
@@ -917,6 +919,20 @@ def test_durations_are_spelled_as_they_are_read(written):
     assert read_settings({key: value}).expiration == settings.expiration
 
 
+def test_an_add_on_that_sets_a_factory_only_where_there_is_none(tmp_path):
+    """Section 1: it sees, within one list of includes, that there is one."""
+
+    def add_on(config):
+        if config.registry.queryUtility(ISessionFactory) is None:
+            config.set_session_factory(SignedCookieSessionFactory('secret'))
+
+    registry = start(tmp_path, configure=add_on)
+    request = Request.blank('/')
+    request.registry = registry
+    session = registry.getUtility(ISessionFactory)(request)
+    assert type(session) is SQLASession
+
+
 def test_an_engine_of_its_own(tmp_path):
     """Section 2, T0: url and engine.* make an engine of its own."""
     url = url_of(tmp_path, 'own')
@@ -1030,13 +1046,15 @@ def test_options_of_the_engine_as_text(tmp_path):
 @pytest.mark.parametrize(
     ('option', 'value', 'words'),
     [('pool_size', 'many', "sqlalchemy.pool_size = 'many' "),
-     ('pool_sise', '7', 'did you mean sqlalchemy.pool_size?')],
+     ('pool_sise', '7', 'did you mean sqlalchemy.pool_size?'),
+     # That of an application that makes its engines by itself.
+     ('replica.url', URL, 'sqlalchemy.replica.url = ')],
 )
 def test_a_bad_option_of_the_application(tmp_path, option, value, words):
-    """Section 2: of sqlalchemy.*, too, the key and the value are named."""
+    """Section 2: of sqlalchemy.*, too, the key is named, and a way out."""
     text = refused(tmp_path, **{f'sqlalchemy.{option}': value})
     assert words in text
-    assert 'sqlasession.' not in text
+    assert 'makes its engine in another way, set sqlasession.engine' in text
 
 
 def make_url(registry):
