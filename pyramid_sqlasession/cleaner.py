@@ -50,6 +50,42 @@ _PATIENCE = 0.1
 _MOST_DOUBLINGS = 3
 
 
+class _Pace:
+    """How a tick goes on after a batch."""
+
+    def __init__(self) -> None:
+        #: Whether nothing is left to delete.
+        self.is_done = False
+        #: How often the batch was tried.
+        self.attempts = 0
+        #: Seconds until the next attempt.
+        self.rest = 0.0
+        self._begun = 0.0
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the batch was tried often enough."""
+        return self.attempts == _ATTEMPTS
+
+    def begin(self) -> None:
+        """Called before an attempt."""
+        self.attempts += 1
+        self._begun = perf_counter()
+
+    def deleted(self, count: int) -> None:
+        """Called after a batch of *count* records."""
+        self.is_done = count < BATCH
+        self.attempts = 0
+        self.rest = _REST * (perf_counter() - self._begun)
+
+    def failed(self) -> None:
+        """Called after an attempt that others were in the way of."""
+        self.rest = max(
+            _REST * (perf_counter() - self._begun),
+            _PATIENCE * 2**self.attempts,
+        )
+
+
 class Cleaner:
     """Deletes expired records every ``check_expiration_interval`` seconds."""
 
@@ -152,35 +188,49 @@ class Cleaner:
         self, application: Application, stop: threading.Event
     ) -> Iterator[int]:
         """Delete batch after batch; yield how many records each had."""
-        attempts = 0
-        with (
-            # What it says itself is enough.
-            application.database.translated_errors(warns=False),
-            pooling.private_connection(application.engine) as connection,
-        ):
-            if _has_nothing_to_do(application, connection):
+        pace = _Pace()
+        # What it says itself is enough.
+        with application.database.translated_errors(warns=False):
+            while not (pace.is_done or stop.is_set()):
+                with pooling.private_connection(
+                    application.engine
+                ) as connection:
+                    yield from self._batches_with(
+                        connection, application, stop, pace
+                    )
+                if not pace.is_done:
+                    stop.wait(pace.rest)
+
+    def _batches_with(
+        self, connection: sa.Connection, application: Application,
+        stop: threading.Event, pace: _Pace,
+    ) -> Iterator[int]:
+        """Do the same with one connection; where a fork waits for that, one
+        batch.
+        """
+        if not pace.attempts and _has_nothing_to_do(application, connection):
+            pace.is_done = True
+            return
+        dialects.read_committed(connection)
+        passing = {Fault.CONFLICT}
+        if dialects.is_refused_at_once(connection.dialect):
+            passing.add(Fault.LOCKED)
+        while not stop.is_set():
+            pace.begin()
+            try:
+                count = self._clean_batch(application, connection)
+            except sa.exc.DBAPIError as error:
+                if pace.is_lost or faults.fault_of(error) not in passing:
+                    raise
+                pace.failed()
+            else:
+                yield count
+                pace.deleted(count)
+            if pace.is_done or pooling.keeps_forks_waiting(
+                application.engine
+            ):
                 return
-            dialects.read_committed(connection)
-            passing = {Fault.CONFLICT}
-            if dialects.is_refused_at_once(connection.dialect):
-                passing.add(Fault.LOCKED)
-            while not stop.is_set():
-                begun, attempts = perf_counter(), attempts + 1
-                try:
-                    count = self._clean_batch(application, connection)
-                except sa.exc.DBAPIError as error:
-                    fault = faults.fault_of(error)
-                    if attempts == _ATTEMPTS or fault not in passing:
-                        raise
-                else:
-                    yield count
-                    if count < BATCH:
-                        return
-                    attempts = 0
-                rest = _REST * (perf_counter() - begun)
-                if attempts:
-                    rest = max(rest, _PATIENCE * 2**attempts)
-                stop.wait(rest)
+            stop.wait(pace.rest)
 
     def _clean_batch(
         self, application: Application, connection: sa.Connection

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterator
+import contextlib
 from contextlib import contextmanager
 import logging
 import os
@@ -219,17 +220,64 @@ def private_connection(engine: sa.Engine) -> Iterator[sa.Connection]:
         return
     _first_connections.make(engine)
     private = engine.pool.recreate()
-    try:
-        with sa.Connection(
-            engine, connection=_connect(engine, private)
-        ) as connection:
-            yield connection
-    finally:
-        private.dispose()
+    with _open_file if keeps_forks_waiting(engine) else _AS_IT_IS:
+        try:
+            with sa.Connection(
+                engine, connection=_connect(engine, private)
+            ) as connection:
+                yield connection
+        finally:
+            private.dispose()
 
 
-# At most so many seconds a fork waits for a first connection.
+def keeps_forks_waiting(engine: sa.Engine) -> bool:
+    """Return whether no process should be forked while a private connection
+    is open, which then shall not be so for long.
+
+    SQLite notes in the memory of a process what it has locked of a file.  A
+    child has the notes, and not the locks: it would write without any, and
+    into a log that the parent, who takes itself for the last user, deletes.
+    """
+    return engine.dialect.name == 'sqlite'
+
+
+# At most so many seconds a fork waits.
 _FORK_WAITS = 10.0
+
+
+class _ForkLock:
+    """A lock that a fork waits for."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_held = False
+        if hasattr(os, 'register_at_fork'):
+            os.register_at_fork(
+                before=self._hold,
+                after_in_parent=self._release,
+                # The child has no other thread.
+                after_in_child=self._start_anew,
+            )
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
+
+    def _hold(self) -> None:
+        self._is_held = self._lock.acquire(timeout=_FORK_WAITS)
+
+    def _release(self) -> None:
+        if self._is_held:
+            self._lock.release()
+
+    def _start_anew(self) -> None:
+        self._lock = threading.Lock()
+
+
+_open_file = _ForkLock()
+_AS_IT_IS = contextlib.nullcontext()
 
 
 class _FirstConnections:
@@ -243,8 +291,7 @@ class _FirstConnections:
 
     def __init__(self) -> None:
         self._engines: weakref.WeakSet[sa.Engine] = weakref.WeakSet()
-        self._lock = threading.Lock()
-        self._is_held = False
+        self._lock = _ForkLock()
 
     def make(self, engine: sa.Engine) -> None:
         """Connect, if nobody here has."""
@@ -262,27 +309,8 @@ class _FirstConnections:
                 pooled.close()
             self._engines.add(engine)
 
-    def hold(self) -> None:
-        """Before a fork: wait for whoever is at it."""
-        self._is_held = self._lock.acquire(timeout=_FORK_WAITS)
-
-    def release(self) -> None:
-        """After a fork, in the parent."""
-        if self._is_held:
-            self._lock.release()
-
-    def start_anew(self) -> None:
-        """After a fork, in the child, which has no other thread."""
-        self._lock = threading.Lock()
-
 
 _first_connections = _FirstConnections()
-if hasattr(os, 'register_at_fork'):
-    os.register_at_fork(
-        before=_first_connections.hold,
-        after_in_parent=_first_connections.release,
-        after_in_child=_first_connections.start_anew,
-    )
 
 
 def _connect(engine: sa.Engine, source: pool.Pool) -> Any:

@@ -4,6 +4,7 @@ import contextlib
 import gc
 import logging
 from operator import itemgetter
+import os
 import random
 import sqlite3
 import threading
@@ -29,6 +30,7 @@ from .cleaning import Worker
 from .failing import each_refusal
 from .failing import on_sqlite
 from .failing import refuse_commits
+from .forking import Child
 from .services.mariatemp import TempMariaDB
 from .services.pgtemp import TempPostgres
 
@@ -536,6 +538,74 @@ class Waits(threading.Event):
         """Do not wait."""
         self.noted.append(timeout)
         return len(self.noted) == self._last
+
+
+class Forks(Waits):
+    """Forks a child in the first wait, and returns once that has begun."""
+
+    def __init__(self, work):
+        super().__init__()
+        self._work = work
+        self.child = None
+
+    def wait(self, timeout=None):
+        """Do not wait for anything else."""
+        if self.child is None:
+            begun, begin = os.pipe()
+            self.child = Child(lambda: self._work(begin))
+            os.read(begun, 1)
+        return super().wait(timeout)
+
+
+def visit(site):
+    """Begin a session; return whether it was stored."""
+    return site.browser().get('/put').status_int == 200
+
+
+@on_sqlite
+def test_a_fork_while_the_cleaner_rests(shop, monkeypatch):
+    """E3, T1: the child's sessions do not end with a connection of it."""
+    monkeypatch.setattr(cleaner, 'BATCH', 2)
+    with_rows(shop, expired=5, live=0)
+    shop.engine.dispose()
+    shop.outside.dispose()
+    cleaned, has_cleaned = os.pipe()
+
+    def work(begin):
+        found = visit(shop)
+        os.write(begin, b'.')
+        os.read(cleaned, 1)
+        return found and visit(shop)
+
+    forks = Forks(work)
+    assert shop.application.cleaner.clean(forks) == 5
+    os.write(has_cleaned, b'.')
+    assert forks.child.is_fine()
+    assert len(shop.rows()) == 2
+
+
+@on_sqlite
+def test_a_fork_waits_for_a_batch(shop):
+    """E3: a child that is forked within one could never write."""
+    with_rows(shop, expired=5, live=0)
+    shop.engine.dispose()
+    shop.outside.dispose()
+    deletes, goes_on = threading.Event(), threading.Event()
+
+    @sa.event.listens_for(shop.engine, 'after_cursor_execute')
+    def stop(connection, cursor, statement, *args):
+        if 'DELETE FROM' in statement:
+            deletes.set()
+            goes_on.wait(20)
+
+    cleaning = threading.Thread(target=clean, args=[shop])
+    cleaning.start()
+    assert deletes.wait(20)
+    threading.Timer(0.3, goes_on.set).start()
+    child = Child(lambda: visit(shop))
+    cleaning.join(20)
+    assert child.is_fine()
+    assert len(shop.rows()) == 1
 
 
 @pytest.mark.parametrize('database', ['mariadb'], indirect=True)

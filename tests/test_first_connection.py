@@ -4,7 +4,6 @@ SQLAlchemy learns about the server with it; whoever works meanwhile, in this
 process or in a child of it, has to wait for that.
 """
 
-import os
 import threading
 
 import pytest
@@ -12,6 +11,7 @@ import sqlalchemy as sa
 
 from pyramid_sqlasession.cleaner import Cleaner
 
+from .forking import Child
 from .site import Base
 
 servers = pytest.mark.parametrize(
@@ -98,20 +98,17 @@ def test_a_fork_waits_for_the_cleaners_first_connection(new):
     cleaner, cleaned = in_thread(Cleaner(new.application).clean)
     assert slow.is_asking.wait(20)
     threading.Timer(0.3, slow.may_ask.set).start()
-    child = os.fork()
-    if not child:
-        # Whatever happens, no second pytest goes on.
-        code = 1
-        try:
-            with new.engine.connect() as connection:
-                connection.execution_options(isolation_level='READ COMMITTED')
-                code = connection.scalar(sa.text('SELECT 1')) - 1
-            new.engine.dispose()
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
+
+    def connect():
+        with new.engine.connect() as connection:
+            connection.execution_options(isolation_level='READ COMMITTED')
+            found = connection.scalar(sa.text('SELECT 1'))
+        new.engine.dispose()
+        return found == 1
+
+    child = Child(connect)
     cleaner.join(20)
-    assert os.waitstatus_to_exitcode(status) == 0
+    assert child.is_fine()
     assert cleaned == [0]
 
 

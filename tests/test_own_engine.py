@@ -1,7 +1,6 @@
 """Sessions with an engine of their own (T0)."""
 
 import gc
-import os
 import weakref
 
 import pytest
@@ -21,6 +20,7 @@ from .failing import kill_connections
 from .failing import raiser
 from .failing import refuse_commits
 from .failing import Voter
+from .forking import Child
 from .given import Given
 from .shop import with_views
 from .site import Note
@@ -570,20 +570,6 @@ def test_an_option_that_no_ini_file_can_say(make_house, settings):
         assert connection.connection.prepare_threshold is None
 
 
-def in_child(look):
-    """Return whether ``look()`` is true in a forked process."""
-    child = os.fork()
-    if not child:
-        # Whatever happens, no second pytest goes on.
-        code = 1
-        try:
-            code = 0 if look() else 1
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status) == 0
-
-
 @pytest.mark.parametrize('database', ['postgresql', 'mariadb'], indirect=True)
 def test_a_forked_process_connects_anew(make_house, settings, database):
     """T0, E3: the connection in the pool is the parent's, and stays so."""
@@ -609,7 +595,7 @@ def test_a_forked_process_connects_anew(make_house, settings, database):
             and pool() is not None
         )
 
-    assert in_child(look)
+    assert Child(look).is_fine()
     assert connected() == before
 
 
@@ -618,7 +604,8 @@ def test_a_forked_process_has_its_database_in_memory(make_house):
     """T0: it is a copy, and not thrown away."""
     house = make_house(url='sqlite://')
     browser = house.start_over()
-    assert in_child(lambda: browser.get('/show').text == str(STORED))
+    child = Child(lambda: browser.get('/show').text == str(STORED))
+    assert child.is_fine()
 
 
 @pytest.mark.parametrize('database', ['sqlite'], indirect=True)
