@@ -18,6 +18,7 @@ import threading
 from typing import Any
 from typing import TypeVar
 import uuid
+import weakref
 
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -88,9 +89,15 @@ class Database:
     def _find_engine(self) -> sa.Engine:
         with self._lock:
             if self._engine is None:
-                self._engine = find_engine(
+                self._engine = engine = find_engine(
                     self._registry, self._settings, self.bind_arguments
                 )
+                if pooling.is_in_memory(engine) and (
+                    engine in pooling.own_engines()
+                ):
+                    # With the application its database ends; left to the
+                    # collector, sqlite3 warns of it from Python 3.13 on.
+                    weakref.finalize(self, engine.dispose)
             return self._engine
 
     def check_binds(self) -> None:

@@ -12,6 +12,8 @@ from pyramid_sqlasession.settings import Settings
 #: ``lifetime`` of a session whose end is fixed.
 FIXED = 0
 
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
 
 class Lifetime(NamedTuple):
     """What ``set_expiry`` asked for."""
@@ -175,8 +177,9 @@ class Expiry:
             return until
         seconds = math.ceil(expires.timestamp() / self._width) * self._width
         try:
-            until = dt.datetime.fromtimestamp(seconds, dt.UTC)
-        except (ValueError, OverflowError):
+            # Windows converts no seconds beyond the year 3000.
+            until = _EPOCH + dt.timedelta(seconds=seconds)
+        except OverflowError:
             # set_expiry(datetime.max), where sessions are long.
             return expires
         self._window = until - dt.timedelta(seconds=self._width), until

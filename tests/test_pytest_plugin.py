@@ -445,6 +445,35 @@ def test_connections_of_a_run(suite):
     """).assert_outcomes(passed=1)
 
 
+def test_connections_to_a_database_in_memory(suite):
+    """E4: they are closed with the application, and not before."""
+    suite("""
+    from application import main
+    import gc
+    import sqlalchemy as sa
+
+    kept, closed = [], []
+
+    def test_made(dbengine, stop_session_cleaners):
+        kept.append(main(dbengine, **{
+            'sqlasession.url': 'sqlite://',
+            'sqlasession.check_expiration_interval': '0',
+        }))
+        engine = kept[0].registry['sqlasession'].engine
+        sa.event.listen(engine, 'close', lambda *_: closed.append(1))
+        engine.connect().close()
+
+    def test_used():
+        kept[0].registry['sqlasession'].engine.connect().close()
+        assert closed == []
+
+    def test_gone():
+        kept.clear()
+        gc.collect()
+        assert closed == [1]
+    """).assert_outcomes(passed=3)
+
+
 def test_nothing_is_automatic(suite):
     """A suite that asks for no fixture of ours runs none of them."""
     done = suite("""
