@@ -92,7 +92,7 @@ setup(
         'Programming Language :: Python :: 3.13',
         'Programming Language :: Python :: 3.14',
         'Programming Language :: Python :: 3.15',
-        # orjson has no other.
+        # orjson has no other (and no wheel for one without the GIL).
         'Programming Language :: Python :: Implementation :: CPython',
         'Topic :: Database',
         'Topic :: Internet :: WWW/HTTP :: Session',
