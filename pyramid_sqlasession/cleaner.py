@@ -20,6 +20,7 @@ from pyramid_sqlasession import dialects
 from pyramid_sqlasession import events
 from pyramid_sqlasession import faults
 from pyramid_sqlasession import pooling
+from pyramid_sqlasession import workers
 from pyramid_sqlasession.application import Application
 from pyramid_sqlasession.errors import reason_for
 from pyramid_sqlasession.faults import Fault
@@ -126,6 +127,14 @@ class Cleaner:
         self._stop = stop = threading.Event()
         application = self._application()
         if application is None:
+            return
+        if not workers.runs_threads():
+            log.warning(
+                'expired sessions are not deleted: uWSGI would stop the '
+                'cleaner in the middle of a transaction. Set enable-threads, '
+                'or sqlasession.check_expiration_interval = 0 and run '
+                '"psessions INI expire" by cron'
+            )
             return
         self._forget_application()
         self._finalizer = weakref.finalize(application, stop.set)
@@ -321,6 +330,5 @@ def _restart_after_fork() -> None:
         cleaner.restart_in_child()
 
 
-if hasattr(os, 'register_at_fork'):
-    os.register_at_fork(after_in_child=_restart_after_fork)
+workers.in_child(_restart_after_fork)
 

@@ -105,9 +105,13 @@ def has_cheap_autocommit(engine: sa.Engine) -> bool:
 
     PostgreSQL: saves two of three round trips.  MariaDB opens no transaction
     for a single SELECT at all, but changing its autocommit mode costs round
-    trips of its own; SQLite has no round trips.
+    trips of its own; SQLite has no round trips.  pg8000 parses a statement in
+    one and executes it in the next: outside of a transaction a pooler may hand
+    each to another server, which executes somebody else's.
     """
-    return engine.dialect.name == 'postgresql'
+    return engine.dialect.name == 'postgresql' and (
+        engine.dialect.driver != 'pg8000'
+    )
 
 
 @contextmanager
@@ -138,7 +142,7 @@ def in_transaction(connection: sa.Connection) -> Iterator[None]:
     if connection.dialect.name in MYSQL and _is_autocommit(connection):
         with replaced_if_stale(connection):
             connection.exec_driver_sql('BEGIN')
-    if not has_cheap_autocommit(connection.engine) or _is_begun(connection):
+    if connection.dialect.name != 'postgresql' or _is_begun(connection):
         yield
         return
     with _as_it_was(connection, 'isolation_level', 'autocommit') as raw:

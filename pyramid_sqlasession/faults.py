@@ -150,7 +150,8 @@ def _errno_of(error: BaseException | None) -> int | None:
     number = getattr(error, 'errno', None)
     if not isinstance(number, int):
         number = error.args[0] if error is not None and error.args else None
-    return number if isinstance(number, int) else None
+    # -1 is what mysql-connector says of a connection that is lost: none.
+    return number if isinstance(number, int) and number != -1 else None
 
 
 #: What PostgreSQL says of a value of another type: datatype_mismatch and

@@ -20,6 +20,8 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy import pool
 
+from pyramid_sqlasession import workers
+
 _ONE_CONNECTION = (pool.StaticPool, pool.SingletonThreadPool)
 
 
@@ -360,5 +362,4 @@ def _connect_anew() -> None:
             engine.dispose(close=False)
 
 
-if hasattr(os, 'register_at_fork'):
-    os.register_at_fork(after_in_child=_connect_anew)
+workers.in_child(_connect_anew)

@@ -223,6 +223,24 @@ def test_another_module_that_has_sqlite(make_site, module):
     assert not isinstance(caught.value, SessionStoreUnavailable)
 
 
+@pytest.mark.parametrize('path', ['look', 'put'])
+def test_a_connection_that_ends_during_a_request(make_site, path):
+    """D1: whatever the driver says of it, the answer is 503."""
+    site = with_views(make_site())
+    browser = site.browser()
+    browser.get('/put')
+
+    @site.view
+    def work(request):
+        request.dbsession.execute(sa.text('SELECT 1'))
+        kill_connections(site.database)
+        return site.views[path](request)
+
+    site.outside.dispose()
+    browser.get('/work', status=503)
+    assert browser.get('/look').text == "{'n': 1}"
+
+
 def test_a_stale_connection_is_replaced(make_site):
     """D1: after a restart of the server no reader sees an error."""
     site = with_views(make_site())

@@ -13,7 +13,7 @@ PACKAGE = Path(pyramid_sqlasession.__file__).parent
 LAYERS = [
     # Words: what can go wrong, what is told, what a change is; what databases
     # differ in.
-    {'errors', 'basetypes'},
+    {'errors', 'basetypes', 'workers'},
     {'events', 'faults', 'pooling', 'changes', 'durations',
      'liveness', 'whereabouts', 'transaction'},
     {'dialects'},
