@@ -332,34 +332,13 @@ def _of_latest(dialect: Any, text: str) -> str:
     return f'/*M!{since} {text.format(setting)} */'
 
 
-def _latest(dialect: Any, text: str) -> str:
-    return ' '.join(filter(None, (
-        _of_latest(dialect, 'SET STATEMENT {} FOR'), text,
-    )))
-
-
 @compiles(SelectLatest, *MYSQL)
-def _select_latest(
-    statement: SelectLatest, compiler: Any, **options: Any
-) -> str:
-    text: str = compiler.visit_select(statement, **options)
-    return _latest(compiler.dialect, text)
-
-
 @compiles(UpdateLatest, *MYSQL)
-def _update_latest(
-    statement: UpdateLatest, compiler: Any, **options: Any
-) -> str:
-    text: str = compiler.visit_update(statement, **options)
-    return _latest(compiler.dialect, text)
-
-
 @compiles(DeleteLatest, *MYSQL)
-def _delete_latest(
-    statement: DeleteLatest, compiler: Any, **options: Any
-) -> str:
-    text: str = compiler.visit_delete(statement, **options)
-    return _latest(compiler.dialect, text)
+def _latest(statement: Any, compiler: Any, **options: Any) -> str:
+    visit = getattr(compiler, f'visit_{statement.__visit_name__}')
+    begins = _of_latest(compiler.dialect, 'SET STATEMENT {} FOR')
+    return ' '.join(filter(None, (begins, visit(statement, **options))))
 
 
 def select_by_key(

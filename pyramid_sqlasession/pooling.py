@@ -222,7 +222,7 @@ def private_connection(engine: sa.Engine) -> Iterator[sa.Connection]:
         return
     _first_connections.make(engine)
     private = engine.pool.recreate()
-    with _open_file if keeps_forks_waiting(engine) else _AS_IT_IS:
+    with _open_files if keeps_forks_waiting(engine) else _AS_IT_IS:
         try:
             with sa.Connection(
                 engine, connection=_connect(engine, private)
@@ -247,19 +247,35 @@ def keeps_forks_waiting(engine: sa.Engine) -> bool:
 _FORK_WAITS = 10.0
 
 
-class _ForkLock:
-    """A lock that a fork waits for."""
+class _AroundFork(abc.ABC):
+    """Something that a fork waits for."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._is_held = False
+        self._start_anew()
         if hasattr(os, 'register_at_fork'):
             os.register_at_fork(
                 before=self._hold,
                 after_in_parent=self._release,
-                # The child has no other thread.
                 after_in_child=self._start_anew,
             )
+
+    @abc.abstractmethod
+    def _hold(self) -> None:
+        """Before a fork: wait, and let nobody in."""
+
+    @abc.abstractmethod
+    def _release(self) -> None:
+        """After a fork, in the parent."""
+
+    @abc.abstractmethod
+    def _start_anew(self) -> None:
+        """At first, and after a fork, in the child, which has no other
+        thread.
+        """
+
+
+class _ForkLock(_AroundFork):
+    """A lock that a fork waits for."""
 
     def __enter__(self) -> None:
         self._lock.acquire()
@@ -276,9 +292,34 @@ class _ForkLock:
 
     def _start_anew(self) -> None:
         self._lock = threading.Lock()
+        self._is_held = False
 
 
-_open_file = _ForkLock()
+class _OpenFiles(_AroundFork):
+    """Blocks of code, several at a time, that a fork waits for."""
+
+    def __enter__(self) -> None:
+        with self._changed:
+            self._count += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._changed:
+            self._count -= 1
+            self._changed.notify_all()
+
+    def _hold(self) -> None:
+        self._changed.acquire()
+        self._changed.wait_for(lambda: not self._count, _FORK_WAITS)
+
+    def _release(self) -> None:
+        self._changed.release()
+
+    def _start_anew(self) -> None:
+        self._changed = threading.Condition()
+        self._count = 0
+
+
+_open_files = _OpenFiles()
 _AS_IT_IS = contextlib.nullcontext()
 
 
