@@ -66,6 +66,9 @@ def is_connected(dbsession: Any) -> bool:
     connection would not see.  And of all in the pool it could take one that
     the server has closed, with nobody to replace it (D1).
     """
+    if not dbsession.is_active:
+        # A flush has failed: it was rolled back, and gives nobody another.
+        return False
     # Private, but the same in SQLAlchemy 2.0 and 2.1.  The outermost one has
     # what its savepoints have.
     held = getattr(dbsession.get_transaction(), '_connections', None)
@@ -444,9 +447,8 @@ class Connections:
         ):
             dbsession = self._dbsession
         if dbsession is not None:
-            # One that is not active was rolled back, as a flush has failed.
             if dbsession.in_transaction() and (
-                (dbsession.is_active and is_connected(dbsession))
+                is_connected(dbsession)
                 or self._is_begun_by_others(manager.transaction)
             ):
                 return None

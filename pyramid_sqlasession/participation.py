@@ -218,8 +218,7 @@ class Participation:
         """
         dbsession = self.dbsession
         if dbsession is None or not dbsession.in_transaction() or (
-            to_read
-            and not (dbsession.is_active and is_connected(dbsession))
+            to_read and not is_connected(dbsession)
         ):
             return None
         return self._holder.connections.joined()

@@ -222,7 +222,7 @@ def private_connection(engine: sa.Engine) -> Iterator[sa.Connection]:
         return
     _first_connections.make(engine)
     private = engine.pool.recreate()
-    with _open_files if keeps_forks_waiting(engine) else _AS_IT_IS:
+    with _undisturbed if keeps_forks_waiting(engine) else _AS_IT_IS:
         try:
             with sa.Connection(
                 engine, connection=_connect(engine, private)
@@ -247,56 +247,16 @@ def keeps_forks_waiting(engine: sa.Engine) -> bool:
 _FORK_WAITS = 10.0
 
 
-class _AroundFork(abc.ABC):
-    """Something that a fork waits for."""
+class _Undisturbed:
+    """Blocks of code, several at a time, that a fork waits for."""
 
     def __init__(self) -> None:
         self._start_anew()
         if hasattr(os, 'register_at_fork'):
             os.register_at_fork(
-                before=self._hold,
-                after_in_parent=self._release,
-                after_in_child=self._start_anew,
+                before=self._hold, after_in_parent=self._release
             )
-
-    @abc.abstractmethod
-    def _hold(self) -> None:
-        """Before a fork: wait, and let nobody in."""
-
-    @abc.abstractmethod
-    def _release(self) -> None:
-        """After a fork, in the parent."""
-
-    @abc.abstractmethod
-    def _start_anew(self) -> None:
-        """At first, and after a fork, in the child, which has no other
-        thread.
-        """
-
-
-class _ForkLock(_AroundFork):
-    """A lock that a fork waits for."""
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *error: object) -> None:
-        self._lock.release()
-
-    def _hold(self) -> None:
-        self._is_held = self._lock.acquire(timeout=_FORK_WAITS)
-
-    def _release(self) -> None:
-        if self._is_held:
-            self._lock.release()
-
-    def _start_anew(self) -> None:
-        self._lock = threading.Lock()
-        self._is_held = False
-
-
-class _OpenFiles(_AroundFork):
-    """Blocks of code, several at a time, that a fork waits for."""
+        workers.in_child(self._start_anew)
 
     def __enter__(self) -> None:
         with self._changed:
@@ -308,18 +268,21 @@ class _OpenFiles(_AroundFork):
             self._changed.notify_all()
 
     def _hold(self) -> None:
+        """Before a fork: wait, and let nobody in."""
         self._changed.acquire()
-        self._changed.wait_for(lambda: not self._count, _FORK_WAITS)
+        self._changed.wait_for(lambda: self._count <= 0, _FORK_WAITS)
 
     def _release(self) -> None:
+        """After a fork, in the parent."""
         self._changed.release()
 
     def _start_anew(self) -> None:
+        """At first, and in a child, which has no other thread."""
         self._changed = threading.Condition()
         self._count = 0
 
 
-_open_files = _OpenFiles()
+_undisturbed = _Undisturbed()
 _AS_IT_IS = contextlib.nullcontext()
 
 
@@ -334,11 +297,12 @@ class _FirstConnections:
 
     def __init__(self) -> None:
         self._engines: weakref.WeakSet[sa.Engine] = weakref.WeakSet()
-        self._lock = _ForkLock()
+        self._start_anew()
+        workers.in_child(self._start_anew)
 
     def make(self, engine: sa.Engine) -> None:
         """Connect, if nobody here has."""
-        with self._lock:
+        with _undisturbed, self._lock:
             if engine in self._engines:
                 return
             try:
@@ -351,6 +315,10 @@ class _FirstConnections:
                 pooled.invalidate()
                 pooled.close()
             self._engines.add(engine)
+
+    def _start_anew(self) -> None:
+        # A fork that has waited in vain finds it locked.
+        self._lock = threading.Lock()
 
 
 _first_connections = _FirstConnections()

@@ -22,7 +22,8 @@ def in_child(work: Callable[[], None]) -> None:
     try:
         # Has a list of its own, which would replace a single hook.
         from uwsgidecorators import postfork
-    except ImportError:
+    # Not there; or a bare Exception, as uWSGI runs without its master.
+    except Exception:
         _add_hook(uwsgi, work)
     else:
         postfork(work)

@@ -414,6 +414,23 @@ def test_one_of_another_name(make_shop, caplog):
 
 
 @on_sqlite
+def test_one_that_is_no_attribute(make_shop, caplog):
+    """T1: the log says, too, how a global one gets to be one."""
+    shop = make_shop(lambda config: None)
+
+    @shop.view
+    def visit(request):
+        get_dbsession(request).scalars(sa.select(Note)).all()
+        request.session['n'] = 1
+
+    shop.browser().get('/visit')
+    (warning,) = warnings_of(caplog)
+    assert "add_request_method(lambda request: DBSession, 'dbsession'" in (
+        warning
+    )
+
+
+@on_sqlite
 def test_one_that_is_not_registered(make_shop, caplog):
     """T1: the log says, once, that the transaction does not know it."""
     shop = make_shop(lambda config: config.add_request_method(

@@ -1055,6 +1055,8 @@ def test_a_bad_option_of_the_application(tmp_path, option, value, words):
     text = refused(tmp_path, **{f'sqlalchemy.{option}': value})
     assert words in text
     assert 'makes its engine in another way, set sqlasession.engine' in text
+    # It blames no setting of ours.
+    assert text.count('sqlasession.') == 1
 
 
 def make_url(registry):

@@ -50,7 +50,17 @@ def run(tmp_path, decorators='', threads=1):
     return done.stdout.split(), done.stderr
 
 
-@pytest.mark.parametrize('decorators', ['', DECORATORS])
+# What they do where uWSGI runs without its master.
+NO_MASTER = """
+class Refusing:
+    def find_spec(self, name, *rest):
+        if name == 'uwsgidecorators':
+            raise Exception('you have to enable the uWSGI master')
+sys.meta_path.insert(0, Refusing())
+"""
+
+
+@pytest.mark.parametrize('decorators', ['', DECORATORS, NO_MASTER])
 def test_a_worker_that_uwsgi_forks(tmp_path, decorators):
     """T0, E3: it connects anew, and has a cleaner of its own."""
     said, _ = run(tmp_path, decorators)
