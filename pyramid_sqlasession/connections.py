@@ -204,9 +204,14 @@ class Connections:
     def joined(self) -> sa.Connection:
         """Return the connection of the application's transaction."""
         application = self._application
-        connection: sa.Connection = self._dbsession.connection(
-            bind_arguments=application.database.bind_arguments.copy()
-        )
+        try:
+            connection: sa.Connection = self._dbsession.connection(
+                bind_arguments=application.database.bind_arguments.copy()
+            )
+        except OSError:
+            # By hand: a block costs what the rest does.
+            with dialects.wrapped_errors(application.engine):
+                raise
         if _TEST_DBSESSION not in self._request.environ:
             application.whereabouts.compare(connection, application.engine)
         return connection
@@ -506,7 +511,7 @@ class Connections:
                 return manager.perform(work, writes=writes)
             self._replace_closed()
             connection = self.joined()
-            with dialects.unstreamed(connection):
+            with dialects.borrowed(connection):
                 done = work(connection)
             if writes:
                 self.mark_changed()

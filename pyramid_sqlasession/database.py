@@ -204,7 +204,7 @@ class Database:
             return self.shortcut(connection.engine).find_inside(
                 connection, id, now
             )
-        with dialects.unstreamed(connection):
+        with dialects.borrowed(connection):
             return self._records.find(connection, id, now)
 
     def inside(self, connection: sa.Connection) -> Executor:

@@ -303,7 +303,9 @@ class SessionDataManager:
 
         :param writes: it has to be done again if the COMMIT is repeated.
         """
-        done = work(self.own_connection())
+        connection = self.own_connection()
+        with dialects.borrowed(connection):
+            done = work(connection)
         if writes:
             self._works.append(work)
         return done
@@ -506,7 +508,8 @@ class SessionDataManager:
         if self._failure is None and self._has_work and (
             self._route is APART
         ):
-            self._write_inside(self.own_connection())
+            connection = self.own_connection()
+            self._write_inside(connection, connection)
 
     def commit(self, transaction: Any) -> None:
         """Write all records, unless they are written alone.
@@ -536,16 +539,15 @@ class SessionDataManager:
                 'SQLAlchemy session each time: make it once for a request, '
                 'as config.add_request_method(..., reify=True) does'
             )
-        with dialects.unstreamed(connection):
-            self._write_inside(self._gate.inside(connection))
+        self._write_inside(connection, self._gate.inside(connection))
         assert writer is not None
         _await_commit(writer.dbsession, self)
 
-    def _write_inside(self, connection: Any) -> None:
+    def _write_inside(self, connection: sa.Connection, executor: Any) -> None:
         # Who writes alone has to see the error of a connection that is to be
         # replaced.
-        with self._gate.translated_errors():
-            self._write(connection)
+        with self._gate.translated_errors(), dialects.borrowed(connection):
+            self._write(executor)
 
     def _write(self, connection: Any) -> None:
         try:
@@ -589,9 +591,10 @@ class SessionDataManager:
             try:
                 connection = self.own_connection()
                 if attempt > 1:
-                    for work in self._works:
-                        work(connection)
-                    self._write_inside(connection)
+                    with dialects.borrowed(connection):
+                        for work in self._works:
+                            work(connection)
+                    self._write_inside(connection, connection)
                 dialects.commit(connection)
                 self._is_committed = True
                 self._close()

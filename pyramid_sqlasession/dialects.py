@@ -36,6 +36,10 @@ log = logging.getLogger(__name__)
 #: after a restart of the server all of them are.
 MOST_LOST = 64
 
+# The one driver that lets them through; with all others they come from
+# elsewhere.
+_RAISES_ERRORS_OF_SOCKETS = 'pg8000'
+
 #: MariaDB and MySQL, by the name of their dialect.
 MYSQL = ('mysql', 'mariadb')
 
@@ -52,14 +56,11 @@ def discard(connection: sa.Connection, error: exc.DBAPIError) -> None:
 
 @contextmanager
 def wrapped_errors(engine: sa.Engine) -> Iterator[None]:
-    """Raise errors of the socket as SQLAlchemy raises those of a driver.
-
-    pg8000 lets them through; with all others they come from elsewhere.
-    """
+    """Raise errors of the socket as SQLAlchemy raises those of a driver."""
     try:
         yield
-    except (ConnectionError, TimeoutError) as error:
-        if engine.driver != 'pg8000':
+    except OSError as error:
+        if engine.driver != _RAISES_ERRORS_OF_SOCKETS:
             raise
         raise exc.OperationalError(
             None, None, error, connection_invalidated=True
@@ -68,15 +69,15 @@ def wrapped_errors(engine: sa.Engine) -> Iterator[None]:
 
 @contextmanager
 def replaced_if_stale(connection: sa.Connection) -> Iterator[None]:
-    """Have the pool replace *connection*, and all that are as old, if the
-    block finds it stale; errors of the socket are raised as above.
+    """Have the pool replace *connection* if the block finds it stale, or its
+    socket broken; errors of the socket are raised as above.
     """
     try:
         with wrapped_errors(connection.engine):
             yield
     except exc.DBAPIError as error:
-        if is_stale(error):
-            invalidate_all(connection, error)
+        if is_stale(error) or isinstance(error.orig, OSError):
+            discard(connection, error)
         raise
 
 
@@ -219,16 +220,21 @@ STREAMING = {'stream_results', 'yield_per', 'max_row_buffer'}
 _AS_IT_IS = contextlib.nullcontext()
 
 
-def unstreamed(connection: sa.Connection) -> AbstractContextManager[None]:
-    """Have the block's statements executed as others are although the
-    application streams what it reads with *connection*.
+def borrowed(connection: sa.Connection) -> AbstractContextManager[None]:
+    """Have the block's statements executed as others are, although the
+    application streams what it reads with *connection*; and have the pool
+    replace it as :func:`replaced_if_stale` does, as far as drivers need that.
 
     Some drivers would send all with a cursor of the server, of which an
-    UPDATE is none.
+    UPDATE is none.  After the bare error of a socket SQLAlchemy takes the
+    connection for a good one: the ROLLBACK at its end would raise, and hide
+    what has happened.
     """
     options = connection.get_execution_options()
     if options and not STREAMING.isdisjoint(options):
         return _unstreamed(connection, options)
+    if connection.dialect.driver == _RAISES_ERRORS_OF_SOCKETS:
+        return replaced_if_stale(connection)
     return _AS_IT_IS
 
 
@@ -239,7 +245,8 @@ def _unstreamed(
     before = {name: options[name] for name in STREAMING & options.keys()}
     connection.execution_options(**dict.fromkeys(before))
     try:
-        yield
+        with replaced_if_stale(connection):
+            yield
     finally:
         connection.execution_options(**before)
 

@@ -317,7 +317,7 @@ def is_stale(error: BaseException) -> bool:
     """
     orig = error.orig if isinstance(error, exc.DBAPIError) else None
     return (
-        isinstance(orig, ConnectionError)
+        (isinstance(orig, OSError) and not isinstance(orig, TimeoutError))
         or _errno_of(orig) in (1047, 1180)
         or _sqlstate_of(orig) in NOT_PREPARED
     )

@@ -295,6 +295,77 @@ def test_a_connection_that_is_reset(make_site, database, path):
         assert browser.get(f'/{path}').status_int == 200
 
 
+@pytest.mark.filterwarnings('ignore:unclosed <socket')
+@ON_POSTGRESQL
+@pytest.mark.parametrize('is_apart', [False, True])
+@pytest.mark.parametrize('act', [
+    lambda request: request.session.get('n'),
+    lambda request: request.session.update(n=2),
+    lambda request: request.session_store.revoke_where(user_id=8),
+])
+@pytest.mark.parametrize('is_looked_at', [False, True])
+def test_a_connection_that_is_reset_within_a_transaction(
+    make_site, database, act, is_apart, is_looked_at,
+):
+    """D1, C7: 503, and the next request is served."""
+    url = sa.make_url(database.url)
+    with RoundTrips(url) as proxy:
+        database.url = url.set(
+            host='127.0.0.1', port=sa.make_url(proxy.url).port
+        ).render_as_string(hide_password=False)
+        given = {'url': database.url} if is_apart else {}
+        site = with_views(make_site(
+            additional_fields='user_id: Integer index', **given
+        ))
+        browser = site.browser()
+        browser.get('/put')
+
+        @site.view
+        def work(request):
+            if not is_apart:
+                request.dbsession.execute(sa.text('SELECT 1'))
+            request.session_store.revoke_where(user_id=7)
+            if is_looked_at:
+                request.session['late'] = True
+            proxy.resets = True
+            return str(act(request))
+
+        browser.get('/work', status=503)
+        proxy.resets = False
+        assert browser.get('/look').text == "{'n': 1}"
+
+
+@pytest.mark.filterwarnings('ignore:unclosed <socket')
+@pytest.mark.parametrize('database', DRIVERS[1:2], indirect=True)
+@pytest.mark.parametrize('is_used', [False, True])
+@pytest.mark.parametrize('path', ['look', 'put', 'first'])
+def test_a_statement_that_takes_too_long(make_site, path, is_used):
+    """D1: pg8000 has a limit of its own; 503, and the next one is served."""
+    site = with_views(make_site())
+    site.views['first'] = put(n=1)
+
+    @sa.event.listens_for(site.engine, 'do_connect')
+    def limit(dialect, record, args, options):
+        options['timeout'] = 0.2
+
+    @site.view
+    def work(request):
+        if is_used:
+            request.dbsession.execute(sa.text('SELECT 1'))
+        return site.views[path](request)
+
+    site.engine.dispose()
+    browser = site.browser()
+    browser.get('/put')
+    with site.outside.begin() as connection:
+        connection.execute(sa.text('LOCK TABLE sessions'))
+        (site.browser() if path == 'first' else browser).get(
+            '/work', status=503
+        )
+    assert browser.get('/look').text == "{'n': 1}"
+    assert len(site.rows()) == 1
+
+
 @pytest.mark.parametrize('change', [
     {'database': 'nowhere'}, {'username': 'nobody'},
 ])
