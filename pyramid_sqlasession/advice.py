@@ -70,7 +70,7 @@ def give(
         _on_timeouts(settings, columns), _on_secret(settings),
         _on_keys(settings, given),
         _on_references(table), _on_zones(columns, engine.dialect),
-        _on_charset(engine),
+        _on_charset(engine), _on_database(engine.dialect),
     ):
         log.warning('%s', text)
     for text in _hints(settings):
@@ -246,6 +246,16 @@ def _on_zones(
                 f'ends in 2038: make it a DATETIME(6), as UTCDateTime of '
                 f'pyramid_sqlasession.model is'
             )
+
+
+def _on_database(dialect: sa.Dialect) -> Iterator[str]:
+    if dialect.name not in ('sqlite', 'postgresql', *MYSQL):
+        yield (
+            f'the database is {dialect.name}, with which this package was '
+            f'never run: parallel requests may lose changes of a session, or '
+            f'bring an ended one back; have sqlasession.url name a '
+            f'PostgreSQL, MariaDB, MySQL or SQLite database'
+        )
 
 
 def _hints(settings: Settings) -> Iterator[str]:

@@ -4,6 +4,9 @@ import logging
 
 from pyramid.router import default_execution_policy
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
 from pyramid_sqlasession import advice
 from pyramid_sqlasession.authentication import SessionAuthenticationHelper
@@ -53,6 +56,23 @@ def test_a_dbsession_of_another_name(said):
         config.add_request_method(lambda request: None, 'db', reify=True)
 
     assert said(**GOOD, dbsession='db', configure=configure) == []
+
+
+class Unknown(SQLiteDialect_pysqlite):
+    """A database of which the package knows nothing."""
+
+    name = 'unknown'
+    supports_statement_cache = True
+
+
+def test_another_database(said, database, monkeypatch):
+    """C1, D1: where no lock is known to hold, nobody shall find out late."""
+    monkeypatch.setitem(registry.impls, 'unknown', lambda: Unknown)
+    url = sa.make_url(database.url).set(drivername='unknown')
+    ((level, text),) = said(**GOOD, url=url.render_as_string(False))
+    assert level == 'WARNING'
+    assert text.startswith('the database is unknown, with which')
+    assert 'sqlasession.url' in text
 
 
 def test_retry_without_pyramid_retry(said):
