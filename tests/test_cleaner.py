@@ -822,7 +822,7 @@ def test_cleaner_takes_no_connection_away(shop):
 
 
 def test_stop_returns_within_a_second_amid_a_clean(
-    make_site, stage, started
+    make_site, stage, started, monkeypatch
 ):
     """Section 3: though a batch hangs; and no further one begins."""
     site = make_site(
@@ -838,12 +838,19 @@ def test_stop_returns_within_a_second_amid_a_clean(
     with_rows(site, expired=5000, live=0)
     stage.wait('deleting')
     (thread,) = started()
-    begin = time.monotonic()
+    join, waits = thread.join, []
+
+    def wait(seconds):
+        waits.append(seconds)
+        join(seconds)
+
+    monkeypatch.setattr(thread, 'join', wait)
     stop_expiring_sessions(site.app)
-    elapsed = time.monotonic() - begin
+    assert thread.is_alive()
     stage.let('deleting')
-    thread.join(PATIENCE)
-    assert elapsed <= 1
+    join(PATIENCE)
+    # Not by a clock: that of a busy machine goes on while nobody waits.
+    assert sum(waits) < 1
     assert not thread.is_alive()
     assert 0 < len(site.rows()) < 5000
 
@@ -969,9 +976,12 @@ def test_cleaner_backs_off_during_an_outage(make_site, caplog, monkeypatch):
             refusal.times, refusal.times[1:], strict=False
         )
     ]
-    # A wait is never shorter than it was meant to be.
-    assert gaps[2] > gaps[0] > 0.05
-    assert gaps[2] >= 3 * 0.05
+    # A wait is never shorter than it was meant to be; how much longer one
+    # takes is the machine's affair.
+    assert all(
+        gap >= 0.05 * 2**times
+        for times, gap in enumerate(gaps[:3], start=1)
+    )
     stop_expiring_sessions(site.app)
     (line,) = warned(caplog)
     assert line.endswith('Unavailable: unable to open database file')

@@ -1,8 +1,13 @@
 """The database fixtures keep what they promise to the other tests."""
 
+from pathlib import Path
+import socket
+
 import pytest
 from sqlalchemy import inspect
 from sqlalchemy import text
+
+from .services.common import free_ports
 
 
 @pytest.mark.parametrize('turn', [1, 2])
@@ -29,3 +34,15 @@ def test_open_transaction_does_not_block_the_next_test(database, turn):
 
 #: Keeps the connections of the test above open beyond their test.
 KEPT = []
+
+
+@pytest.mark.parametrize('outgoing', [
+    '32768\t60999', '1024\t65535', '2000 65000', '9000 65535',
+])
+def test_servers_find_ports_whatever_the_kernel_keeps(monkeypatch, outgoing):
+    """Whichever ports the machine has given to outgoing connections."""
+    monkeypatch.setattr(Path, 'read_text', lambda *args: outgoing)
+    ports = free_ports(12)
+    assert len(set(ports)) == 12
+    for port in ports:
+        socket.create_server(('127.0.0.1', port)).close()
