@@ -20,8 +20,10 @@ SECONDS ?= 3600
 # A file of releases to install, instead of the newest ones.
 CONSTRAINTS ?=
 PEERS_ARGS ?=
-# How many processes run the tests, each with servers of its own.
-JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+# How many processes run the tests, each with servers of its own, which take
+# a gigabyte: not as many as a large machine has processors.
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); \
+	echo $$((n > 8 ? 8 : n)))
 # How long `make stress` works on each database.
 SECONDS_EACH ?= 60
 # Which databases must be there: nothing, or `all`.

@@ -217,7 +217,7 @@ class Load:
     def refused(self):
         return self.statuses[503]
 
-    def wait_for(self, answers, timeout=20):
+    def wait_for(self, answers, timeout=60):
         """Wait until so many more requests have been answered with 200."""
         goal = self.answered + answers
         end = time.monotonic() + timeout
