@@ -1,7 +1,9 @@
 """The database fixtures keep what they promise to the other tests."""
 
 from pathlib import Path
+import signal
 import socket
+import time
 
 import pytest
 from sqlalchemy import inspect
@@ -46,3 +48,20 @@ def test_servers_find_ports_whatever_the_kernel_keeps(monkeypatch, outgoing):
     assert len(set(ports)) == 12
     for port in ports:
         socket.create_server(('127.0.0.1', port)).close()
+
+
+def test_a_cluster_outlives_a_machine_that_stands_still(database_servers):
+    """No node is taken for dead that says nothing for some seconds."""
+    server = database_servers('galera')
+    nodes = [node.process for node in server._temporary.nodes]
+    for process in nodes:
+        process.send_signal(signal.SIGSTOP)
+    time.sleep(4)
+    for process in nodes:
+        process.send_signal(signal.SIGCONT)
+    engines = [node.create_engine() for node in server.database().nodes()]
+    end = time.monotonic() + 2
+    while time.monotonic() < end:
+        for engine in engines:
+            inspect(engine).get_table_names()
+            engine.dispose()

@@ -142,7 +142,7 @@ def run(name, fault, is_of_one, *, settle=200):
 def _cluster():
     """Give a cluster with the tables, a ``Site`` on it, and two folders."""
     with contextlib.ExitStack() as stack:
-        cluster = stack.enter_context(TempGalera())
+        cluster = stack.enter_context(TempGalera(fast_failover=True))
         folders = [
             stack.enter_context(tempfile.TemporaryDirectory())
             for _ in range(2)

@@ -494,7 +494,7 @@ def _check_workers(result, states, count, others=OTHERS):
             result.wrong.append(f'{pid} has {state["threads"]} threads')
 
 
-def _wait_until_clean(site, timeout=20):
+def _wait_until_clean(site, timeout=60):
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         if not count_expired(site.engine, site.table.name):

@@ -48,7 +48,8 @@ ROUND = 15.0
 EXPIRED = 2000
 #: The cleaner's interval, seconds; it backs off to eight times that.
 INTERVAL = '1s'
-CLEAN_WITHIN = 20
+#: A cleaner rests ten times as long as a batch takes a busy machine.
+CLEAN_WITHIN = 120
 #: Growth of a process that is noise: allocators keep what they once had.
 MEMORY = 8 * 1024 * 1024
 #: Seconds of a run whose table goes into the docs.

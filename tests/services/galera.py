@@ -1,6 +1,6 @@
 """A throw-away MariaDB Galera cluster on 127.0.0.1, as root or not.
 
-    with TempGalera() as cluster:
+    with TempGalera(fast_failover=True) as cluster:
         engines = [create_engine(url) for url in cluster.urls]
         cluster.kill(2)
         cluster.rejoin(2)
@@ -51,6 +51,15 @@ FAST_FAILOVER = {
     'evs.keepalive_period': 'PT0.2S',
     'evs.inactive_check_period': 'PT0.2S',
     'evs.suspect_timeout': 'PT2S',
+}
+
+# A machine may stand still for some seconds.  Where no node is to die, none is
+# to be taken for dead: its clients would be refused (1047).
+PATIENT = {
+    **FAST_FAILOVER,
+    'evs.suspect_timeout': 'PT30S',
+    'evs.inactive_timeout': 'PT60S',
+    'gmcast.peer_timeout': 'PT30S',
 }
 
 # wsrep_ready is ON before the node is Synced, and a node that lost its
@@ -118,9 +127,12 @@ class Node:
 
 
 class TempGalera(Temporary):
-    """A cluster with an empty database ``test`` on every node."""
+    """A cluster with an empty database ``test`` on every node.
 
-    def __init__(self, size=3, fast_failover=True):
+    Without *fast_failover* no node is given up for half a minute.
+    """
+
+    def __init__(self, size=3, fast_failover=False):
         binaries = find_binaries()
         if not binaries:
             raise ServerMissing(
@@ -128,7 +140,7 @@ class TempGalera(Temporary):
             )
         self.server, self.install, self.provider = binaries
         self.size = size
-        self.failover = FAST_FAILOVER if fast_failover else {}
+        self.failover = FAST_FAILOVER if fast_failover else PATIENT
         # As root too: the receiving rsync of a state transfer drops root by
         # itself and could then not write into root's data folder.
         self.identity = unprivileged('mysql')
