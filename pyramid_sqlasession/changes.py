@@ -149,10 +149,13 @@ def find_changes(
     """
     if not base and touched == current.keys():
         # All of a new session, unless a key may be one of the reserved ones.
-        for key in touched:
-            if type(key) is not str or key[:1] == '_':
-                break
-        else:
+        # All names at once: each first save pays for it.
+        try:
+            names = ''.join(touched)
+        # Keys that are no str.
+        except TypeError:
+            names = FLASH
+        if FLASH not in names and CSRF not in names:
             return Changes(current)
     assigned = {}
     deleted = set()
