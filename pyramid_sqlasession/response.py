@@ -6,7 +6,7 @@ from collections.abc import Collection
 from collections.abc import Iterable
 import datetime as dt
 import logging
-from secrets import randbits
+from secrets import token_bytes
 from typing import Any
 
 from pyramid_sqlasession.base import Base
@@ -111,6 +111,7 @@ def put_cookie(
     :param yields: such a one stays, and *header* is not added.
     """
     sender = outermost(request)
+    number = _number_of(sender)
     known = getattr(response, '__dict__', None)
     if known is None or is_subrequest(sender):
         # A thread of a view runs the subrequest: whose it is, nobody knows.
@@ -118,8 +119,8 @@ def put_cookie(
     ours = known.get(_OURS)
     if ours is None:
         # Of two threads that both find none, one makes it for both.
-        ours = known.setdefault(_OURS, _Ours(sender))
-    if not ours.are_for(sender):
+        ours = known.setdefault(_OURS, _Ours(number))
+    if ours.owner != number:
         ours.take_out(request, response)
         return
     headers = response.headerlist
@@ -133,15 +134,17 @@ def put_cookie(
             headers.remove(other)
     ours.values += (header,)
     headers.append(('Set-Cookie', header))
-    if not ours.are_for(sender):
+    if ours.owner != number:
         # Another one has got the response meanwhile.
         ours.take_out(request, response)
 
 
-def _number_of(request: Any) -> int:
+def _number_of(request: Any) -> bytes:
     """Return what no other request has, of another process neither."""
     given: dict[str, Any] = request.__dict__
-    found: int = given.get(_OURS) or given.setdefault(_OURS, randbits(64))
+    found: bytes = given.get(_OURS) or given.setdefault(
+        _OURS, token_bytes(8)
+    )
     return found
 
 
@@ -155,34 +158,30 @@ def take_foreign_cookies(event: Any) -> None:
 def take_foreign(request: Any, response: Any) -> None:
     """Do the same with *response*, which answers *request*."""
     ours = getattr(response, '__dict__', {}).get(_OURS)
-    if ours is not None and not ours.are_for(outermost(request)):
+    if ours is not None and ours.owner != _number_of(outermost(request)):
         ours.take_out(request, response)
 
 
 class _Ours:
     """The Set-Cookie values that were added to a response.
 
-    :param sender: the request of the browser that they are for.
+    :param owner: the number of the browser's request that they are for.
     """
 
-    __slots__ = ('_owner', 'values')
+    __slots__ = ('owner', 'values')
 
-    def __init__(self, sender: Any) -> None:
+    def __init__(self, owner: bytes) -> None:
         # Not the request itself: such a response may be there for ever, and
         # may be pickled.
-        self._owner: int | None = _number_of(sender)
+        self.owner: bytes | None = owner
         self.values: tuple[str, ...] = ()
-
-    def are_for(self, sender: Any) -> bool:
-        """Return whether who has sent this request may get them."""
-        return self._owner == _number_of(sender)
 
     def take_out(self, request: Any, response: Any) -> None:
         """Take them out of *response*, for good: of two requests at the same
         time nobody knows whom it goes to.
         """
-        is_known = self._owner is None
-        self._owner = None
+        is_known = self.owner is None
+        self.owner = None
         response.headerlist[:] = [
             (name, value) for name, value in response.headerlist
             if value not in self.values

@@ -42,6 +42,8 @@ def outermost(request: Any) -> Any:
     """Return the request that the browser has sent: *request*, or the one
     whose view runs it, or runs that.
     """
+    if _is_only_one(request):
+        return request
     for running in running_requests():
         # That of a script (``bootstrap()``) is nobody's.
         if running is request or is_being_answered(running):
