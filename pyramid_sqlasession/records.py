@@ -131,7 +131,11 @@ class Records:
         self._identify = sa.select(c.secret_hash, c.version).where(
             this, alive
         )
-        self._insert = table.insert()
+        # NULL is said, as a column may have a default of the application's;
+        # and by the statement: as a parameter it is the dearest of all for
+        # sqlite3.
+        self._insert_lasting = table.insert().values(retired=sa.null())
+        self._insert = self._insert_lasting.values(lifetime=sa.null())
         self._update = dialects.UpdateLatest(table).where(
             this, self._guard(), alive
         )
@@ -149,8 +153,8 @@ class Records:
         )
         #: Those of most requests, built once: each is known by its id().
         self.statements = (
-            self.find_statement, self._insert, self._update, self._extend,
-            self._touch, self._delete,
+            self.find_statement, self._insert, self._insert_lasting,
+            self._update, self._extend, self._touch, self._delete,
         )
 
     def _guard(self) -> sa.ColumnElement[bool]:
@@ -218,17 +222,19 @@ class Records:
         :param sweep: where the cleaner's index has it.
         :param fields: the additional fields.
         """
-        statement, fields = _with_expressions(self._insert, fields)
+        statement = self._insert
+        if record.lifetime is not None:
+            statement = self._insert_lasting
+            fields = {**fields, 'lifetime': record.lifetime}
+        statement, fields = _with_expressions(statement, fields)
         # By hand: to ask for each of COLUMNS by its name costs four times
-        # as much.  NULL is said, as a column may have a default of the
-        # application's.
+        # as much.
         values = {
             'id': record.id, 'secret_hash': record.secret_hash,
-            'retired': record.retired, 'version': record.version,
-            'data': record.data, 'created': record.created,
-            'started': record.started, 'accessed': record.accessed,
-            'rotated': record.rotated, 'expires': record.expires,
-            'lifetime': record.lifetime, 'sweep': sweep, **fields,
+            'version': record.version, 'data': record.data,
+            'created': record.created, 'started': record.started,
+            'accessed': record.accessed, 'rotated': record.rotated,
+            'expires': record.expires, 'sweep': sweep, **fields,
         }
         try:
             connection.execute(statement, values)
