@@ -24,15 +24,19 @@ from pyramid_sqlasession.statements import row_of
 from pyramid_sqlasession.statements import selected_by
 from pyramid_sqlasession.statements import Uncommon
 
+_TWO_DIGITS = [f'{number:02}' for number in range(60)]
+
 
 def _moment_to_text(value: dt.datetime) -> str:
     # As SQLAlchemy stores it, to the letter: SQLite compares texts.
     if value.tzinfo is not dt.UTC:
         value = value.astimezone(dt.UTC)
-    # isoformat() and an f-string take twice as long.
-    return '%04d-%02d-%02d %02d:%02d:%02d.%06d' % (  # noqa: UP031
-        value.year, value.month, value.day, value.hour, value.minute,
-        value.second, value.microsecond,
+    # isoformat() and an f-string take twice as long; and each number that is
+    # looked up, and not written, saves a tenth.
+    two = _TWO_DIGITS
+    return '%04d-%s-%s %s:%s:%s.%06d' % (  # noqa: UP031
+        value.year, two[value.month], two[value.day], two[value.hour],
+        two[value.minute], two[value.second], value.microsecond,
     )
 
 
