@@ -78,6 +78,32 @@ def test_own_model_keeps_what_the_session_does_not_hold(own):
     assert (field(own, 'label'), field(own, 'role')) == ('seen', 'guard')
 
 
+@pytest.mark.parametrize(('asked', 'stored'), [(None, None), (90, 90)])
+def test_a_default_of_a_column_of_ours_does_not_count(
+    make_site, asked, stored
+):
+    """E1: a session lives as long as the settings, or the view, say."""
+
+    class Base(DeclarativeBase):
+        pass
+
+    class UserSession(SessionMixin, Base):
+        __tablename__ = 'user_sessions'
+        lifetime: Mapped[int | None] = mapped_column(
+            default=60, server_default='60'
+        )
+
+    site = make_site(model=UserSession, create=False)
+    Base.metadata.create_all(site.outside)
+
+    def view(request):
+        request.session['a'] = 1
+        request.session.set_expiry(asked)
+
+    run(site, view)
+    assert field(site, 'lifetime') == stored
+
+
 @pytest.mark.parametrize(
     'database', ['postgresql', 'mariadb'], indirect=True
 )
