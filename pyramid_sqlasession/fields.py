@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
+import logging
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,9 +12,13 @@ from sqlalchemy.sql import visitors
 
 from pyramid_sqlasession.changes import Changes
 from pyramid_sqlasession.errors import SessionError
+from pyramid_sqlasession.errors import SessionFieldError
 from pyramid_sqlasession.fieldvalues import stored
 from pyramid_sqlasession.model import fields_of
 from pyramid_sqlasession.model import table_of
+from pyramid_sqlasession.translation import Seldom
+
+log = logging.getLogger(__name__)
 
 
 class Fields:
@@ -36,22 +41,26 @@ class Fields:
         #: Columns of which no two records can have the same values.
         self.unique = [tuple(one.columns) for one in unique]
         self._unique_terms = [_terms_of(one) for one in unique]
+        self._misfits = Seldom()
 
     def defaults(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Return each field with the session's value of that name."""
         return {name: data.get(name) for name in self.columns}
 
     def values(
-        self, given: Mapping[str, Any], changes: Changes | None = None
+        self, given: Mapping[str, Any], data: Mapping[str, Any],
+        changes: Changes | None = None,
     ) -> dict[str, Any]:
         """Return the values to store, checked, by column.
 
         Where a column has a default, no value means the default.
 
+        :param data: what the session holds.
         :param changes: for an UPDATE, what leads to it: fields of the keys
             that it deletes, or sets to None, go back to the default, others
             keep what they have.
-        :raises SessionFieldError: if a value does not fit its column.
+        :raises SessionFieldError: if a value does not fit its column; not for
+            one that the session held before *changes*.
         :raises SessionError: for a name that is no field, and for a default
             that cannot be computed.
         """
@@ -64,13 +73,32 @@ class Fields:
                     f'{name!r}, which is no additional field; there are '
                     f'{sorted(self.columns) or "none"}'
                 )
-            if value is not None or not _has_default(column):
-                values[column.key] = self.check(name, value)
-            elif changes is not None and (
+            is_changed = changes is None or (
                 name in changes.deleted or name in changes.assigned
-            ):
-                values[column.key] = _default_of(name, column)
+            )
+            if value is None and _has_default(column):
+                if changes is not None and is_changed:
+                    values[column.key] = _default_of(name, column)
+                continue
+            try:
+                values[column.key] = self.check(name, value)
+            except SessionFieldError as error:
+                # Stored by a release that has the field not yet, or not any
+                # more, or in another type: nothing of the request is wrong,
+                # and each one of that visitor would fail.
+                if is_changed or not _is_same(value, data.get(name)):
+                    raise
+                self._warn_of_misfit(error)
         return values
+
+    def _warn_of_misfit(self, error: SessionFieldError) -> None:
+        if self._misfits.is_due(error.field):
+            # Without the value: the log is read by others than the table.
+            log.warning(
+                'a stored session has under %r what does not fit the field, '
+                'which takes %s: the column is left as it is',
+                error.field, error.type,
+            )
 
     def rivals(
         self, values: Mapping[str, Any]
@@ -128,6 +156,11 @@ def _filled(term: Any, values: Mapping[str, Any]) -> Any:
         return sa.bindparam(None, value, element.type, unique=True)
 
     return visitors.replacement_traverse(term, {}, fill)
+
+
+def _is_same(value: Any, held: Any) -> bool:
+    # What an application returns may compare itself in ways of its own.
+    return type(value) is type(held) and bool(value == held)
 
 
 def _is_value(value: Any) -> bool:

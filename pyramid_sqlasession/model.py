@@ -535,6 +535,12 @@ def _exact_time(type_: Any) -> TypeEngine[Any]:
     return mysql.TIME(fsp=6)
 
 
+def _old_uuid(type_: Any) -> TypeEngine[Any]:
+    # From SQLAlchemy 2.1 on it is MariaDB's own UUID, whose text does not fit
+    # the CHAR(32) that 2.0 has made; that one's fits both.
+    return sa.Uuid(type_.as_uuid, native_uuid=False)
+
+
 _ON_MYSQL: dict[type, Callable[[Any], TypeEngine[Any] | None]] = {
     sa.String: _exact_varchar, sa.Unicode: _exact_varchar,
     sa.VARCHAR: _exact_varchar, sa.NVARCHAR: _exact_varchar,
@@ -549,7 +555,7 @@ _ON_MYSQL: dict[type, Callable[[Any], TypeEngine[Any] | None]] = {
     # hour, and ends in 2038.
     sa.TIMESTAMP: _exact_moment,
     sa.Time: _exact_time, sa.TIME: _exact_time,
-    sa.Interval: lambda type_: Span(),
+    sa.Interval: lambda type_: Span(), sa.Uuid: _old_uuid,
 }
 
 

@@ -227,7 +227,7 @@ class Saver:
             self._codec.write(data, heads), plan.began or now, now, now, now,
             self._expiry.end(now, now, lifetime), lifetime.seconds,
         )
-        values = self._fields.values(save.extend(data))
+        values = self._fields.values(save.extend(data), data)
         if self._fields.unique:
             self._make_room(save, values, record.id)
         self._records.insert(
@@ -406,7 +406,9 @@ class Saver:
                 write = self._codec.write_again
             text = values['data'] = write(data, heads)
         if changes or self._settings.extend_default_fields is not None:
-            values.update(self._fields.values(save.extend(data), changes))
+            values.update(
+                self._fields.values(save.extend(data), data, changes)
+            )
         return values, text
 
     def _takes_unique(self, plan: Plan) -> bool:

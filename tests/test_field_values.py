@@ -450,6 +450,27 @@ def test_uuid_is_found_however_it_is_written(make_site):
     assert site.browser().get('/find').text == '1'
 
 
+@pytest.mark.parametrize('database', ['mariadb'], indirect=True)
+@pytest.mark.parametrize('column', ['CHAR(32)', 'UUID'])
+@pytest.mark.parametrize(('declared', 'value'), [
+    ('Uuid', uuid.UUID(int=5)), ('Uuid(as_uuid=False)', str(uuid.UUID(int=5))),
+])
+def test_uuid_in_a_table_of_another_sqlalchemy(
+    make_site, declared, value, column
+):
+    """D3: 2.0 makes the one column of it on MariaDB, 2.1 the other."""
+    site = make_site(additional_fields=f'extra: {declared}')
+    site.execute(f'ALTER TABLE sessions MODIFY extra {column}')
+    run(site, lambda request: request.session.update(extra=value))
+
+    @site.view
+    def find(request):
+        (found,) = request.session_store.find(extra=value)
+        return found.extra
+
+    assert site.browser().get('/find').text == str(value)
+
+
 #: Each is one that a collation may take for the first, but for the last.
 ALIKE = ['aB3', 'Ab3', 'ab3', 'AB3', 'äB3', 'aB3x']
 
@@ -516,6 +537,74 @@ def test_value_that_does_not_fit_a_stored_record(make_site, declared, value):
     refused(site, spoil, 'extra', browser)
     assert site.rows() == before
     assert site.notes() == []
+
+
+def _pass_on(defaults, session, request):
+    return {**defaults}
+
+
+@pytest.mark.parametrize('extend', [None, _pass_on], ids=['plain', 'extend'])
+@pytest.mark.parametrize(
+    ('declared', 'held'),
+    [('String(4)', 'more than four'), ('Integer', 'seven'),
+     ('String(20) not null', None)],
+)
+def test_what_another_release_has_stored(
+    make_site, caplog, declared, held, extend
+):
+    """D3: it does not fit, and fails no request that leaves it alone."""
+    before = make_site(additional_fields='extra: String(20)')
+    settings = {} if extend is None else {'extend_default_fields': extend}
+    after = make_site(
+        create=False, additional_fields=f'extra: {declared}', **settings
+    )
+
+    def begin(request):
+        request.session.update({'n': 0} if held is None else {'extra': held})
+
+    @after.view
+    def change(request):
+        request.session['n'] = 1
+
+    @after.view
+    def spoil(request):
+        request.session['extra'] = b'no such type'
+
+    browser = after.browser(like=run(before, begin))
+    browser.get('/change')
+    # Once in a minute: all visitors have it.
+    browser.get('/change?again')
+    assert before.data() == {
+        'n': 1, **({} if held is None else {'extra': held})
+    }
+    assert field(before, 'extra') == held
+    with pytest.raises(SessionFieldError, match='extra'):
+        browser.get('/spoil')
+    (said,) = [
+        record.getMessage() for record in caplog.records
+        if 'left as it is' in record.getMessage()
+    ]
+    assert "'extra'" in said
+    assert str(held) not in said
+
+
+def test_what_a_function_makes_of_a_stored_session(make_site):
+    """D3: what the application itself gives has to fit, each time."""
+    before = make_site(additional_fields='extra: String(20)')
+    after = make_site(
+        create=False, additional_fields='extra: String(4)',
+        extend_default_fields=lambda *given: {'extra': 'too long'},
+    )
+
+    @after.view
+    def change(request):
+        request.session['n'] = 1
+
+    browser = after.browser(
+        like=run(before, lambda request: request.session.update(extra='a'))
+    )
+    with pytest.raises(SessionFieldError, match='extra'):
+        browser.get('/change')
 
 
 @on_sqlite
