@@ -16,6 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from pyramid_sqlasession.dialects import MYSQL
+from pyramid_sqlasession.settings import PLAIN
 from pyramid_sqlasession.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -161,7 +162,7 @@ def _on_timeouts(
 
 def _on_secret(settings: Settings) -> Iterator[str]:
     for number, secret in enumerate(settings.secret, 1):
-        if len(secret.encode()) < _SECRET_BYTES:
+        if secret != PLAIN and len(secret.encode()) < _SECRET_BYTES:
             yield (
                 f'sqlasession.secret: number {number} is shorter than '
                 f'{_SECRET_BYTES} bytes and can be guessed; make one with: '
@@ -263,6 +264,12 @@ def _hints(settings: Settings) -> Iterator[str]:
         yield (
             'sqlasession.secret is not set: each cookie that somebody makes '
             'up costs a SELECT; set it to keep them from the database'
+        )
+    if PLAIN in settings.secret:
+        yield (
+            f'sqlasession.secret has the word {PLAIN}: cookies without a '
+            f'signature are taken, too; remove it once all that are older '
+            f'than the secret have run out'
         )
     if settings.cookie_secure is True and not settings.name_demands_secure:
         shared = settings.cookie_domain or settings.cookie_path != '/'

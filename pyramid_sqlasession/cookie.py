@@ -21,6 +21,7 @@ import time
 from typing import Any
 import uuid
 
+from pyramid_sqlasession.settings import PLAIN
 from pyramid_sqlasession.settings import Settings
 
 SECRET_BYTES = 32
@@ -86,8 +87,10 @@ class CookiePolicy:
             # Keys of their own: the same secret may sign other things too.
             hashlib.sha256(b'pyramid_sqlasession.cookie:' + word.encode())
             .digest()
-            for word in settings.secret
+            for word in settings.secret if word != PLAIN
         ]
+        #: Whether a cookie without a signature is a good one.
+        self._takes_plain = not self._keys or PLAIN in settings.secret
         name = settings.cookie_name
         #: By which a browser tells cookies apart.
         self.key = name, settings.cookie_domain, settings.cookie_path
@@ -116,9 +119,9 @@ class CookiePolicy:
 
     def is_outdated(self, environ: dict[str, Any], token: Token) -> bool:
         """Return whether the cookie that came is signed with a word that is
-        no longer the first one of ``secret``.
+        no longer the first one of ``secret``, or with none.
         """
-        return len(self._keys) > 1 and (
+        return len(self._settings.secret) > 1 and (
             self.pair(token) not in environ.get('HTTP_COOKIE', '')
         )
 
@@ -151,9 +154,11 @@ class CookiePolicy:
         token = _decode(payload)
         if token is None:
             return None, False
+        if not dot and self._takes_plain:
+            return token, True
         if not self._keys:
             # A signature is from before the setting ``secret`` was removed.
-            if not dot or _SIGNATURE.fullmatch(signature):
+            if _SIGNATURE.fullmatch(signature):
                 return token, True
             return None, False
         if _SIGNATURE.fullmatch(signature) is None:

@@ -32,7 +32,8 @@ from pyramid_sqlasession.values import without_passwords
 _SECURE_PREFIXES = ('__secure-', '__host-', '__http-')
 
 #: In the place of the first of ``encryption_keys``: nothing is encrypted yet,
-#: or any more, and the keys behind it only read.
+#: or any more, and the keys behind it only read.  Behind a ``secret``: cookies
+#: without a signature are good ones, too.
 PLAIN = 'none'
 
 
@@ -186,6 +187,13 @@ def _check(settings: Settings, given: Mapping[str, Any]) -> None:
     """
     _check_timeouts(settings, given)
     _check_cookie(settings, given)
+    if settings.secret[:1] == (PLAIN,):
+        raise bad_value(
+            'secret', PLAIN,
+            f'stands behind a secret, as in "SECRET {PLAIN}", where cookies '
+            f'without a signature are good ones, too; without any remove the '
+            f'setting',
+        )
     if settings.url is None:
         for name, value in settings.engine_options:
             raise bad_value(

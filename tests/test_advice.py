@@ -169,6 +169,7 @@ def test_warnings(said, settings, key, what):
     ('settings', 'words'),
     [
         ({'secret': ''}, 'sqlasession.secret is not set'),
+        ({'secret': f'{STRONG} none'}, 'once all that are older'),
         ({'cookie_secure': 'true'}, '__Host-session'),
         ({'cookie_secure': 'true', 'cookie_path': '/shop'},
          '__Secure-session'),

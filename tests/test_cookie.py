@@ -431,6 +431,38 @@ def test_secrets_rotate(views):
         assert ask(site, '/read', f'session={cookie}').text == 'True []'
 
 
+def test_the_first_secret_logs_nobody_out(views):
+    """Section 2, R11: before it, beside it and after it is set."""
+    before, during = views(), views(secret='one none')
+    value = stored(before)
+    kept = "False [('a', 1)]"
+    assert ask(during, '/read', f'session={value}').text == kept
+    during.clock.advance(minutes=2)
+    signed, _ = cookie_of(ask(during, '/read', f'session={value}'))
+    assert signed.partition('.')[::2] != (value, '')
+    # Before all processes are started anew, and by the last setting.
+    for site in (before, during, views(secret='one')):
+        assert ask(site, '/read', f'session={signed}').text == kept
+    with during.events(SuspiciousCookie) as events:
+        forged = f'{signed[:-2]}AA'
+        assert ask(during, '/read', f'session={forged}').text == 'True []'
+    assert [event.reason for event in events] == ['signature']
+
+
+def test_the_last_secret_logs_nobody_out(views):
+    """Section 2: on the way to no setting, and back."""
+    signing, during, plain = views(secret='one'), views(secret='one none'), (
+        views()
+    )
+    kept = "False [('a', 1)]"
+    for value in (stored(signing), stored(during)):
+        for site in (signing, during, plain):
+            assert ask(site, '/read', f'session={value}').text == kept
+    value = stored(plain)
+    for site in (during, plain):
+        assert ask(site, '/read', f'session={value}').text == kept
+
+
 @sqlite
 def test_a_secret_that_is_set_no_more(views):
     """Section 2: without the setting nobody is logged out by a signature."""

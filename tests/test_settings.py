@@ -596,6 +596,7 @@ URL = 'sqlite://'
          'cookie_httponly'),
         ({'cookie_name': '__Host-Http-s', 'cookie_path': '/shop'},
          'cookie_path'),
+        ({'secret': 'none'}, 'secret'), ({'secret': 'none one'}, 'secret'),
     ],
     ids=str,
 )
