@@ -73,22 +73,20 @@ class Fields:
                     f'{name!r}, which is no additional field; there are '
                     f'{sorted(self.columns) or "none"}'
                 )
-            is_changed = changes is None or (
-                name in changes.deleted or name in changes.assigned
-            )
-            if value is None and _has_default(column):
-                if changes is not None and is_changed:
-                    values[column.key] = _default_of(name, column)
-                continue
-            try:
-                values[column.key] = self.check(name, value)
-            except SessionFieldError as error:
-                # Stored by a release that has the field not yet, or not any
-                # more, or in another type: nothing of the request is wrong,
-                # and each one of that visitor would fail.
-                if is_changed or not _is_same(value, data.get(name)):
-                    raise
-                self._warn_of_misfit(error)
+            if value is not None or not _has_default(column):
+                try:
+                    values[column.key] = self.check(name, value)
+                except SessionFieldError as error:
+                    # Stored by a release that has the field not yet, or not
+                    # any more, or in another type: nothing of the request is
+                    # wrong, and each one of that visitor would fail.
+                    if _is_changed(name, changes) or (
+                        not _is_same(value, data.get(name))
+                    ):
+                        raise
+                    self._warn_of_misfit(error)
+            elif changes is not None and _is_changed(name, changes):
+                values[column.key] = _default_of(name, column)
         return values
 
     def _warn_of_misfit(self, error: SessionFieldError) -> None:
@@ -156,6 +154,12 @@ def _filled(term: Any, values: Mapping[str, Any]) -> Any:
         return sa.bindparam(None, value, element.type, unique=True)
 
     return visitors.replacement_traverse(term, {}, fill)
+
+
+def _is_changed(name: str, changes: Changes | None) -> bool:
+    return changes is None or (
+        name in changes.deleted or name in changes.assigned
+    )
 
 
 def _is_same(value: Any, held: Any) -> bool:
