@@ -509,27 +509,49 @@ class Records:
         """Return the names of the columns that the table, which is there,
         lacks.
         """
+        there = {
+            _folded(column['name']) for column in self._there(connection)
+        }
+        return [
+            column.name for column in self.table.columns
+            if _folded(column.name) not in there
+        ]
+
+    def unfilled_columns(self, connection: sa.Connection) -> list[str]:
+        """Return the names of the columns that the table, which is there, has
+        beyond ours, and that an INSERT of ours leaves without a value which
+        they need.
+        """
+        known = {_folded(column.name) for column in self.table.columns}
+        return [
+            column['name'] for column in self._there(connection)
+            if _folded(column['name']) not in known
+            and not column['nullable'] and column['default'] is None
+            and column.get('autoincrement') is not True
+            and not {'identity', 'computed'} & column.keys()
+        ]
+
+    def _there(self, connection: sa.Connection) -> list[Any]:
+        """Return the columns that the database has."""
         # Not by a SELECT, which on PostgreSQL would wait for a migration that
         # alters the table.
         with warnings.catch_warnings():
             # Of types that come from an extension.
             warnings.simplefilter('ignore', sa.exc.SAWarning)
-            found = sa.inspect(connection).get_columns(
+            return sa.inspect(connection).get_columns(
                 self.table.name,
                 schema=connection.schema_for_object(self.table),
             )
-        # Only PostgreSQL tells two that differ in this from each other.
-        # (The method of str itself: a name that is to be quoted stays as it
-        # is.)
-        there = {str.lower(column['name']) for column in found}
-        return [
-            column.name for column in self.table.columns
-            if str.lower(column.name) not in there
-        ]
 
     def create_table(self, connection: sa.Connection) -> None:
         """Create the table and its indexes if they are missing."""
         self.table.create(connection, checkfirst=True)
+
+
+def _folded(name: str) -> str:
+    # Only PostgreSQL tells two that differ in this from each other.  (The
+    # method of str itself: a name that is to be quoted stays as it is.)
+    return str.lower(name)
 
 
 def _with_expressions(

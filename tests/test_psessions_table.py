@@ -81,6 +81,29 @@ def test_table_that_lacks_a_column(stocked):
     )
 
 
+@pytest.mark.parametrize(('column', 'works'), [
+    ('INTEGER NOT NULL', False), ('INTEGER NOT NULL DEFAULT 5', True),
+    ('INTEGER', True), ('INTEGER GENERATED ALWAYS AS (1 + 1) STORED', True),
+])
+def test_table_that_has_a_column_of_another_release(empty, column, works):
+    """What has to be filled, and is not, keeps all new sessions out."""
+    # SQLite adds neither the first nor the last one to a table that is there.
+    made = empty.done('table', '--sql').replace(
+        'CREATE TABLE sessions (', f'CREATE TABLE sessions (other {column},'
+    )
+    for statement in made.split(';'):
+        if statement.strip():
+            empty.execute(statement)
+    if works:
+        assert empty.done('table') == 'the table sessions was there already\n'
+        return
+    assert empty.fails(1, 'table') == (
+        'psessions: the table sessions is there, with other, which no session '
+        'of this application fills and which may not be NULL; give it a '
+        'DEFAULT by a migration, or drop it\n'
+    )
+
+
 @pytest.mark.parametrize(
     ('sqlstate', 'words'),
     [('42501', 'the table sessions cannot be created: not now\n'),

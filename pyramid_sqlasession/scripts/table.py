@@ -67,6 +67,13 @@ def run(application: Application, args: argparse.Namespace) -> int:
             f'{", ".join(missing)}; add what is missing by a migration '
             f'("psessions {args.ini} table --sql" shows how it must be)'
         )
+    if unfilled := read(application.records.unfilled_columns):
+        raise Failure(
+            f'the table {table.fullname} is there, with '
+            f'{", ".join(unfilled)}, which no session of this application '
+            f'fills and which may not be NULL; give it a DEFAULT by a '
+            f'migration, or drop it'
+        )
     put(f'the table {table.fullname} was there already')
     return 0
 
