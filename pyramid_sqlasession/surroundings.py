@@ -14,6 +14,7 @@ from pyramid.threadlocal import get_current_request
 from pyramid.threadlocal import manager as threadlocals
 
 from pyramid_sqlasession.transaction import is_managed
+from pyramid_sqlasession.transaction import runs_in_this_thread
 
 # pyramid_tm's for the user's name, and the debug toolbar's for everything.
 _WHO_ONLY_NOTE = ('tm_tween', 'toolbar_tween')
@@ -55,7 +56,7 @@ def is_finished(request: Any) -> bool:
     """Return whether Pyramid has done with *request*, which keeps no context:
     its body is sent.
     """
-    return all(running is not request for running in running_requests())
+    return not runs_in_this_thread(request)
 
 
 def outer_of(request: Any) -> Any | None:

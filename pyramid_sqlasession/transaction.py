@@ -8,6 +8,7 @@ import sys
 from types import FrameType
 from typing import Any
 
+from pyramid.threadlocal import manager as threadlocals
 from transaction.interfaces import NoTransaction
 from zope.interface import alsoProvides
 
@@ -36,14 +37,17 @@ def active_transaction(request: Any) -> Any | None:
             found = manager.get()
         except NoTransaction:
             return None
-    elif is_managed(request):
-        # The application's next statement begins one, too.
-        found = manager.get()
     else:
         # get() of an implicit manager would begin one.
         found = getattr(
             getattr(manager, 'manager', manager), '_txn', None
         )
+        # The application's next statement begins one, too; that of a further
+        # thread is ended by nobody.
+        if found is None and is_managed(request) and (
+            runs_in_this_thread(request)
+        ):
+            found = manager.get()
     # Status.ACTIVE or DOOMED; joining a committing one is an error.
     if found is None or found.status not in ('Active', 'Doomed'):
         return None
@@ -83,6 +87,15 @@ def is_replaced(transaction: Any) -> bool:
         if code.co_name == 'abort':
             return frame is not None and frame.f_code.co_name == 'begin'
     return False
+
+
+def runs_in_this_thread(request: Any) -> bool:
+    """Return whether Pyramid works on *request* in this thread: not in a
+    further thread of its view, nor once Pyramid has done with it.
+    """
+    return any(
+        entry.get('request') is request for entry in threadlocals.stack
+    )
 
 
 def is_managed(request: Any) -> bool:

@@ -322,6 +322,35 @@ def test_threads_of_a_view_that_join_the_transaction_at_once(make_site):
     assert [row['version'] for row in site.rows()] == [2]
 
 
+@pytest.mark.parametrize(('status', 'kept'), [
+    (200, {'n': 1, 'thread': 1, 'view': 1}), (409, {'n': 1, 'thread': 1}),
+])
+def test_a_thread_changes_it_before_the_view(make_site, status, kept):
+    """T1, T2: what the view itself changes is still in its transaction."""
+    site = make_site(**{
+        'tm.manager_hook': None,
+        'tm.commit_veto': 'pyramid_tm.default_commit_veto',
+    })
+
+    @site.view
+    def fill(request):
+        request.session['n'] = 1
+
+    @site.view
+    def work(request):
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(request.session.__setitem__, 'thread', 1).result()
+        request.session['view'] = 1
+        request.response.status_int = status
+        return request.response
+
+    browser = site.browser()
+    browser.get('/fill')
+    browser.get('/work', status=status)
+    assert site.data() == kept
+    assert [row['version'] for row in site.rows()] == [2]
+
+
 # -- an ISession --------------------------------------------------------------
 
 
