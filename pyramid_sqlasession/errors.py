@@ -153,7 +153,9 @@ class SessionStoreUnavailable(SessionError, HTTPServiceUnavailable):
 
 
 class SessionArgumentError(SessionError, TypeError):
-    """A method of the store was called with arguments that cannot work."""
+    """A method of the store, or ``remember`` of the helper for logins, was
+    called with arguments that cannot work.
+    """
 
 
 def reason_for(error: BaseException) -> BaseException:

@@ -337,16 +337,16 @@ class Saver:
         if found.data is None:
             raise DamagedData('a column has no value that fits it')
         base = self._base(found, token)
-        now, _ = base.content.known()
+        current, _ = base.content.known()
         if self._settings.conflict == 'retry':
             # What the same transaction has written is no conflict: to repeat
             # both would end in the same place.
             theirs = save.theirs(found)
             if theirs is not found:
-                now, _ = self._base(theirs, token).content.known()
+                current, _ = self._base(theirs, token).content.known()
             before, _ = save.plan.base.content.known()
             keys = conflicting_keys(
-                save.plan.changes, before, now, self._codec.differ
+                save.plan.changes, before, current, self._codec.differ
             )
             if keys:
                 raise SessionConflict(keys)

@@ -186,13 +186,7 @@ class SQLASession(dict[str, Any]):
 
     def pop_flash(self, queue: str = '') -> list[Any]:
         """Take all messages out of a queue and return them."""
-        key = FLASH + queue
-        self._source.look()
-        if not dict.__contains__(self, key):
-            return []
-        self._alter(key)
-        self._state.pending.popped |= {key}
-        messages: list[Any] = dict.pop(self, key)
+        messages: list[Any] = self.pop(FLASH + queue, [])
         return messages
 
     def peek_flash(self, queue: str = '') -> list[Any]:
