@@ -16,7 +16,6 @@ version = release
 
 extensions = [
     'capacity',
-    'event_list',
     'metric_list',
     'module_list',
     'settings_table',

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pyramid_sqlasession.changes import DataAndHeads
 from pyramid_sqlasession.codec import Content
 from pyramid_sqlasession.cookie import Token
+from pyramid_sqlasession.events import DropReason
 from pyramid_sqlasession.records import Record
 
 
@@ -39,7 +40,7 @@ class Base:
     content: Content = _NOTHING
     #: Why the session is dead, although the request goes on: reads are
     #: empty, writes are dropped, no cookie is sent.  There is no record then.
-    ghost: str | None = None
+    ghost: DropReason | None = None
     #: A record whose data cannot be read: only invalidate() touches it.
     damaged: Record | None = None
 

@@ -9,74 +9,67 @@ harm to the response.
 from __future__ import annotations
 
 from typing import Any
+from typing import Literal
 
 from zope.interface import Attribute
 from zope.interface import implementer
 from zope.interface import Interface
 
+#: Why the changes of a request were dropped.
+DropReason = Literal['gone', 'expired', 'rotated', 'unavailable']
 
-class ISessionCreated(Interface):
-    """A session was stored for the first time."""
+#: What is wrong with a cookie.
+Suspicion = Literal['signature', 'secret']
 
-    request = Attribute('The request.')
-    session_id = Attribute('The public id of the session (str).')
-
-
-class ISessionRotated(Interface):
-    """A session has a new token; the old one is dead."""
-
-    request = Attribute('The request.')
-    session_id = Attribute('The public id of the session (str).')
-
-
-class ISessionInvalidated(Interface):
-    """A session was removed by ``session.invalidate()``."""
-
-    request = Attribute('The request.')
-    session_id = Attribute('The public id of the session (str).')
-
-
-class ISessionsExpired(Interface):
-    """The cleaner, or ``psessions <your.ini> expire``, deleted expired
-    sessions.
-    """
-
-    count = Attribute('How many (int, never 0).')
-
-
-class ISessionWriteDropped(Interface):
-    """A request's changes were dropped: its session has ended meanwhile, or
-    was not there to be changed.
-    """
-
-    request = Attribute('The request.')
-    session_id = Attribute('The public id of the session (str).')
-    reason = Attribute(
-        "``'gone'`` (ended by another request), ``'expired'``, ``'rotated'`` "
-        "(another request logged in) or ``'unavailable'`` (it could not be "
-        "read; only what an exception view says is dropped so)."
-    )
-
-
-class ISuspiciousCookie(Interface):
-    """A cookie that is signed wrongly, or whose secret is wrong.
-
-    A browser may have one of before a login, or a periodic renewal, whose
-    answer was lost, or of before a change of ``secret``; most others are made
-    up.  Sent at the first look at the session, which a subscriber can use.
-    """
-
-    request = Attribute('The request.')
-    reason = Attribute("``'signature'`` or ``'secret'``.")
-
-
-#: What the reasons of :class:`ISessionWriteDropped` mean.
-DROPS = {
+#: What the reasons of :class:`SessionWriteDropped` mean.
+DROPS: dict[DropReason, str] = {
     'gone': 'its row is gone (logout, revocation, a deleted account)',
     'expired': 'it has expired meanwhile',
     'rotated': 'another request logged in and replaced the token',
     'unavailable': 'it could not be read when the request looked',
 }
+
+
+class ISessionCreated(Interface):
+    """See :class:`SessionCreated`."""
+
+    request = Attribute('The request.')
+    session_id = Attribute('The public id of the session.')
+
+
+class ISessionRotated(Interface):
+    """See :class:`SessionRotated`."""
+
+    request = Attribute('The request.')
+    session_id = Attribute('The public id of the session.')
+
+
+class ISessionInvalidated(Interface):
+    """See :class:`SessionInvalidated`."""
+
+    request = Attribute('The request.')
+    session_id = Attribute('The public id of the session.')
+
+
+class ISessionsExpired(Interface):
+    """See :class:`SessionsExpired`."""
+
+    count = Attribute('How many.')
+
+
+class ISessionWriteDropped(Interface):
+    """See :class:`SessionWriteDropped`."""
+
+    request = Attribute('The request.')
+    session_id = Attribute('The public id of the session.')
+    reason = Attribute('Why, in a word.')
+
+
+class ISuspiciousCookie(Interface):
+    """See :class:`SuspiciousCookie`."""
+
+    request = Attribute('The request.')
+    reason = Attribute('Why, in a word.')
 
 
 class _AboutSession:
@@ -90,22 +83,55 @@ class _AboutSession:
 
 @implementer(ISessionCreated)
 class SessionCreated(_AboutSession):
-    """See :class:`ISessionCreated`."""
+    """A session was stored for the first time.
+
+    .. attribute:: request
+
+       The request.
+
+    .. attribute:: session_id
+
+       The public id of the session (str).
+    """
 
 
 @implementer(ISessionRotated)
 class SessionRotated(_AboutSession):
-    """See :class:`ISessionRotated`."""
+    """A session has a new token; the old one is dead.
+
+    .. attribute:: request
+
+       The request.
+
+    .. attribute:: session_id
+
+       The public id of the session (str).
+    """
 
 
 @implementer(ISessionInvalidated)
 class SessionInvalidated(_AboutSession):
-    """See :class:`ISessionInvalidated`."""
+    """A session was removed by ``session.invalidate()``.
+
+    .. attribute:: request
+
+       The request.
+
+    .. attribute:: session_id
+
+       The public id of the session (str).
+    """
 
 
 @implementer(ISessionsExpired)
 class SessionsExpired:
-    """See :class:`ISessionsExpired`."""
+    """The cleaner, or ``psessions <your.ini> expire``, deleted expired
+    sessions.
+
+    .. attribute:: count
+
+       How many (int, never 0).
+    """
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -116,18 +142,49 @@ class SessionsExpired:
 
 @implementer(ISessionWriteDropped)
 class SessionWriteDropped(_AboutSession):
-    """See :class:`ISessionWriteDropped`."""
+    """A request's changes were dropped: its session has ended meanwhile, or
+    was not there to be changed.
 
-    def __init__(self, request: Any, session_id: str, reason: str) -> None:
+    .. attribute:: request
+
+       The request.
+
+    .. attribute:: session_id
+
+       The public id of the session (str).
+
+    .. attribute:: reason
+
+       ``'gone'`` (ended by another request), ``'expired'``, ``'rotated'``
+       (another request logged in) or ``'unavailable'`` (it could not be read;
+       only what an exception view says is dropped so).
+    """
+
+    def __init__(
+        self, request: Any, session_id: str, reason: DropReason
+    ) -> None:
         super().__init__(request, session_id)
         self.reason = reason
 
 
 @implementer(ISuspiciousCookie)
 class SuspiciousCookie:
-    """See :class:`ISuspiciousCookie`."""
+    """A cookie that is signed wrongly, or whose secret is wrong.
 
-    def __init__(self, request: Any, reason: str) -> None:
+    A browser may have one of before a login, or a periodic renewal, whose
+    answer was lost, or of before a change of ``secret``; most others are made
+    up.  Sent at the first look at the session, which a subscriber can use.
+
+    .. attribute:: request
+
+       The request.
+
+    .. attribute:: reason
+
+       ``'signature'`` or ``'secret'``.
+    """
+
+    def __init__(self, request: Any, reason: Suspicion) -> None:
         self.request = request
         self.reason = reason
 

@@ -130,7 +130,9 @@ def _standing_again(opened: Base, token: Token, record: Record) -> Standing:
     return ROTATED if standing is WRONG else standing
 
 
-def _ending(opened: Base, record: Record | None, now: dt.datetime) -> str:
+def _ending(
+    opened: Base, record: Record | None, now: dt.datetime
+) -> events.DropReason:
     """Return why there is no session any more that an earlier attempt had.
 
     :param record: what there is of it.
@@ -153,7 +155,9 @@ def suspect(application: Application, request: Any, found: Found) -> None:
     if application in told:
         return
     told.add(application)
-    reason = 'signature' if found is Found.FORGED else 'secret'
+    reason: events.Suspicion = (
+        'signature' if found is Found.FORGED else 'secret'
+    )
     log.log(
         # Anybody can send as many as he likes; metrics count them.
         logging.WARNING if application.suspicions.is_due(reason)

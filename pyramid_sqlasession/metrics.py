@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pyramid_sqlasession.base import Base
+from pyramid_sqlasession.events import Suspicion
 from pyramid_sqlasession.plan import Outcome
 from pyramid_sqlasession.plan import Plan
 from pyramid_sqlasession.watching import Found
@@ -130,7 +131,7 @@ class Metrics(Watcher):
             self._renewals.add(1)
         self._touch_time.record(seconds)
 
-    def suspected(self, reason: str) -> None:
+    def suspected(self, reason: Suspicion) -> None:
         super().suspected(reason)
         self._forgeries.add(1, {_FORGERY_REASON: reason})
 

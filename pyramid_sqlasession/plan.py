@@ -14,6 +14,7 @@ from typing import Any
 from pyramid_sqlasession.base import Base
 from pyramid_sqlasession.changes import Changes
 from pyramid_sqlasession.cookie import Token
+from pyramid_sqlasession.events import DropReason
 from pyramid_sqlasession.pending import NO_WISHES
 from pyramid_sqlasession.pending import Wishes
 from pyramid_sqlasession.records import Record
@@ -103,11 +104,11 @@ class Outcome:
         #: Id of the record that was deleted.
         self.removed: str | None = None
         #: (id, reason) of changes that came too late.
-        self.dropped: tuple[tuple[str, str], ...] = ()
+        self.dropped: tuple[tuple[str, DropReason], ...] = ()
         #: Its place in the order of time, among those of this process.
         self.number = next(_numbers)
 
-    def drop(self, token: Token, reason: str) -> None:
+    def drop(self, token: Token, reason: DropReason) -> None:
         """Note that changes of the session of *token* came too late."""
         self.dropped += ((str(token.id), reason),)
 

@@ -34,6 +34,7 @@ from pyramid_sqlasession.cookie import new_token
 from pyramid_sqlasession.cookie import Token
 from pyramid_sqlasession.errors import SessionConflict
 from pyramid_sqlasession.errors import SessionError
+from pyramid_sqlasession.events import DropReason
 from pyramid_sqlasession.expiry import BY_SETTINGS
 from pyramid_sqlasession.expiry import Expiry
 from pyramid_sqlasession.fields import Fields
@@ -295,7 +296,7 @@ class Saver:
     @staticmethod
     def _ending_by_others(
         save: _Save, found: Record | None, token: Token
-    ) -> str | None:
+    ) -> DropReason | None:
         """Return why a write comes too late, or None if it does not."""
         if found is None:
             return 'gone'
@@ -308,7 +309,9 @@ class Saver:
             return None
         return 'rotated'
 
-    def _come_too_late(self, save: _Save, token: Token, reason: str) -> None:
+    def _come_too_late(
+        self, save: _Save, token: Token, reason: DropReason
+    ) -> None:
         """Drop what was to be written, unless it is a login."""
         plan, outcome = save.plan, save.outcome
         if reason == 'rotated' and (

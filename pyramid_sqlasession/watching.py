@@ -12,6 +12,7 @@ import uuid
 
 from pyramid_sqlasession.base import Base
 from pyramid_sqlasession.errors import name_of
+from pyramid_sqlasession.events import Suspicion
 from pyramid_sqlasession.plan import Outcome
 from pyramid_sqlasession.plan import Plan
 
@@ -117,7 +118,7 @@ class Watcher:
                 '%s: %s', 'Set-Cookie' if is_sent else 'no cookie', reason
             )
 
-    def suspected(self, reason: str) -> None:
+    def suspected(self, reason: Suspicion) -> None:
         """Note a cookie whose signature or secret is wrong."""
 
     def cleaned(self, count: int, seconds: float) -> None:

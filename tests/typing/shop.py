@@ -26,6 +26,7 @@ from pyramid_sqlasession import SessionWriteDropped
 from pyramid_sqlasession import SQLASession
 from pyramid_sqlasession import start_expiring_sessions
 from pyramid_sqlasession import stop_expiring_sessions
+from pyramid_sqlasession import SuspiciousCookie
 from pyramid_sqlasession.authentication import SessionAuthenticationHelper
 
 
@@ -131,7 +132,16 @@ def fields(
 
 def dropped(event: SessionWriteDropped) -> str:
     """A subscriber."""
-    return f'{event.session_id}: {event.reason}'
+    match event.reason:
+        case 'gone' | 'expired':
+            return f'{event.session_id} has ended'
+        case 'rotated' | 'unavailable':
+            return f'{event.session_id}: {event.reason}'
+
+
+def suspicious(event: SuspiciousCookie) -> bool:
+    """What is wrong with a cookie."""
+    return event.reason == 'signatur'  # type: ignore[comparison-overlap]
 
 
 def expired(event: SessionsExpired) -> int:
