@@ -351,6 +351,26 @@ def test_a_thread_changes_it_before_the_view(make_site, status, kept):
     assert [row['version'] for row in site.rows()] == [2]
 
 
+def test_a_thread_ends_sessions(make_site):
+    """T8: what it does by session_store is committed, without the view's."""
+    site = make_site(**{'tm.manager_hook': None})
+
+    @site.view
+    def fill(request):
+        request.session['n'] = 1
+
+    @site.view
+    def work(request):
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(request.session_store.revoke_all).result()
+
+    browser = site.browser()
+    browser.get('/fill')
+    assert browser.get('/work').text == '1'
+    assert site.rows() == []
+    assert site.engine.pool.checkedout() == 0
+
+
 # -- an ISession --------------------------------------------------------------
 
 
