@@ -215,11 +215,6 @@ class Binding:
         )
 
     @property
-    def _manager(self) -> SessionDataManager | None:
-        part = self.participation
-        return None if part is None else part.manager
-
-    @property
     def extends(self) -> bool:
         """Whether the application has a word in the additional fields."""
         return self.application.settings.extend_default_fields is not None
@@ -663,7 +658,10 @@ class Binding:
         :raises SessionError: for what cannot be stored.
         :raises sqlalchemy.exc.DBAPIError: of the database.
         """
-        return self.submission.save(connection, plan, self._manager)
+        part = self.participation
+        return self.submission.save(
+            connection, plan, None if part is None else part.manager
+        )
 
     def accept(self, outcome: Outcome) -> None:
         """Go on from *outcome*, which is committed."""

@@ -260,10 +260,10 @@ class Participation:
         as it is.
         """
         outcome = self._tentative
-        if outcome is None or outcome.found is None:
+        if outcome is None or outcome.before is None:
             return None
         assert outcome.base.record is not None
-        return outcome.found, outcome.base.record
+        return outcome.before, outcome.base.record
 
     @property
     def uncommitted(self) -> Base | None:

@@ -85,7 +85,7 @@ class Outcome:
         #: The expiry is later than before.
         self.extended = False
         #: The record that an update began from, if it was one.
-        self.found: Record | None = None
+        self.before: Record | None = None
         #: Whose sessions may be too many now (``max_sessions_per_user``).
         self.user: Any = None
         self.merged = False
@@ -115,7 +115,7 @@ class Outcome:
     @property
     def updated(self) -> bool:
         """Whether a record was updated, and not only cared for."""
-        return self.found is not None
+        return self.before is not None
 
     def is_ended(self, outcomes: Iterable[Outcome]) -> bool:
         """Return whether one of *outcomes*, a subrequest's say, has removed

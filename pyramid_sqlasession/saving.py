@@ -285,7 +285,7 @@ class Saver:
     ) -> None:
         """Note what an update of *record* to *after* was."""
         plan, outcome = save.plan, save.outcome
-        outcome.found = record
+        outcome.before = record
         outcome.rotated = plan.wishes.rotate
         outcome.renewed = renewed is not None
         outcome.touched = after.accessed > record.accessed

@@ -323,8 +323,6 @@ class SQLASession(dict[str, Any]):
         self._source.look()
         return dict.__ne__(self, _plain(other))
 
-    __hash__ = None
-
     def __or__(self, other: Any) -> dict[str, Any]:  # type: ignore[override]
         if not isinstance(other, dict):
             return NotImplemented
