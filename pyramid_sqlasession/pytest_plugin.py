@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterator
+import datetime as dt
 from typing import Any
-from typing import TYPE_CHECKING
 
 import pytest
-
-if TYPE_CHECKING:
-    import datetime as dt
 
 
 @pytest.fixture
@@ -70,8 +67,6 @@ class FrozenClock:
         :raises TypeError: for a unit that timedelta does not know.
         :raises ValueError: for another text.
         """
-        import datetime as dt
-
         from pyramid_sqlasession.durations import duration
 
         self.time += dt.timedelta(seconds=duration(time))

@@ -1,12 +1,18 @@
 """The types that the package gives to an application's code."""
 
 import importlib
+import inspect
 import os
 from pathlib import Path
+from typing import get_type_hints
 
 from mypy import api
 
 import pyramid_sqlasession
+from pyramid_sqlasession.authentication import SessionAuthenticationHelper
+from pyramid_sqlasession.pytest_plugin import FrozenClock
+from pyramid_sqlasession.serializers import JSONSerializer
+from pyramid_sqlasession.store import StoredSession
 
 HERE = Path(__file__).parent / 'typing'
 EXAMPLES = Path(__file__).parents[1] / 'docs' / 'examples'
@@ -44,6 +50,22 @@ def test_strict_mypy_over_the_examples(monkeypatch):
     assert (out, err, status) == (
         f'Success: no issues found in {count} source files\n', '', 0
     )
+
+
+def test_annotations_can_be_read():
+    """What reads them at run time finds each name that they have."""
+    public = [
+        getattr(pyramid_sqlasession, name)
+        for name in pyramid_sqlasession.__all__
+    ]
+    for one in [
+        *public, StoredSession, SessionAuthenticationHelper, JSONSerializer,
+        FrozenClock,
+    ]:
+        if inspect.isfunction(one):
+            get_type_hints(one)
+        for _, method in inspect.getmembers(one, inspect.isfunction):
+            get_type_hints(method)
 
 
 def test_every_public_name_has_a_type():
