@@ -120,8 +120,11 @@ class SessionStore:
             writes=False,
         )
 
-    def get(self, id: str | None) -> StoredSession | None:
-        """Return the live session *id*, or None; it is None for None."""
+    def get(self, id: str | uuid.UUID | None) -> StoredSession | None:
+        """Return the live session *id*, or None; it is None for None.
+
+        :param id: as ``request.session.id`` has it, or the column.
+        """
         found = _parsed(id)
         if found is None:
             return None
@@ -142,7 +145,7 @@ class SessionStore:
 
     # -- ending --------------------------------------------------------------
 
-    def revoke(self, id: str | None) -> int:
+    def revoke(self, id: str | uuid.UUID | None) -> int:
         """End the session *id*; return 1, or 0 if there is none.
 
         None, the ``id`` of a session without a record, is none.
@@ -153,7 +156,7 @@ class SessionStore:
         return self._remove([self._records.table.c.id == found])
 
     def revoke_where(
-        self, *, except_id: str | None = None, **fields: Any
+        self, *, except_id: str | uuid.UUID | None = None, **fields: Any
     ) -> int:
         """End all sessions with these fields; return how many.
 
@@ -175,7 +178,7 @@ class SessionStore:
         with _understood(fields):
             return self._remove(self._where(fields) + self._except(except_id))
 
-    def revoke_all(self, except_id: str | None = None) -> int:
+    def revoke_all(self, except_id: str | uuid.UUID | None = None) -> int:
         """End the sessions of everybody; return how many.
 
         :param except_id: the one to keep.
@@ -228,7 +231,9 @@ class SessionStore:
         self.has_revoked = self.has_revoked or count > 0
         return count
 
-    def _except(self, id: str | None) -> list[sa.ColumnElement[bool]]:
+    def _except(
+        self, id: str | uuid.UUID | None
+    ) -> list[sa.ColumnElement[bool]]:
         if id is None:
             return []
         found = _parsed(id)

@@ -4,9 +4,11 @@ A line with ``# type: ignore[...]`` is one that mypy has to refuse.
 """
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 import datetime as dt
 from typing import Any
 from typing import assert_type
+import uuid
 
 from pyramid.request import Request as PyramidRequest
 from sqlalchemy.orm import DeclarativeBase
@@ -101,7 +103,7 @@ def messages(request: Request) -> list[Any]:
     return session.pop_flash('news')
 
 
-def devices(request: Request) -> list[str]:
+def devices(request: Request, ids: Sequence[uuid.UUID]) -> list[str]:
     """The store."""
     store = request.session_store
     assert_type(store.count(), int)
@@ -113,6 +115,11 @@ def devices(request: Request) -> list[str]:
         assert_type(found.data, dict[str, Any])
     assert_type(store.revoke_where(user_id=7, except_id='0199'), int)
     assert_type(store.revoke_all(except_id=None), int)
+    for row in ids:
+        store.get(row)
+        store.revoke(row)
+        store.revoke_where(user_id=7, except_id=row)
+        store.revoke_all(row)
     assert_type(store.delete_expired(), int)
     store.revoke(7)  # type: ignore[arg-type]
     return [record.id for record in store.find(user_id=7)]
