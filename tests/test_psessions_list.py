@@ -48,11 +48,15 @@ def test_list_as_a_table(plain):
         created=AT, accessed=AT + HOUR, expires=AT + 2 * HOUR, data='{}'
     )
     times = '2100-01-02 03:04:05  2100-01-02 04:04:05  2100-01-02 05:04:05'
+    lines = [
+        f'{newer}  {times}      2  {"y" * 40}',
+        f'{older}  {times}      2  {"x" * 39}…',
+    ]
     assert plain.done('list').split('\n') == [
         f'{"id":36}  {"created (UTC)":19}  {"last used":19}  {"expires":19}  '
         'bytes  agent',
-        f'{newer}  {times}      2  {"y" * 40}',
-        f'{older}  {times}      2  {"x" * 39}…',
+        # Of one moment: by their ids.
+        *sorted(lines, reverse=True),
         '',
     ]
 

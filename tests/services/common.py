@@ -94,7 +94,7 @@ def free_ports(count):
         possible = range(end + 1, end + 16001, 2)
     sockets, ports = [], []
     try:
-        for port in random.sample(possible, 4000):
+        for port in random.SystemRandom().sample(possible, 4000):
             candidate = socket.socket()
             sockets.append(candidate)
             with contextlib.suppress(OSError):
