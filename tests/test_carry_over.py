@@ -58,7 +58,9 @@ class Store:
     def carry_over(self, config):
         """Do what the page says."""
         config.include('pyramid_sqlasession')
-        block = blocks(PAGE, 'python')[STORES.index(self.name)]
+        block = [
+            block for block in blocks(PAGE, 'python') if 'carry_over' in block
+        ][STORES.index(self.name)]
         names = {
             'config': config, 'settings': config.registry.settings,
             'carry_over': importlib.import_module('migrating').carry_over,
