@@ -322,6 +322,11 @@ def test_threads_of_a_view_that_join_the_transaction_at_once(make_site):
     assert [row['version'] for row in site.rows()] == [2]
 
 
+def fill(request):
+    """A view that begins a session."""
+    request.session['n'] = 1
+
+
 @pytest.mark.parametrize(('status', 'kept'), [
     (200, {'n': 1, 'thread': 1, 'view': 1}), (409, {'n': 1, 'thread': 1}),
 ])
@@ -332,9 +337,7 @@ def test_a_thread_changes_it_before_the_view(make_site, status, kept):
         'tm.commit_veto': 'pyramid_tm.default_commit_veto',
     })
 
-    @site.view
-    def fill(request):
-        request.session['n'] = 1
+    site.views['fill'] = fill
 
     @site.view
     def work(request):
@@ -355,9 +358,7 @@ def test_a_thread_ends_sessions(make_site):
     """T8: what it does by session_store is committed, without the view's."""
     site = make_site(**{'tm.manager_hook': None})
 
-    @site.view
-    def fill(request):
-        request.session['n'] = 1
+    site.views['fill'] = fill
 
     @site.view
     def work(request):
