@@ -15,6 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from pyramid_sqlasession.dialects import DIALECTS
 from pyramid_sqlasession.dialects import MYSQL
 from pyramid_sqlasession.settings import PLAIN
 from pyramid_sqlasession.settings import Settings
@@ -250,7 +251,7 @@ def _on_zones(
 
 
 def _on_database(dialect: sa.Dialect) -> Iterator[str]:
-    if dialect.name not in ('sqlite', 'postgresql', *MYSQL):
+    if dialect.name not in DIALECTS:
         yield (
             f'the database is {dialect.name}, with which this package was '
             f'never run: parallel requests may lose changes of a session, or '

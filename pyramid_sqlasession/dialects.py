@@ -43,6 +43,9 @@ _RAISES_ERRORS_OF_SOCKETS = 'pg8000'
 #: MariaDB and MySQL, by the name of their dialect.
 MYSQL = ('mysql', 'mariadb')
 
+#: All that the package knows.
+DIALECTS = ('postgresql', *MYSQL, 'sqlite')
+
 
 def discard(connection: sa.Connection, error: exc.DBAPIError) -> None:
     """Have the pool replace *connection*, and others if *error* tells of
@@ -233,6 +236,10 @@ def borrowed(connection: sa.Connection) -> AbstractContextManager[None]:
     options = connection.get_execution_options()
     if options and not STREAMING.isdisjoint(options):
         return _unstreamed(connection, options)
+    return _watched(connection)
+
+
+def _watched(connection: sa.Connection) -> AbstractContextManager[None]:
     if connection.dialect.driver == _RAISES_ERRORS_OF_SOCKETS:
         return replaced_if_stale(connection)
     return _AS_IT_IS
@@ -245,7 +252,7 @@ def _unstreamed(
     before = {name: options[name] for name in STREAMING & options.keys()}
     connection.execution_options(**dict.fromkeys(before))
     try:
-        with replaced_if_stale(connection):
+        with _watched(connection):
             yield
     finally:
         connection.execution_options(**before)

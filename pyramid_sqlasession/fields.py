@@ -80,9 +80,7 @@ class Fields:
                     # Stored by a release that has the field not yet, or not
                     # any more, or in another type: nothing of the request is
                     # wrong, and each one of that visitor would fail.
-                    if _is_changed(name, changes) or (
-                        not _is_same(value, data.get(name))
-                    ):
+                    if not _was_held(value, name, data, changes):
                         raise
                     self._warn_of_misfit(error)
             elif changes is not None and _is_changed(name, changes):
@@ -156,13 +154,17 @@ def _filled(term: Any, values: Mapping[str, Any]) -> Any:
     return visitors.replacement_traverse(term, {}, fill)
 
 
-def _is_changed(name: str, changes: Changes | None) -> bool:
-    return changes is None or (
-        name in changes.deleted or name in changes.assigned
-    )
+def _is_changed(name: str, changes: Changes) -> bool:
+    return name in changes.deleted or name in changes.assigned
 
 
-def _is_same(value: Any, held: Any) -> bool:
+def _was_held(
+    value: Any, name: str, data: Mapping[str, Any], changes: Changes | None
+) -> bool:
+    """Return whether *value* is what the session held before *changes*."""
+    if changes is None or _is_changed(name, changes):
+        return False
+    held = data.get(name)
     # What an application returns may compare itself in ways of its own.
     return type(value) is type(held) and bool(value == held)
 

@@ -3,6 +3,7 @@
 Each reports an error in its own way: what it means has to be the same.
 """
 
+import contextlib
 import datetime as dt
 import decimal
 import socket
@@ -270,17 +271,24 @@ def test_a_stale_connection_is_not_written_with(
     assert len(site.rows()) == 4
 
 
+@contextlib.contextmanager
+def proxy_before(database):
+    """A proxy on the way to *database*, which can reset connections."""
+    url = sa.make_url(database.url)
+    with RoundTrips(url) as proxy:
+        database.url = url.set(
+            host='127.0.0.1', port=sa.make_url(proxy.url).port
+        ).render_as_string(hide_password=False)
+        yield proxy
+
+
 # pg8000 leaves the socket open, as above.
 @pytest.mark.filterwarnings('ignore:unclosed <socket')
 @ON_POSTGRESQL
 @pytest.mark.parametrize('path', ['look', 'put', 'first'])
 def test_a_connection_that_is_reset(make_site, database, path):
     """D1: 503, however often the network does so."""
-    url = sa.make_url(database.url)
-    with RoundTrips(url) as proxy:
-        database.url = url.set(
-            host='127.0.0.1', port=sa.make_url(proxy.url).port
-        ).render_as_string(hide_password=False)
+    with proxy_before(database) as proxy:
         site = with_views(make_site())
         site.views['first'] = put(n=1)
         browser = site.browser()
@@ -308,11 +316,7 @@ def test_a_connection_that_is_reset_within_a_transaction(
     make_site, database, act, is_apart, is_looked_at,
 ):
     """D1, C7: 503, and the next request is served."""
-    url = sa.make_url(database.url)
-    with RoundTrips(url) as proxy:
-        database.url = url.set(
-            host='127.0.0.1', port=sa.make_url(proxy.url).port
-        ).render_as_string(hide_password=False)
+    with proxy_before(database) as proxy:
         given = {'url': database.url} if is_apart else {}
         site = with_views(make_site(
             additional_fields='user_id: Integer index', **given

@@ -11,14 +11,13 @@ from sqlalchemy.engine.mock import MockConnection
 
 from pyramid_sqlasession import faults
 from pyramid_sqlasession.application import Application
+from pyramid_sqlasession.dialects import DIALECTS
 from pyramid_sqlasession.faults import Fault
 from pyramid_sqlasession.scripts.failures import Failure
 from pyramid_sqlasession.scripts.failures import line
 from pyramid_sqlasession.scripts.failures import text_of
 from pyramid_sqlasession.scripts.options import add_command
 from pyramid_sqlasession.scripts.output import put
-
-DIALECTS = ('postgresql', 'mysql', 'mariadb', 'sqlite')
 
 
 def add_to(commands: Any) -> None:
